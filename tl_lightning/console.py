@@ -1,0 +1,37 @@
+"""The one terminal that every part of the package writes to."""
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+console = Console(highlight=False, soft_wrap=True)
+
+T = TypeVar("T")
+
+
+def progress_bar() -> Progress:
+    """A bar that is gone when it stops; each of its tasks has a field ``note``, shown behind the bar.
+
+    Where the output is no terminal (a log file, a pipe) it shows nothing.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    note = TextColumn("{task.fields[note]}")
+    return Progress(*columns, note, console=console, transient=True, disable=not console.is_terminal)
+
+
+def track(items: Iterable[T], description: str, *, total: int) -> Iterator[T]:
+    """Passes the items through while a progress bar, gone at the end, shows how many are done.
+
+    Args:
+        items: What to iterate over.
+        description: What is being done, shown before the bar.
+        total: The number of items.
+
+    Yields:
+        Each item, in order.
+    """
+    with progress_bar() as progress:
+        task = progress.add_task(description, total=total, note="")
+        yield from progress.track(items, task_id=task, total=total)
