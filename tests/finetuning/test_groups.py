@@ -1,0 +1,70 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from tl_lightning.backbones import Stage
+from tl_lightning.finetuning.groups import learning_rates, parameter_groups, phase_schedule
+from tl_lightning.finetuning.phases import Phase
+
+STAGES = tuple(Stage(str(k), (f"{k}.weight", f"{k}.bias"), ()) for k in range(3))
+
+
+def model():
+    return nn.Sequential(*(nn.Linear(2, 2) for _ in range(3))), nn.Linear(2, 2)
+
+
+def test_rates_fall_geometrically_from_the_top_stage_to_the_first():
+    rates = learning_rates(STAGES, 1.0, backbone_lr_scale=0.1, bottom_ratio=0.01)
+    assert list(rates) == ["0", "1", "2", "head"]
+    assert rates == pytest.approx({"0": 0.001, "1": 0.01, "2": 0.1, "head": 1.0})
+
+
+def test_one_stage_gets_the_top_rate():
+    assert learning_rates(STAGES[:1], 1.0, backbone_lr_scale=0.1, bottom_ratio=0.01)["0"] == pytest.approx(0.1)
+
+
+def test_every_parameter_is_in_one_named_group_with_a_real_rate_and_only_matrices_decay():
+    backbone, head = model()
+    rates = learning_rates(STAGES, 1.0, backbone_lr_scale=0.1, bottom_ratio=0.01)
+    groups = parameter_groups(backbone, head, STAGES, rates=rates, weight_decay=0.5)
+    named = [(group["name"], round(group["lr"], 9), group["weight_decay"]) for group in groups]
+    assert named == [
+        ("0", 0.001, 0.5),
+        ("0/no_decay", 0.001, 0.0),
+        ("1", 0.01, 0.5),
+        ("1/no_decay", 0.01, 0.0),
+        ("2", 0.1, 0.5),
+        ("2/no_decay", 0.1, 0.0),
+        ("head", 1.0, 0.5),
+        ("head/no_decay", 1.0, 0.0),
+    ]
+    members = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(members) == sorted(id(parameter) for parameter in (*backbone.parameters(), *head.parameters()))
+
+
+def test_equal_valued_parameters_are_told_apart():
+    # Comparing parameters by value leaves all but one of the equal ones without training.
+    norms = nn.Sequential(nn.LayerNorm(2), nn.LayerNorm(2), nn.LayerNorm(2))
+    rates = learning_rates(STAGES, 1.0, backbone_lr_scale=1.0, bottom_ratio=1.0)
+    groups = parameter_groups(norms, nn.Linear(2, 2), STAGES, rates=rates, weight_decay=0.0)
+    assert sum(len(group["params"]) for group in groups) == 8
+
+
+def test_each_phase_warms_up_to_its_scaled_rate_and_comes_down_to_zero():
+    backbone, head = model()
+    rates = learning_rates(STAGES, 1.0, backbone_lr_scale=0.1, bottom_ratio=1.0)
+    groups = parameter_groups(backbone, head, STAGES, rates=rates, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(groups)
+    for scale in (1.0, 0.5):  # the second is relative to the base, not to the first
+        schedule = phase_schedule(optimizer, Phase(lr_scale=scale, warmup=0.2), steps=10)
+        seen = []
+        for _ in range(10):
+            seen.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[-1]["lr"]))
+            optimizer.step()
+            schedule.step()
+        shares = [1 / 3, 2 / 3, *(0.5 * (1 + math.cos(math.pi * step / 8)) for step in range(8))]
+        assert [top for top, _ in seen] == pytest.approx([0.1 * scale * share for share in shares])
+        assert [last for _, last in seen] == pytest.approx([scale * share for share in shares])
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0)
