@@ -1,0 +1,1 @@
+"""What is learned: one LightningModule per kind of answer, all on the same base."""
