@@ -1,0 +1,143 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tl_lightning.data.samples import Samples
+from tl_lightning.data.sources import read_source
+from tl_lightning.data.splits import split_samples
+from tl_lightning.errors import UserError
+
+
+def make(labels: list[int], *, split: list[str] | None = None, domains: list[str] | None = None) -> Samples:
+    numbers = np.array(labels)
+    return Samples(
+        paths=[Path(f"{i}.png") for i in range(len(labels))],
+        labels=numbers,
+        classes=[f"c{i}" for i in range(max(labels) + 1)],
+        split=None if split is None else np.array(split),
+        strata=numbers,
+        domains=None if domains is None else np.array(domains),
+    )
+
+
+def assert_partition(splits: dict[str, np.ndarray], count: int) -> None:
+    assert sorted(np.concatenate(list(splits.values())).tolist()) == list(range(count))
+    assert all((np.diff(indices) > 0).all() for indices in splits.values())
+
+
+def test_elpv_has_656_test_rows_the_same_for_every_target() -> None:
+    splits = {
+        target: split_samples(read_source("elpv", target=target), "auto", seed=3)
+        for target in ("defect", "level", "type")
+    }
+    assert_partition(splits["defect"], 2624)
+    assert {name: len(rows) for name, rows in splits["defect"].items()} == {"train": 1673, "val": 295, "test": 656}
+    for target in ("level", "type"):
+        for name in ("train", "val", "test"):
+            assert np.array_equal(splits["defect"][name], splits[target][name])
+
+
+def test_elpv_test_rows_keep_the_strata_in_proportion() -> None:
+    samples = read_source("elpv")
+    test = split_samples(samples, "stratified", seed=0)["test"]
+    shares = np.bincount(samples.strata[test]) - 0.25 * np.bincount(samples.strata)
+    assert np.abs(shares).max() < 1
+
+
+def test_seed_decides_the_draw() -> None:
+    samples = make([0, 1] * 50)
+    first, again, other = (split_samples(samples, "auto", seed=seed)["test"] for seed in (1, 1, 2))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_small_classes_are_met_in_every_split_where_numbers_allow(seed: int) -> None:
+    samples = make([0] * 40 + [1] * 3 + [2] * 2 + [3])
+    splits = split_samples(samples, "stratified", seed=seed)
+    assert_partition(splits, 46)
+    counts = {name: np.bincount(samples.labels[rows], minlength=4)[1:].tolist() for name, rows in splits.items()}
+    assert counts == {"train": [1, 1, 1], "val": [1, 0, 0], "test": [1, 1, 0]}
+
+
+def test_large_fractions_leave_every_class_in_training() -> None:
+    splits = split_samples(make([0] * 30 + [1] * 2), "stratified", seed=0, test_fraction=0.9, val_fraction=0.9)
+    assert_partition(splits, 32)
+    assert 1 in make([0] * 30 + [1] * 2).labels[splits["train"]]
+
+
+def test_no_test_split_where_its_fraction_is_zero() -> None:
+    for split in ("stratified", "blocks"):
+        splits = split_samples(make([0, 1] * 10), split, seed=0, test_fraction=0)
+        assert_partition(splits, 20)
+        assert len(splits["test"]) == 0 and len(splits["val"]) in (3, 4)
+
+
+def test_blocks_are_contiguous_and_validation_follows_the_test_block() -> None:
+    samples = make([0, 1] * 20)
+    splits = split_samples(samples, "blocks", seed=1, val_fraction=0.2)
+    assert splits["test"].tolist() == list(range(10, 20)) and splits["val"].tolist() == list(range(20, 26))
+    last = split_samples(samples, "blocks", seed=7, val_fraction=0.2)
+    assert last["test"].tolist() == list(range(30, 40)) and last["val"].tolist() == list(range(6))
+    assert_partition(last, 40)
+
+
+def test_one_domain_trains_and_the_other_tests() -> None:
+    samples = read_source("elpv")
+    splits = split_samples(samples, "mono_to_poly", seed=0)
+    assert samples.domains is not None
+    assert_partition(splits, 2624)
+    assert set(samples.domains[splits["test"]]) == {"poly"} and len(splits["test"]) == 1550
+    assert set(samples.domains[splits["train"]]) == {"mono"} and len(splits["val"]) == round(0.15 * 1074)
+
+
+def test_stated_splits_are_kept_and_validation_comes_out_of_training() -> None:
+    stated = make([0, 1] * 4, split=["train"] * 4 + ["val"] * 2 + ["test"] * 2)
+    splits = split_samples(stated, "auto", seed=0)
+    assert {name: rows.tolist() for name, rows in splits.items()} == {
+        "train": [0, 1, 2, 3],
+        "val": [4, 5],
+        "test": [6, 7],
+    }
+    partly = make([0, 1] * 10, split=["train"] * 18 + ["test"] * 2)
+    splits = split_samples(partly, "auto", seed=0)
+    assert splits["test"].tolist() == [18, 19] and len(splits["val"]) == 3
+    assert_partition(splits, 20)
+    assert len(split_samples(make([0, 1] * 4, split=["train"] * 8), "auto", seed=0)["test"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("split", "settings", "message"),
+    [
+        (
+            "block",
+            {},
+            "data.split 'block' is unknown; valid here: auto, stratified, blocks, a_to_b, b_to_a; did you mean bl",
+        ),
+        ("a_to_c", {}, "data.split 'a_to_c' is unknown"),
+        ("auto", {"val_fraction": 0.0}, "data.val_fraction is 0.0; it must lie between 0 and 1"),
+        ("auto", {"test_fraction": 1.0}, "data.test_fraction is 1.0; it must be at least 0 and below 1"),
+        ("auto", {"seed": -1}, "data.split_seed is -1; it must be 0 or more"),
+        (
+            "blocks",
+            {"test_fraction": 0.8},
+            "data.test_fraction is 0.8; with data.split blocks it can be one half at most",
+        ),
+        (
+            "blocks",
+            {"seed": 0},
+            "label 'c0' is in the test split of data.split 'blocks', but training has no picture of it",
+        ),
+        ("a_to_b", {}, "label 'c1' is in the test split of data.split 'a_to_b', but training"),
+    ],
+)
+def test_impossible_split_is_named(split: str, settings: dict[str, float], message: str) -> None:
+    samples = make([0] * 5 + [1] * 15, domains=["a"] * 5 + ["b"] * 15)
+    with pytest.raises(UserError) as error:
+        split_samples(samples, split, **{"seed": 0, **settings})  # type: ignore[arg-type]
+    assert str(error.value).startswith(message)
+
+
+def test_too_few_pictures_for_a_validation_split_are_an_error() -> None:
+    with pytest.raises(UserError, match="no picture of 4 is left for the val split"):
+        split_samples(make([0, 0, 1, 1]), "stratified", seed=0)

@@ -1,0 +1,1 @@
+"""Where pictures and labels come from, how they are split, and how they reach the model."""

@@ -1,0 +1,63 @@
+"""The ELPV set: 2,624 grey 300 x 300 px pictures of solar cells in electroluminescence (Deitsch et al. 2019).
+
+The pictures come as a package under CC BY-NC-SA 4.0.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from tl_lightning.data.samples import Samples, make_samples
+from tl_lightning.errors import UserError, nearest
+
+LEVELS = ["0%", "33%", "67%", "100%"]
+TYPES = ["mono", "poly"]
+TARGETS = {"defect": ["functional", "defective"], "level": LEVELS, "type": TYPES}
+
+
+def read_elpv(*, target: str | None, classes: list[str] | None) -> Samples:
+    """Lists the pictures of the package ``elpv-dataset``.
+
+    Args:
+        target: ``defect`` (the default: defective where the experts' probability is above 0.5), ``level`` (their four
+            levels) or ``type`` (mono- or polycrystalline).
+        classes: Order of the classes; `None` keeps the order above.
+
+    Returns:
+        The pictures in the order of their numbers. The strata are level x type and the domains the type, whatever the
+        target, so that one seed gives the same test rows for each of them.
+
+    Raises:
+        UserError: If the package is missing or the target unknown.
+    """
+    target = "defect" if target is None else target
+    if target not in TARGETS:
+        raise UserError(
+            f"data.target {target!r} is unknown to elpv; it has {', '.join(TARGETS)}" + nearest(target, TARGETS)
+        )
+    spec = find_spec("elpv_dataset")
+    if spec is None or spec.origin is None:
+        raise UserError("data.source elpv needs a package that is missing: pip install 'tl_lightning[demo]'")
+    # The package's own loader reads every picture into memory; the table beside it is all that is wanted.
+    folder = Path(spec.origin).parent / "data"
+    rows = [line.split() for line in (folder / "labels.csv").read_text().splitlines() if line.strip()]
+    levels = [round(float(probability) * (len(LEVELS) - 1)) for _, probability, _ in rows]
+    types = [kind for _, _, kind in rows]
+    labels = {
+        "defect": [TARGETS["defect"][float(probability) > 0.5] for _, probability, _ in rows],
+        "level": [LEVELS[level] for level in levels],
+        "type": types,
+    }[target]
+    strata = [level * len(TYPES) + TYPES.index(kind) for level, kind in zip(levels, types, strict=True)]
+    return make_samples(
+        [folder / path for path, _, _ in rows],
+        labels,
+        classes=classes,
+        known=TARGETS[target],
+        split=None,
+        strata=np.array(strata, dtype=np.int64),
+        domains=types,
+        place=lambda index: rows[index][0],
+        source="elpv",
+    )

@@ -1,0 +1,112 @@
+"""A folder of pictures with one sub-folder per class."""
+
+import os
+from pathlib import Path
+
+from tl_lightning.data.samples import Samples, make_samples, name_some, sort_classes
+from tl_lightning.errors import UserError, nearest
+
+SUFFIXES = frozenset(".jpg .jpeg .png .bmp .gif .webp .tif .tiff .ppm .pgm".split())
+SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+LAYOUT = "one sub-folder per class is expected, such as cats/1.jpg and dogs/2.jpg"
+
+
+def read_folder(folder: Path, *, classes: list[str] | None) -> Samples:
+    """Lists a folder with one sub-folder per class, optionally under ``train/``, ``val/`` and ``test/``.
+
+    Pictures are found at any depth, by their suffix; what is hidden is ignored.
+
+    Args:
+        folder: The folder.
+        classes: Order of the classes; `None` sorts the names of the sub-folders.
+
+    Returns:
+        The pictures sorted by class and path, the splits after each other.
+
+    Raises:
+        UserError: If the folder is missing or is laid out in another way; see also `make_samples`.
+    """
+    parts = _split_folders(folder)
+    paths: list[Path] = []
+    labels: list[str] = []
+    splits: list[str] = []
+    found: dict[str, int] = {}
+    for part, split in parts:
+        for class_folder in sorted(_visible_folders(part)):
+            pictures = _pictures_below(class_folder)
+            found[class_folder.name] = found.get(class_folder.name, 0) + len(pictures)
+            paths += pictures
+            labels += [class_folder.name] * len(pictures)
+            splits += [split] * len(pictures)
+    empty = sort_classes(name for name, count in found.items() if count == 0)
+    if empty and classes is None:
+        names = name_some([repr(name) for name in empty])
+        raise UserError(f"no picture in the class folder {names} of {folder}; fill it or remove it")
+    return make_samples(
+        paths,
+        labels,
+        classes=classes,
+        known=sort_classes(found),
+        split=splits if parts[0][1] else None,
+        place=lambda index: str(paths[index]),
+        source=str(folder),
+    )
+
+
+def find_pictures(path: Path) -> list[Path]:
+    """Lists the picture at a path, or all pictures below a folder, sorted.
+
+    Raises:
+        UserError: If there is nothing there, or no picture in it.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UserError(f"--input {path}: there is no such picture or folder")
+    pictures = _pictures_below(path)
+    if not pictures:
+        raise UserError(f"--input {path} holds no pictures ({' '.join(sorted(SUFFIXES))})")
+    return pictures
+
+
+def _split_folders(folder: Path) -> list[tuple[Path, str]]:
+    """The folders that hold class folders, each with the split that it states; an empty name states none."""
+    if not folder.exists():
+        raise UserError(f"data.source {folder}: there is no such folder")
+    if not folder.is_dir():
+        raise UserError(f"data.source {folder} is neither a folder nor a table that ends in .csv")
+    inside = sorted(_visible_folders(folder))
+    if not inside:
+        if any(_is_picture(path.name) for path in folder.iterdir()):
+            raise UserError(f"data.source {folder} holds pictures but no class folders; {LAYOUT}")
+        raise UserError(f"data.source {folder} is empty; {LAYOUT}")
+    names = {path.name: SPLIT_FOLDERS.get(path.name.lower()) for path in inside}
+    train = [path for path in inside if names[path.name] == "train"]
+    # "train" may also be a class, of railway pictures; then its pictures lie directly in it.
+    if train and not any(_is_picture(path.name) for path in train[0].iterdir()):
+        for name, split in names.items():
+            if split is None:
+                raise UserError(
+                    f"folder {name!r} stands beside train/ in {folder}; expected are train/, val/ and test/"
+                    + nearest(name, SPLIT_FOLDERS)
+                )
+        return [(path, names[path.name] or "") for path in inside]
+    if not train and all(names.values()):
+        raise UserError(f"data.source {folder} has {', '.join(names)} but no train/ folder")
+    return [(folder, "")]
+
+
+def _visible_folders(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+
+
+def _is_picture(name: str) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def _pictures_below(folder: Path) -> list[Path]:
+    found: list[Path] = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(parent, name) for name in names if _is_picture(name)]
+    return sorted(found)
