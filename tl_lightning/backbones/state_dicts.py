@@ -1,0 +1,126 @@
+"""Tensors from files that nobody has to trust, and whether they are a given model's."""
+
+import pickle
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tl_lightning.errors import UserError
+
+# Where training scripts keep the weights within their checkpoint; averaged ones only where there are no others.
+NESTINGS = ("state_dict", "model", "model_state", "model_state_dict", "state_dict_ema", "model_ema")
+
+
+def read_checkpoint(path: Path) -> Any:  # noqa: ANN401  # a checkpoint holds whatever its maker put in
+    """Reads a file of torch or safetensors as data: no code in it is ever run.
+
+    Args:
+        path: The file; ``.safetensors`` by its ending, anything else as torch's format.
+
+    Returns:
+        What the file holds, with all tensors on the CPU.
+
+    Raises:
+        UserError: If the file would need code to be run, or is no weight file at all.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path, device="cpu")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "GLOBAL" in str(error):  # torch's words for "this names a class or function"
+            raise UserError(
+                f"{path} is refused, since reading it would run code from the file; a checkpoint is "
+                "data: save its state dict alone, or as safetensors"
+            ) from error
+        raise UserError(f"{path} is not a weight file that torch can read") from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, SafetensorError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"{path} cannot be read as a weight file: {reason}") from error
+
+
+def tensors_in(checkpoint: object, path: Path) -> dict[str, Tensor]:
+    """Finds the state dict in what a file holds, whatever its training script wrapped around it.
+
+    Args:
+        checkpoint: What `read_checkpoint` returned.
+        path: The file, for the error message.
+
+    Returns:
+        Tensors by name, in the file's order, without the ``module.`` that data parallel training puts in front.
+
+    Raises:
+        UserError: If there are no tensors.
+    """
+    while isinstance(checkpoint, Mapping):
+        inner = next((checkpoint[key] for key in NESTINGS if isinstance(checkpoint.get(key), Mapping)), None)
+        if inner is None:
+            break
+        checkpoint = inner
+    items = checkpoint.items() if isinstance(checkpoint, Mapping) else ()
+    tensors = {str(name): value for name, value in items if isinstance(value, Tensor)}
+    if not tensors:
+        raise UserError(f"model.weights: {path} holds no tensors by name; a state dict is needed")
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    return tensors
+
+
+def match(
+    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, backbone: Collection[str], known: Collection[str]
+) -> tuple[dict[str, Tensor], str]:
+    """Says which tensor of a file is which of the model, or that they are not the same model's.
+
+    By name first: every backbone tensor has to be there in its shape, while the classifier may be missing or another's.
+    Else by position: accepted only if the number of tensors and every shape agree, in order.
+
+    Args:
+        found: The file's tensors by name, in its order.
+        wanted: The model's state dict, with its pretraining classifier.
+        backbone: The names in `wanted` that are not the classifier's.
+        known: Further names that a file may hold without harm: tables that the model computes for itself.
+
+    Returns:
+        The file's tensors under the model's names, and ``"name"`` or ``"position"``.
+
+    Raises:
+        UserError: If neither fits: how much agrees, and the first that does not. The caller says whose weights.
+    """
+    named = {name: found[name] for name in wanted if name in found and found[name].shape == wanted[name].shape}
+    # Counters of batches are not in old files, and nothing that is computed depends on them.
+    missing = [name for name in wanted if name in backbone and name not in named and "num_batches_tracked" not in name]
+    # ResNet-34 holds all of ResNet-18: what is left over inside the backbone's own modules is another model's.
+    modules = {name.partition(".")[0] for name in backbone}
+    extra = [name for name in found if name.partition(".")[0] in modules and name not in wanted and name not in known]
+    if not missing and not extra:
+        return named, "name"
+
+    pairs = list(zip(found.items(), wanted.items(), strict=False))
+    differing = [pair for pair in pairs if pair[0][1].shape != pair[1][1].shape]
+    if len(found) == len(wanted) and not differing:
+        return {name: tensor for (_, tensor), (name, _) in pairs}, "position"
+
+    if 2 * len(named) > len(wanted) and missing:
+        shape = f"has {_shape(found[missing[0]])}" if missing[0] in found else "has none"
+        first = f"{missing[0]}: the model has {_shape(wanted[missing[0]])}, the file {shape}"
+    elif 2 * len(named) > len(wanted):
+        first = f"{extra[0]}: only in the file"
+    elif differing:
+        (theirs, tensor), (ours, expected) = differing[0]
+        first = f"{theirs} {_shape(tensor)} in the file where the model has {ours} {_shape(expected)}"
+    else:
+        first = f"the file holds {len(found)} tensors, the model {len(wanted)}"
+    raise UserError(
+        f"of the model's {len(wanted)} tensors {len(named)} agree by name and {len(pairs) - len(differing)} in shape "
+        f"by position (the file holds {len(found)}); the first that does not: {first}"
+    )
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(tuple(tensor.shape))

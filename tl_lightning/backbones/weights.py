@@ -1,0 +1,137 @@
+"""Where weights come from: timm's hub, chance, a package, a file, or an earlier run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from tl_lightning.backbones import hub, timm_models
+from tl_lightning.backbones.packages import PREFIX, offline_choices, package_file
+from tl_lightning.backbones.run_folders import best_checkpoint, read_run
+from tl_lightning.backbones.state_dicts import match, read_checkpoint, tensors_in
+from tl_lightning.errors import UserError, nearest
+
+VALID_WEIGHTS = "pretrained, none, package:NAME, a file, or the folder of an earlier run"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model with its weights, before it becomes a backbone.
+
+    Attributes:
+        module: The timm model; with its pretraining classifier where the weights hold one, else without any.
+        lineage: Where the weights came from, oldest first; empty for random ones.
+        matched: How a file's tensors found their places, ``name`` or ``position``; else `None`.
+        size: The side in pixels that the weights are for.
+    """
+
+    module: nn.Module
+    lineage: tuple[str, ...]
+    matched: str | None
+    size: int
+
+
+def load_source_model(name: str, weights: str = "pretrained") -> nn.Module:
+    """Builds the model as it was pretrained, classifier included, e.g. to see what it makes of a known picture.
+
+    Args:
+        name: The backbone's name, e.g. ``timm/resnet18``.
+        weights: Where its weights come from, as for `build_backbone`.
+
+    Returns:
+        A module from pictures (N, C, S, S) to logits (N, classes); to features, where the weights hold no classifier.
+
+    Raises:
+        UserError: If the name is unknown, or the weights cannot be had or do not fit.
+    """
+    return load_source(name, weights, drop_path_rate=0.0).module
+
+
+def run_folder(weights: str) -> Path | None:
+    """The folder of an earlier run of ours, if that is what `weights` names."""
+    folder = Path(weights).expanduser()
+    return folder if best_checkpoint(folder).is_file() else None
+
+
+def load_source(name: str, weights: str, *, drop_path_rate: float) -> Source:
+    """Builds a model with the weights it is asked for; see `load_source_model`.
+
+    Args:
+        name: The backbone's name.
+        weights: ``pretrained``, ``none``, ``package:NAME[/inner/path]``, a file, or a run folder.
+        drop_path_rate: Stochastic depth, in [0, 1).
+
+    Returns:
+        The model and where its weights came from.
+
+    Raises:
+        UserError: If the name is unknown, or the weights cannot be had or do not fit.
+    """
+    model = timm_models.timm_name(name)
+    if weights == "pretrained":
+        return _pretrained(model, drop_path_rate)
+    if weights == "none":
+        size = timm_models.preprocess_from(timm_models.pretrained_config(model), name).size
+        return Source(timm_models.create(model, drop_path_rate), (), None, size)
+    folder = run_folder(weights)
+    path = best_checkpoint(folder) if folder else weight_file(weights)
+    config = timm_models.pretrained_config(model)
+    size = timm_models.preprocess_from(config, name).size
+    if folder:
+        run = read_run(folder, name)
+        tensors, lineage, size = run.tensors, run.lineage, run.preprocess.size
+    else:
+        tensors = tensors_in(read_checkpoint(path), path)
+        lineage = (weights if weights.startswith(PREFIX) else str(path),)
+
+    module = timm_models.create(model, drop_path_rate, size=size if config.fixed_input_size else None)
+    backbone, wanted = timm_models.backbone_names(model), module.state_dict()
+    known = {buffer for buffer, _ in module.named_buffers()}
+    try:
+        fitting, matched = match(tensors, wanted, backbone=backbone, known=known)
+    except UserError as error:
+        raise UserError(f"model.weights is {weights!r}, which does not fit {name}: {error}") from None
+    module.load_state_dict(fitting, strict=False)  # `match` has seen to it that nothing of the backbone is missing
+    if any(entry not in backbone and entry not in fitting for entry in wanted):
+        module.reset_classifier(0)  # type: ignore[operator]  # no classifier is better than a random one
+    return Source(module, lineage, matched, size)
+
+
+def weight_file(weights: str) -> Path:
+    """Finds the file that ``package:NAME`` or a path means.
+
+    Raises:
+        UserError: If there is none; the message lists what `weights` can be.
+    """
+    if weights.startswith(PREFIX):
+        return package_file(weights)
+    path = Path(weights).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise UserError(
+            f"model.weights is the folder {weights!r}, but it holds no run: there is no {best_checkpoint(path)}"
+        )
+    hint = nearest(weights, ("pretrained", "none"))
+    raise UserError(f"model.weights is {weights!r}: there is no such file{hint or f'; it can be {VALID_WEIGHTS}'}")
+
+
+def _pretrained(model: str, drop_path_rate: float) -> Source:
+    config = timm_models.pretrained_config(model)
+    size = timm_models.preprocess_from(config, f"timm/{model}").size
+    where = config.hf_hub_id or config.url or "timm"
+    problem = hub.weights_problem(config)
+    if problem is None:
+        try:
+            module = timm_models.create(model, drop_path_rate, pretrained=True)
+        except UserError:
+            raise
+        except Exception as error:  # a download can break in as many ways as its libraries have releases
+            problem = f"{type(error).__name__}: {hub.in_one_line(error)}"
+    if problem is not None:
+        raise UserError(
+            f"model.weights is 'pretrained', but the weights of timm/{model} ({where}) cannot be fetched: {problem}; "
+            f"what works offline as model.weights: {offline_choices(model)}"
+        )
+    tag = f"{config.architecture}.{config.tag}" if config.architecture and config.tag else model
+    return Source(module, (f"pretrained:{model if model.startswith('hf-hub:') else tag}",), None, size)
