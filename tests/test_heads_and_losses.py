@@ -24,7 +24,7 @@ def test_dropout_acts_in_training_only(kind):
 
 @pytest.mark.parametrize(("hidden", "dropout"), [(0, 0.0), (4, 1.0), (4, -0.1)])
 def test_impossible_heads_are_refused(hidden, dropout):
-    with pytest.raises(UserError, match="model.head_"):
+    with pytest.raises(UserError, match=r"model\.head_"):
         build_head("mlp", 8, 3, hidden=hidden, dropout=dropout)
 
 

@@ -1,0 +1,62 @@
+"""Imports run one way: what knows nobody stays that way, and nothing imports the command line."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+
+import tl_lightning
+
+PACKAGE = Path(tl_lightning.__file__).parent
+BASE = {"errors", "console", "preprocess"}
+ALLOWED = {
+    "errors": set(),
+    "console": set(),
+    "preprocess": {"errors"},
+    "heads": {"errors"},
+    "losses": set(),
+    "metrics": set(),
+    "precision": set(),
+    "run_folder": {"errors"},
+    "arguments": {"errors"},
+    "backbones": {*BASE, "run_folder"},
+    "data": BASE,
+    "finetuning": {"errors", "backbones"},
+    "tasks": {*BASE, "backbones", "heads", "losses", "metrics", "finetuning"},
+}
+
+
+def imported(path):
+    """The parts of the package that a file names in its imports, wherever they stand."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "tl_lightning" and len(parts) > 1:
+                yield parts[1]
+
+
+def files_of(part):
+    return sorted((PACKAGE / part).rglob("*.py")) if (PACKAGE / part).is_dir() else [PACKAGE / f"{part}.py"]
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_imports_run_one_way(part):
+    names = {name for path in files_of(part) for name in imported(path)} - {part}
+    assert names <= ALLOWED[part]
+
+
+def test_only_the_module_entry_point_imports_the_command_line():
+    importers = {path.name for path in PACKAGE.rglob("*.py") if "cli" in set(imported(path))}
+    assert importers == {"__main__.py"}
+
+
+def test_tasks_and_data_modules_have_the_arguments_that_are_linked():
+    # jsonargparse silently drops a link whose target a class lacks.
+    from tl_lightning.data.module import ImageDataModule
+    from tl_lightning.tasks.classification import ClassificationTask
+
+    assert {"backbone", "weights", "classes", "preprocess"} <= set(inspect.signature(ClassificationTask).parameters)
+    assert {"preprocess", "seed", "classes", "image_size"} <= set(inspect.signature(ImageDataModule).parameters)

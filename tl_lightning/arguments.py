@@ -1,0 +1,27 @@
+"""Options of the commands that need no experiment parser, with mistakes said in one line."""
+
+import argparse
+import re
+from typing import NoReturn
+
+from tl_lightning.errors import UserError, nearest
+
+
+class OptionParser(argparse.ArgumentParser):
+    """An `argparse.ArgumentParser` that raises `UserError`; options are never abbreviated."""
+
+    def __init__(self, command: str, description: str | None = None, *, add_help: bool = True) -> None:
+        """Starts without options.
+
+        Args:
+            command: The command's name.
+            description: Shown by ``--help``.
+            add_help: Whether ``--help`` is answered here.
+        """
+        super().__init__(prog=f"tl {command}", description=description, add_help=add_help, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Called by argparse with what is wrong."""
+        unknown = re.search(r"unrecognized arguments: (\S+)", message)
+        hint = nearest(unknown[1], self._option_string_actions) if unknown else ""
+        raise UserError(message + hint)

@@ -1,0 +1,93 @@
+"""``tl``: a table of commands, each imported when it is called, so that ``tl --help`` answers at once."""
+
+import importlib
+import sys
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from tl_lightning.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Command:
+    """Where a command is and what it does.
+
+    Attributes:
+        module: Imported when the command is called.
+        function: Takes the arguments behind the command's name.
+        help: One line.
+    """
+
+    module: str
+    function: str
+    help: str
+
+
+COMMANDS = {
+    "fit": Command("tl_lightning.experiment", "fit_command", "train, then evaluate the best weights on the test split"),
+    "validate": Command("tl_lightning.experiment", "validate_command", "score a run on its validation split"),
+    "test": Command("tl_lightning.experiment", "test_command", "score a run on its test split"),
+    "predict": Command("tl_lightning.run", "predict_command", "classify new pictures with a run"),
+}
+
+
+def usage() -> str:
+    """The text of ``tl --help``."""
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items())
+    return (
+        "usage: tl COMMAND [OPTIONS]\n\n"
+        "From a pretrained model to a model you can trust on your own data, paying only for what trains.\n\n"
+        f"commands:\n{commands}\n\n"
+        "  tl fit --config configs/elpv.yaml                      train the demo\n"
+        "  tl fit --config configs/folder.yaml --data.source DIR  train on your own pictures\n"
+        "  tl COMMAND --help                                      every option of a command"
+    )
+
+
+def _check_configs(args: list[str]) -> None:
+    """Finds a misspelt configuration before the imports that take seconds."""
+    separate = [value for option, value in pairwise([*args, ""]) if option in ("--config", "-c")]
+    joined = [option.partition("=")[2] for option in args if option.startswith("--config=")]
+    for path in separate + joined:
+        if not path.startswith("{") and not Path(path).is_file():  # a mapping in JSON is a configuration too
+            raise UserError(f"--config {path}: there is no such file{_similar(path)}")
+
+
+def _similar(path: str) -> str:
+    parent = Path(path).parent
+    return nearest(path, map(str, parent.glob("*.yaml"))) if parent.is_dir() else ""
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        args: What stands behind ``tl``; by default the process's own arguments.
+
+    Returns:
+        0 when all went well, 2 after a user's mistake (one line says which), 130 when interrupted.
+    """
+    args = sys.argv[1:] if args is None else args
+    if not args or args[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    name, rest = args[0], args[1:]
+    try:
+        if name not in COMMANDS:
+            raise UserError(f"there is no command {name!r}{nearest(name, COMMANDS)} (commands: {', '.join(COMMANDS)})")
+        _check_configs(rest)
+        command = COMMANDS[name]
+        getattr(importlib.import_module(command.module), command.function)(rest)
+    except UserError as error:
+        print(f"tl {name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def entry_point() -> None:
+    """What the ``tl`` script calls."""
+    sys.exit(main())

@@ -1,0 +1,204 @@
+"""A finished run: its summary, and answers for new pictures."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from tl_lightning.arguments import OptionParser
+from tl_lightning.backbones.state_dicts import read_checkpoint
+from tl_lightning.console import console, track
+from tl_lightning.data.folder import find_pictures
+from tl_lightning.data.pictures import BrokenPicture, prepare
+from tl_lightning.data.samples import name_some
+from tl_lightning.errors import UserError
+from tl_lightning.precision import fast_precision
+from tl_lightning.preprocess import Preprocess
+from tl_lightning.run_folder import RunFolder, write_text
+from tl_lightning.tasks.classification import ClassificationTask
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one picture.
+
+    Attributes:
+        path: The picture.
+        label: The most probable class.
+        probabilities: Of every class; they add up to 1.
+    """
+
+    path: str
+    label: str
+    probabilities: dict[str, float]
+
+
+class Run:
+    """A run and its best weights.
+
+    Args:
+        folder: The run's folder.
+        checkpoint: The weights to use; by default the best.
+    """
+
+    def __init__(self, folder: RunFolder, *, checkpoint: Path | None = None) -> None:
+        self.folder = folder
+        self._checkpoint = checkpoint
+        self._task: ClassificationTask | None = None
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What ``summary.json`` holds."""
+        return self.folder.summary
+
+    @property
+    def task(self) -> ClassificationTask:
+        """The trained model, in eval mode; loaded when first asked for."""
+        if self._task is None:
+            self._task = load_task(self._checkpoint or self.folder.best_checkpoint)
+        return self._task
+
+    def predict(
+        self, pictures: Sequence[str | Path], *, batch_size: int = 32, on_error: Literal["stop", "skip"] = "stop"
+    ) -> list[Prediction]:
+        """Classifies pictures, prepared as the checkpoint says.
+
+        Args:
+            pictures: Paths of picture files.
+            batch_size: Pictures per forward pass.
+            on_error: ``stop`` at a picture that cannot be read, or ``skip`` it.
+
+        Returns:
+            One answer for each picture, in order, without those skipped.
+
+        Raises:
+            UserError: If a picture cannot be read, naming up to ten of them.
+        """
+        return predict(self.task, [Path(picture) for picture in pictures], batch_size=batch_size, on_error=on_error)
+
+
+def load(run_dir: str | Path) -> Run:
+    """Opens the folder of an earlier run.
+
+    Args:
+        run_dir: Such as ``runs/elpv-1``.
+
+    Raises:
+        UserError: If there is no such run.
+    """
+    return Run(RunFolder.open(run_dir))
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint with torch's safe loader: it is data, never code.
+
+    Raises:
+        UserError: If the file is missing, truncated, or not one of ours.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}")
+    checkpoint: dict[str, Any] = read_checkpoint(path)
+    if "state_dict" not in checkpoint or "preprocess" not in checkpoint.get("hyper_parameters", {}):
+        raise UserError(f"{path} is not a checkpoint of a run: it has no state_dict with hyper_parameters")
+    return checkpoint
+
+
+def load_task(path: Path) -> ClassificationTask:
+    """Builds the model that a checkpoint describes, with its weights, in eval mode."""
+    checkpoint = load_checkpoint(path)
+    task = ClassificationTask(**{**checkpoint["hyper_parameters"], "weights": "none"})
+    task.load_state_dict(checkpoint["state_dict"])
+    return task.eval()
+
+
+def predict(
+    task: ClassificationTask, paths: Sequence[Path], *, batch_size: int, on_error: Literal["stop", "skip"]
+) -> list[Prediction]:
+    """Classifies picture files; see `Run.predict`."""
+    if batch_size < 1:
+        raise UserError(f"--batch_size is {batch_size}; it must be 1 or more")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    task.to(device)
+    preprocess = Preprocess.from_dict(task.hparams["preprocess"])
+    reduced = fast_precision() == "bf16-mixed"
+    predictions: list[Prediction] = []
+    broken: list[str] = []
+    batches = _prepared(paths, preprocess, batch_size)
+    for batch in track(batches, "predicting", total=-(-len(paths) // batch_size)):
+        readable = [(path, pixels) for path, pixels in batch if isinstance(pixels, Tensor)]
+        broken += [f"{path} ({reason})" for path, reason in batch if isinstance(reason, str)]
+        if not readable or (broken and on_error == "stop"):
+            continue  # where it stops, the rest is still read, to name every broken picture at once
+        pixels = torch.stack([pixels for _, pixels in readable]).to(device)
+        images = preprocess.normalize(pixels).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=reduced):
+            probabilities = task(images).softmax(dim=1).tolist()
+        for (path, _), row in zip(readable, probabilities, strict=True):
+            answer = dict(zip(task.classes, row, strict=True))
+            predictions.append(Prediction(str(path), max(answer, key=answer.__getitem__), answer))
+    if broken and on_error == "stop":
+        raise UserError(
+            f"{len(broken)} of {len(paths)} pictures cannot be read: {name_some(broken)}; "
+            "--on_error skip leaves them out"
+        )
+    if broken:
+        console.print(f"{len(broken)} pictures that cannot be read were left out")
+    return predictions
+
+
+def _prepared(
+    paths: Sequence[Path], preprocess: Preprocess, batch_size: int
+) -> Iterator[list[tuple[Path, Tensor | str]]]:
+    """Prepares batches in threads, one batch ahead of the model; a broken picture comes as its reason."""
+
+    def attempt(path: Path) -> tuple[Path, Tensor | str]:
+        try:
+            return path, prepare(path, preprocess)
+        except BrokenPicture as error:
+            return path, str(error)
+
+    with ThreadPoolExecutor() as pool:
+        ahead: list[Future[tuple[Path, Tensor | str]]] = []
+        for start in range(0, len(paths) + batch_size, batch_size):
+            ready, ahead = ahead, [pool.submit(attempt, path) for path in paths[start : start + batch_size]]
+            if ready:
+                yield [future.result() for future in ready]
+
+
+def predict_command(args: list[str]) -> None:
+    """``tl predict``: writes path, class and the probability of each class for every picture."""
+    parser = OptionParser("predict", predict_command.__doc__)
+    parser.add_argument("--run_dir", help="the run whose best weights answer")
+    parser.add_argument("--ckpt_path", help="a checkpoint, instead of the run's best")
+    parser.add_argument("--input", required=True, help="a picture, or a folder that is searched for pictures")
+    parser.add_argument("--output", default="predictions.csv", help="the CSV file to write (default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, default=32, help="pictures per forward pass (default: %(default)s)")
+    parser.add_argument(
+        "--on_error", choices=("stop", "skip"), default="stop", help="what to do at a picture that cannot be read"
+    )
+    known = parser.parse_args(args)
+    if known.run_dir is None and known.ckpt_path is None:
+        raise UserError("name what answers: --run_dir RUN or --ckpt_path FILE")
+    paths = find_pictures(Path(known.input))
+    checkpoint = Path(known.ckpt_path) if known.ckpt_path else RunFolder.open(known.run_dir).best_checkpoint
+    predictions = predict(load_task(checkpoint), paths, batch_size=known.batch_size, on_error=known.on_error)
+    write_predictions(Path(known.output), predictions)
+    console.print(f"{len(predictions):,} predictions written to {known.output}")
+
+
+def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
+    """Writes predictions as CSV: ``path``, ``class``, and a column ``probability_<class>`` for each class."""
+    classes = list(predictions[0].probabilities) if predictions else []
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "class", *(f"probability_{name}" for name in classes)])
+    for prediction in predictions:
+        figures = (f"{value:.6f}" for value in prediction.probabilities.values())
+        writer.writerow([prediction.path, prediction.label, *figures])
+    write_text(path, text.getvalue())

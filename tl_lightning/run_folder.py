@@ -1,0 +1,131 @@
+"""What a run leaves behind: a folder that a person and a machine can read. Knows no torch, so it opens at once."""
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tl_lightning.errors import UserError
+
+
+class RunFolder:
+    """The folder of one run and the names of what is in it.
+
+    Attributes:
+        path: The folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def create(cls, run_dir: str | None, *, name: str, parent: Path = Path("runs")) -> "RunFolder":
+        """Makes a new folder that is this run's alone.
+
+        Args:
+            run_dir: Where the user wants it; `None` for the next free ``<parent>/<name>-<n>``.
+            name: The configuration's name.
+            parent: Where numbered folders go.
+
+        Raises:
+            UserError: If the user's folder holds something already, or cannot be made.
+        """
+        try:
+            return cls._explicit(Path(run_dir)) if run_dir is not None else cls._numbered(parent, name)
+        except OSError as error:
+            raise UserError(f"the run folder {run_dir or parent} cannot be made: {error.strerror or error}") from error
+
+    @classmethod
+    def _explicit(cls, path: Path) -> "RunFolder":
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            holds = "already holds a run" if (path / "config.yaml").exists() else "is not empty"
+            raise UserError(f"--run_dir {path} {holds}; name another folder, or leave --run_dir out for a new one")
+        return cls(path)
+
+    @classmethod
+    def _numbered(cls, parent: Path, name: str) -> "RunFolder":
+        number = 1
+        while True:
+            path = parent / f"{name}-{number}"
+            try:
+                path.mkdir(parents=True)  # fails where it exists, so two runs never share one
+                return cls(path)
+            except FileExistsError:
+                number += 1
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunFolder":
+        """Opens the folder of an earlier run.
+
+        Raises:
+            UserError: If there is none.
+        """
+        folder = cls(path)
+        if not folder.path.is_dir():
+            raise UserError(f"there is no run folder {folder.path}")
+        if not folder.config.is_file():
+            raise UserError(f"{folder.path} is not a run folder: it holds no config.yaml")
+        return folder
+
+    def discard(self) -> None:
+        """Removes a folder in which nothing has been written yet, so that a mistake leaves no trace."""
+        with suppress(OSError):
+            self.path.rmdir()
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """What was logged, a row per step or epoch."""
+        return self.path / "metrics.csv"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where ``best.ckpt`` and ``last.ckpt`` are."""
+        return self.path / "checkpoints"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The checkpoint with the best monitored figure.
+
+        Raises:
+            UserError: If the run ended before it wrote one.
+        """
+        path = self.checkpoints / "best.ckpt"
+        if not path.is_file():
+            raise UserError(f"{self.path} has no checkpoints/best.ckpt: its run ended before the first validation")
+        return path
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What ``summary.json`` holds."""
+        values: dict[str, Any] = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
+        return values
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Writes ``summary.json`` whole or not at all."""
+        write_text(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all: under a temporary name, then renamed.
+
+    Args:
+        path: The file, replaced where it exists.
+        text: Its content.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
