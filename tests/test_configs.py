@@ -74,5 +74,6 @@ def test_a_logger_is_added_by_one_more_configuration_and_keeps_to_the_run_folder
     found = "wandb/offline-run-*/*.wandb" if logger == "wandb" else "tensorboard/events.out.tfevents.*"
     assert list(run.glob(found))
     assert (run / "metrics.csv").read_text().startswith("epoch,step,")
+    assert main(["test", "--run_dir", str(run)]) == 0  # opens no logger anew
     shutil.rmtree("pictures")
     assert {path.name for path in here.iterdir()} == {"runs"}

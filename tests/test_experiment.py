@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,7 @@ def test_a_run_leaves_a_folder_that_a_machine_can_read(here, capsys):
     assert {row["epoch"] for row in rows if row["val/accuracy"]} == {"0", "1", "2"}  # 2: the best weights, again
 
     assert main(["fit", "--config", "runs/run-1/config.yaml"]) == 0
-    again = json.loads(Path("runs/config-1/summary.json").read_text())
+    again = json.loads(Path("runs/run-2/summary.json").read_text())
     assert again["test"] == summary["test"]
 
 
@@ -114,20 +115,57 @@ def test_scratch_starts_from_random_weights_at_one_rate_whatever_is_configured(h
     )
 
 
-def test_early_stopping_ends_the_phase_and_the_best_weights_start_the_next(here, capsys):
+def test_early_stopping_ends_the_phase_not_the_run(here, capsys):
     args = ["--early_stopping.patience", "1", "--trainer.max_epochs", "8", "--early_stopping.min_delta", "2"]
-    phases = "[{train: head, epochs: 5}, {train: 'last:1', lr_scale: 1.0e-30}]"
-    assert main([*FIT, *args, "--phases", phases]) == 0
-    summary = json.loads(Path("runs/run-1/summary.json").read_text())
-    first, second = summary["phases"]
+    assert main([*FIT, *args, "--phases", "[{train: head, epochs: 5}, {train: 'last:1', lr_scale: 0.5}]"]) == 0
+    first, second = json.loads(Path("runs/run-1/summary.json").read_text())["phases"]
     # Nothing can gain 2 in macro F1: one epoch sets the mark, the next exhausts the patience, in either phase.
     assert (first["first_epoch"], first["epochs"]) == (0, 2)
     assert (second["first_epoch"], second["epochs"]) == (2, 2)
-    assert second["learning_rates"]["head"] == pytest.approx(1e-33)
+    assert second["learning_rates"]["head"] == pytest.approx(5e-4)
     assert capsys.readouterr().out.count("stopped early after 2 epochs") == 2
-    # At that rate the second phase moves nothing, so it ends where the first was best.
-    best, last = (checkpoint("runs/run-1", name)["state_dict"]["head.1.weight"] for name in ("best", "last"))
-    assert torch.equal(best, last)
+
+
+def validation_curve(run, name):
+    with Path(run, "metrics.csv").open() as file:
+        return [float(row[f"val/{name}"]) for row in csv.DictReader(file) if row[f"val/{name}"]]
+
+
+def test_each_phase_starts_from_the_best_weights_and_the_best_are_tested(here):
+    # The first phase's rate rises until it destroys what was learned; the second's is too small to move anything.
+    phases = "[{train: all, epochs: 3, lr_scale: 1000.0, warmup: 1.0}, {train: head, lr_scale: 1.0e-30}]"
+    args = ["--phases", phases, "--trainer.max_epochs", "4", "--checkpoint.monitor", "val/loss"]
+    assert main([*FIT, *args, "--trainer.precision", "32-true"]) == 0
+    *destroyed, restored, tested = validation_curve("runs/run-1", "loss")
+    best = min(destroyed)
+    assert destroyed.index(best) < 2  # else nothing was destroyed, and this shows nothing
+    assert restored == tested == best
+    summary = json.loads(Path("runs/run-1/summary.json").read_text())
+    assert summary["monitor"] == {"name": "val/loss", "best": best}
+    first, last = (checkpoint("runs/run-1", name)["state_dict"]["head.1.weight"] for name in ("best", "last"))
+    assert torch.equal(first, last)
+
+
+def test_the_last_checkpoint_is_of_the_last_epoch_whether_or_not_it_was_the_best(here):
+    args = ["--phases", "[{train: all, lr_scale: 1000.0, warmup: 1.0}]", "--trainer.max_epochs", "3"]
+    assert main([*FIT, *args, "--checkpoint.monitor", "val/loss"]) == 0
+    assert checkpoint("runs/run-1", "last")["epoch"] == 2
+    assert checkpoint("runs/run-1", "best")["epoch"] < 2
+
+
+def test_a_split_that_would_be_drawn_anew_is_not_scored(here, capsys):
+    assert main([*FIT, "--phases", "feature_extraction", "--trainer.max_epochs", "1"]) == 0
+    shutil.copy("pictures/cat/0.png", "pictures/cat/new.png")
+    assert main(["test", "--run_dir", "runs/run-1"]) == 2
+    assert "are not those that runs/run-1 was trained on" in capsys.readouterr().err
+    assert main(["test", "--run_dir", "runs/run-1", "--data.source", "pictures"]) == 0
+
+
+def test_predict_takes_the_pictures_of_a_configuration(here):
+    assert main([*FIT, "--phases", "feature_extraction", "--trainer.max_epochs", "1"]) == 0
+    config, best = "runs/run-1/config.yaml", "runs/run-1/checkpoints/best.ckpt"
+    assert main(["predict", "--config", config, "--ckpt_path", best]) == 0
+    assert len(Path("predictions.csv").read_text().splitlines()) == 33
 
 
 def test_validate_test_and_predict_give_what_the_run_gave(here, capsys):

@@ -32,6 +32,17 @@ def test_discarding_keeps_a_folder_that_holds_something(tmp_path):
     assert folder.summary == {}
 
 
+def test_a_summary_is_json_also_after_a_divergence(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write_summary({"a": float("nan"), "b": [{"c": -float("inf")}, 1.5], "d": None, "e": "text"})
+    assert folder.summary == {"a": None, "b": [{"c": None}, 1.5], "d": None, "e": "text"}
+
+
+def test_a_run_without_a_summary_says_so(tmp_path):
+    with pytest.raises(UserError, match=r"has no summary\.json"):
+        _ = RunFolder(tmp_path).summary
+
+
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     write_text(tmp_path / "a.txt", "before")
 

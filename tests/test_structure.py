@@ -23,7 +23,7 @@ ALLOWED = {
     "backbones": {*BASE, "run_folder"},
     "data": BASE,
     "finetuning": {"errors", "backbones"},
-    "tasks": {*BASE, "backbones", "heads", "losses", "metrics", "finetuning"},
+    "tasks": {*BASE, "backbones", "heads", "losses", "metrics", "precision", "finetuning"},
 }
 
 
@@ -40,6 +40,21 @@ def imported(path):
 
 def files_of(part):
     return sorted((PACKAGE / part).rglob("*.py")) if (PACKAGE / part).is_dir() else [PACKAGE / f"{part}.py"]
+
+
+# These stand on everything above; between them the order is that of this list, later on earlier.
+TOP = ["tables", "callbacks", "parser", "run", "configuration", "evaluation", "experiment", "cli"]
+
+
+def test_every_part_has_its_place():
+    parts = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert parts - {"__init__", "__main__"} == {*ALLOWED, *TOP}
+
+
+@pytest.mark.parametrize("part", TOP)
+def test_the_top_parts_import_only_what_stands_before_them(part):
+    names = {name for path in files_of(part) for name in imported(path)} - {part}
+    assert not names & set(TOP[TOP.index(part) :])
 
 
 @pytest.mark.parametrize("part", ALLOWED)

@@ -2,9 +2,24 @@
 
 import argparse
 import re
+from pathlib import Path
 from typing import NoReturn
 
 from tl_lightning.errors import UserError, nearest
+
+
+def writable(path: str) -> Path:
+    """Checks, before anything is computed, that a file can be written where the user wants it.
+
+    Raises:
+        UserError: If its folder does not exist, or it is a folder itself.
+    """
+    file = Path(path)
+    if not file.absolute().parent.is_dir():
+        raise UserError(f"--output {path}: there is no folder {file.parent}; make it, or name another")
+    if file.is_dir():
+        raise UserError(f"--output {path} is a folder; name a file")
+    return file
 
 
 class OptionParser(argparse.ArgumentParser):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.progress import Progress, TaskID
@@ -15,6 +15,17 @@ from torch import Tensor
 
 from tl_lightning.console import console, progress_bar
 from tl_lightning.run_folder import write_text
+
+
+def last_checkpoint(folder: str) -> ModelCheckpoint:
+    """Keeps ``last.ckpt``, the state at the end of the latest epoch, whether or not it was the best.
+
+    Lightning's own ``save_last`` writes one only together with a new best.
+
+    Args:
+        folder: Where it goes.
+    """
+    return ModelCheckpoint(folder, filename="last", monitor=None, enable_version_counter=False)
 
 
 class StepBar(ProgressBar):
@@ -67,6 +78,8 @@ class StepBar(ProgressBar):
 
     def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
         """Moves the bar and shows the loss."""
+        if self._progress is None or self._progress.disable:
+            return  # reading the loss waits for the GPU
         loss = trainer.callback_metrics.get("train/loss_step")
         self._advance("" if loss is None else f"loss {float(loss):.3f}")
 

@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 
 from tl_lightning.errors import UserError, nearest
 
@@ -26,8 +27,8 @@ class Command:
 
 COMMANDS = {
     "fit": Command("tl_lightning.experiment", "fit_command", "train, then evaluate the best weights on the test split"),
-    "validate": Command("tl_lightning.experiment", "validate_command", "score a run on its validation split"),
-    "test": Command("tl_lightning.experiment", "test_command", "score a run on its test split"),
+    "validate": Command("tl_lightning.evaluation", "validate_command", "score a run on its validation split"),
+    "test": Command("tl_lightning.evaluation", "test_command", "score a run on its test split"),
     "predict": Command("tl_lightning.run", "predict_command", "classify new pictures with a run"),
 }
 
@@ -44,6 +45,14 @@ def usage() -> str:
         "  tl fit --config configs/folder.yaml --data.source DIR  train on your own pictures\n"
         "  tl COMMAND --help                                      every option of a command"
     )
+
+
+def _load(module: str) -> ModuleType:
+    """Imports a command; it takes seconds, so a terminal shows that something happens."""
+    from tl_lightning.console import console
+
+    with console.status("starting"):
+        return importlib.import_module(module)
 
 
 def _check_configs(args: list[str]) -> None:
@@ -79,7 +88,7 @@ def main(args: list[str] | None = None) -> int:
             raise UserError(f"there is no command {name!r}{nearest(name, COMMANDS)} (commands: {', '.join(COMMANDS)})")
         _check_configs(rest)
         command = COMMANDS[name]
-        getattr(importlib.import_module(command.module), command.function)(rest)
+        getattr(_load(command.module), command.function)(rest)
     except UserError as error:
         print(f"tl {name}: {error}", file=sys.stderr)
         return 2

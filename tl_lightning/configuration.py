@@ -1,6 +1,9 @@
 """From command-line arguments and YAML to a model, a data module and a trainer: Lightning's own CLI, with our parts."""
 
 import json
+import logging
+import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,21 +11,19 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, Namespace
 
 from tl_lightning.backbones import preprocess_of
-from tl_lightning.callbacks import EpochLine, MetricsCsv, StepBar
+from tl_lightning.callbacks import EpochLine, MetricsCsv, StepBar, last_checkpoint
 from tl_lightning.data.module import ImageDataModule
-from tl_lightning.errors import UserError
+from tl_lightning.errors import UserError, nearest
 from tl_lightning.finetuning.phases import PRESETS, parse_phases
+from tl_lightning.metrics import FIGURES
 from tl_lightning.parser import ExperimentParser, user_error
 from tl_lightning.precision import fast_precision
 from tl_lightning.run_folder import RunFolder
 from tl_lightning.tasks.base import TransferTask
 from tl_lightning.tasks.classification import ClassificationTask
-
-REPLACEABLE = (EarlyStopping, ModelCheckpoint, ProgressBar)
-MONITOR, MODE = "val/macro_f1", "max"
 
 
 class Configuration(LightningCLI):
@@ -33,6 +34,7 @@ class Configuration(LightningCLI):
         datamodule: Its data.
         trainer: Lightning's trainer, with our callbacks.
         phases: What to train, in order; a training run has them.
+        implied: Settings of the model that the preset of phases brought with it.
         folder: The run's folder; a training run has one.
         resolved: The whole configuration as YAML, defaults included; ``tl fit --config`` on it repeats the run.
 
@@ -51,6 +53,7 @@ class Configuration(LightningCLI):
             save_config_callback=None,
             seed_everything_default=0,
             trainer_defaults={
+                "devices": 1,  # Lightning's `auto` would take every GPU of the machine
                 "max_epochs": 10,
                 "precision": fast_precision(),
                 "gradient_clip_val": 1.0,
@@ -86,18 +89,15 @@ class Configuration(LightningCLI):
             {
                 "model": {"class_path": f"{ClassificationTask.__module__}.{ClassificationTask.__qualname__}"},
                 "data": {"class_path": f"{ImageDataModule.__module__}.{ImageDataModule.__qualname__}"},
-                "early_stopping.monitor": MONITOR,
-                "early_stopping.mode": MODE,
+                "early_stopping.monitor": "val/macro_f1",
                 "early_stopping.patience": 10,
-                "checkpoint.monitor": MONITOR,
-                "checkpoint.mode": MODE,
+                "checkpoint.monitor": "val/macro_f1",
                 "checkpoint.filename": "best",
-                "checkpoint.save_last": True,
+                "checkpoint.save_last": False,  # it copies the best; LastCheckpoint keeps the last
                 "checkpoint.enable_version_counter": False,
                 "checkpoint.auto_insert_metric_name": False,
             }
         )
-        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
         parser.link_arguments("data.classes", "model.init_args.classes", apply_on="instantiate")
         parser.link_arguments("data.prepared", "model.init_args.preprocess", apply_on="instantiate")
         if self.checkpoint is None:
@@ -108,33 +108,46 @@ class Configuration(LightningCLI):
             )
 
     def before_instantiate_classes(self) -> None:
-        """Checks the phases, makes the run folder, and keeps everything that the run writes inside it."""
-        if self.checkpoint is not None:
-            return
+        """Checks what can be checked, makes the run folder, and keeps everything that the run writes inside it."""
         config = self.config
-        if config.trainer.fast_dev_run:
+        if "seed" in config.data.init_args:
+            config.data.init_args.seed = int(config.seed_everything)
+        if self.checkpoint is not None:
+            config.trainer.logger, config.trainer.callbacks = False, None  # those of the training run are not reopened
+            return
+        _check_trainer(config.trainer)
+        for name in ("checkpoint", "early_stopping"):
+            _check_monitor(config[name], f"{name}.monitor", config.model.class_path)
+        if config.checkpoint.save_top_k != 1 or config.checkpoint.filename != "best":
             raise UserError(
-                "trainer.fast_dev_run keeps no checkpoint, which a run needs; "
-                "use --trainer.max_epochs 1 --trainer.limit_train_batches 2 --trainer.limit_val_batches 2"
+                "checkpoint.save_top_k must be 1 and checkpoint.filename must be best: a run keeps best.ckpt and "
+                "last.ckpt; add a ModelCheckpoint to trainer.callbacks for others"
             )
-        if isinstance(config.phases, str) and config.phases in PRESETS:
-            for name, value in (PRESETS[config.phases].model or {}).items():
-                config.model.init_args[name] = value
+        preset = PRESETS.get(config.phases) if isinstance(config.phases, str) else None
+        self.implied = {} if preset is None else dict(preset.model)
+        for name, value in self.implied.items():
+            config.model.init_args[name] = value
         self.phases = parse_phases(config.phases, max_epochs=config.trainer.max_epochs or 0)
-        self.folder = RunFolder.create(config.run_dir, name=_name(config.config))
-        config.run_dir = None  # else repeating the run would collide with it
+        name, run_dir, config.run_dir = _name(config.config), config.run_dir, None
         self.resolved = self.parser.dump(config.clone(with_meta=False), skip_unset=False)
+        self.folder = RunFolder.create(run_dir, name=name)
         config.trainer.default_root_dir = str(self.folder.path)
         config.checkpoint.dirpath = str(self.folder.checkpoints)
         for logger in _loggers(config.trainer.logger):
-            if logger.init_args.get("save_dir") in (None, "."):
+            if logger.init_args.get("save_dir", "elsewhere") in (None, "."):
                 logger.init_args.save_dir = str(self.folder.path)
+
+    def _set_seed(self) -> None:
+        seed = self.config.seed_everything
+        if not isinstance(seed, bool) and not 0 <= seed < 2**32:
+            raise UserError(f"seed_everything is {seed}; it must be from 0 to {2**32 - 1}")
+        super()._set_seed()
 
     def instantiate_classes(self) -> None:
         """Builds data module, model and trainer; a user's mistake leaves no empty run folder behind."""
         try:
             super().instantiate_classes()
-        except Exception as error:
+        except BaseException as error:
             if self.folder is not None:
                 self.folder.discard()
             if isinstance(error, MisconfigurationException):  # Lightning's word for a user's mistake
@@ -144,14 +157,24 @@ class Configuration(LightningCLI):
             raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - the signature is Lightning's
-        """Builds the trainer with our callbacks; a user's own of the same class takes the place of ours."""
-        extra = [self.config_init[key] for key in self.parser.callback_keys]
-        extra.append(EpochLine(self.config.checkpoint.monitor, self.config.checkpoint.mode))
-        if self.config.trainer.enable_progress_bar is not False:
-            extra.append(StepBar())
+        """Builds the trainer with our callbacks; a user's own bar or early stopping takes the place of ours."""
         theirs = self.config_init.trainer.callbacks or []
-        ours = [callback for callback in extra if not _replaced(callback, theirs)]
-        trainer = self._instantiate_trainer({**self.config_init.trainer, **kwargs}, ours)
+        theirs = theirs if isinstance(theirs, list) else [theirs]
+        ours: list[Callback] = []
+        if not any(isinstance(callback, ProgressBar) for callback in theirs):
+            ours += [] if self.config.trainer.enable_progress_bar is False else [StepBar()]
+        if self.checkpoint is None:
+            if not any(isinstance(callback, EarlyStopping) for callback in theirs):
+                ours.append(self.config_init.early_stopping)
+            # The first of several is the one that picks the best weights, so ours stand before a user's.
+            ours += [self.config_init.checkpoint, last_checkpoint(self.config.checkpoint.dirpath)]
+            ours.append(EpochLine(self.config.checkpoint.monitor, self.config.checkpoint.mode))
+        trainer = self._instantiate_trainer({**self.config_init.trainer, "callbacks": ours, **kwargs}, theirs)
+        if trainer.world_size > 1:
+            raise UserError(
+                f"trainer.devices x trainer.num_nodes asks for {trainer.world_size} processes, but a run is one "
+                "process so far; use --trainer.devices 1 --trainer.num_nodes 1"
+            )
         if self.folder is not None:
             trainer.loggers = [MetricsCsv(self.folder.metrics), *trainer.loggers]
         return trainer
@@ -165,11 +188,31 @@ def _decided_by(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     return {"model": model, "data": {"preprocess": prepared, "image_size": None, "classes": list(classes)}}
 
 
+def _check_trainer(trainer: Namespace) -> None:
+    if trainer.fast_dev_run:
+        raise UserError(
+            "trainer.fast_dev_run keeps no checkpoint, which a run needs; "
+            "use --trainer.max_epochs 1 --trainer.limit_train_batches 2 --trainer.limit_val_batches 2"
+        )
+    for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
+        if trainer[name] == 0:
+            raise UserError(f"trainer.{name} is 0, but a run trains, validates and tests; leave it out")
+
+
+def _check_monitor(callback: Namespace, key: str, task: str) -> None:
+    """Checks that the figure exists, and sets whether its largest or its smallest value is the best."""
+    modes = {f"val/{name}": mode for name, mode in FIGURES.items()}
+    if callback.monitor in modes:
+        callback.mode = modes[callback.monitor]
+    elif task.endswith(f".{ClassificationTask.__qualname__}"):
+        known = ", ".join(modes)
+        raise UserError(f"{key}: {callback.monitor!r} is never logged{nearest(str(callback.monitor), modes)} ({known})")
+
+
 def _name(configs: list[Any] | None) -> str:
-    for config in configs or []:
-        if config is not None:
-            return Path(str(config)).stem
-    return "run"
+    """Of a run: that of its first configuration; repeated from a run folder's own, that of the first run."""
+    first = next((Path(str(config)) for config in configs or [] if config is not None), Path("run"))
+    return re.sub(r"-\d+$", "", first.absolute().parent.name) if first.name == "config.yaml" else first.stem
 
 
 def _loggers(configured: Any) -> list[Any]:  # noqa: ANN401 - true, false, one logger, or a list of them
@@ -177,6 +220,16 @@ def _loggers(configured: Any) -> list[Any]:  # noqa: ANN401 - true, false, one l
     return [logger for logger in candidates if hasattr(logger, "init_args")]
 
 
-def _replaced(ours: Callback, theirs: Callback | list[Callback]) -> bool:
-    others = theirs if isinstance(theirs, list) else [theirs]
-    return any(isinstance(ours, kind) and any(isinstance(other, kind) for other in others) for kind in REPLACEABLE)
+def quiet() -> None:
+    """Leaves out what Lightning says to people who assemble a trainer by hand."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*args parameter is intended to run from within Python.*",  # tests and notebooks call the command in-process
+        ".*does not have many workers.*",  # the decoded pictures make workers needless on a CPU
+        ".*in eval mode at the start of training.*",  # frozen stages are, on purpose
+        ".*is smaller than the logging interval.*",
+        ".*LeafSpec.* is deprecated.*",  # Lightning's own use of torch
+        ".*Checkpoint directory .* exists and is not empty.*",  # the second phase writes where the first did
+    ):
+        warnings.filterwarnings("ignore", message=message)

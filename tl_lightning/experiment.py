@@ -1,27 +1,27 @@
 """One experiment from its configuration to its run folder: what the command line and notebooks both call."""
 
 import json
-import logging
+import os
 import platform
+import signal
 import time
-import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping
 
-from tl_lightning.arguments import OptionParser
-from tl_lightning.configuration import Configuration
+from tl_lightning.configuration import Configuration, quiet
 from tl_lightning.console import console
 from tl_lightning.errors import UserError
+from tl_lightning.evaluation import score, show_result
 from tl_lightning.finetuning.phases import Phase
-from tl_lightning.metrics import per_class, standard_errors
 from tl_lightning.run import Run, load_checkpoint
 from tl_lightning.run_folder import RunFolder, write_text
-from tl_lightning.tables import class_table, data_line, result_table, stage_table
+from tl_lightning.tables import data_line, stage_table
 
 
 def fit_command(args: list[str]) -> None:
@@ -42,13 +42,13 @@ def fit(config: str | Path | Mapping[str, Any], /, **overrides: Any) -> Run:  # 
     Raises:
         UserError: If a key, a value, the data or the weights are wrong.
     """
-    first = json.dumps(dict(config)) if isinstance(config, Mapping) else str(config)
+    first = json.dumps(dict(config), default=os.fspath) if isinstance(config, Mapping) else str(config)
     args = ["--config", first]
     for key, value in overrides.items():
         nested = value
         for part in reversed(key.split(".")):
             nested = {part: nested}
-        args += ["--config", json.dumps(nested)]
+        args += ["--config", json.dumps(nested, default=os.fspath)]
     return run(args)
 
 
@@ -65,8 +65,9 @@ def run(args: list[str]) -> Run:
         UserError: If a key, a value, the data or the weights are wrong; nothing is left behind then.
     """
     started = time.perf_counter()
-    _quiet()
-    configuration = Configuration(args)
+    quiet()
+    with console.status("building the model"):
+        configuration = Configuration(args)
     folder = configuration.folder
     assert folder is not None  # a training configuration always makes one
     experiment = Experiment(configuration, folder, started)
@@ -79,13 +80,18 @@ def run(args: list[str]) -> Run:
         experiment.train()
         experiment.evaluate()
     except (KeyboardInterrupt, SystemExit) as stop:
-        # Lightning turns Ctrl-C into an exit of its own.
+        # Lightning turns Ctrl-C into an exit of its own, after which a notebook's process would be deaf to the next.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         experiment.write_summary("interrupted")
         console.print(f"interrupted; what was finished is in {folder.path}")
         raise KeyboardInterrupt from stop
     except BaseException as error:
         experiment.write_summary("failed", error=f"{type(error).__name__}: {error}")
+        if isinstance(error, MisconfigurationException):  # Lightning's word for a user's mistake
+            raise UserError(" ".join(str(error).split())) from error
         raise
+    finally:
+        experiment.close_loggers()
     experiment.write_summary("completed")
     console.print(f"run folder {folder.path}   ({time.perf_counter() - started:.0f} s in all)")
     return Run(folder)
@@ -125,6 +131,9 @@ class Experiment:
         precision, hyper_parameters = self.trainer.precision, self.task.hparams
         console.print(data_line(self.data.summary()))
         console.print(f"backbone   {hyper_parameters.backbone}, weights {hyper_parameters.weights}")
+        if self.configuration.implied:
+            implied = ", ".join(f"model.{name} {value}" for name, value in self.configuration.implied.items())
+            console.print(f"phases     {self.configuration.config.phases}, which means {implied}")
         console.print(f"machine    {self.trainer.accelerator.name()}, precision {precision}")
         console.print(f"run folder {self.folder.path}")
 
@@ -176,14 +185,21 @@ class Experiment:
 
     def evaluate(self) -> None:
         """Scores the best weights on the validation split and, where there is one, on the test split."""
-        self.results["validation"] = _plain(self.trainer.validate(self.task, datamodule=self.data, verbose=False))
+        self.results["validation"] = score(self.configuration, "validation")
         begun = time.perf_counter()
         split = "validation"
         if self.data.summary()["test"]:
-            self.results["test"] = _plain(self.trainer.test(self.task, datamodule=self.data, verbose=False))
+            self.results["test"] = score(self.configuration, "test")
             self.timing["test_s"] = time.perf_counter() - begun
             split = "test"
         self.scores = show_result(self.task, self.data, self.results[split], split)
+
+    def close_loggers(self) -> None:
+        """Ends what a logger has open (a run of W&B's), so that the next experiment of this process gets its own."""
+        for logger in self.trainer.loggers:
+            finish = getattr(getattr(logger, "experiment", None), "finish", None)
+            if callable(finish):
+                finish()
 
     def write_summary(self, status: str, *, error: str | None = None) -> None:
         """Writes ``summary.json``.
@@ -230,104 +246,7 @@ class Experiment:
         self.folder.write_summary(summary)
 
 
-def show_result(task: Any, data: Any, metrics: Mapping[str, float], split: str) -> dict[str, Any]:  # noqa: ANN401
-    """Prints the tables of one evaluation and returns what a summary keeps of them.
-
-    Args:
-        task: Just evaluated; its confusion matrix is that of the split.
-        data: The data module.
-        metrics: Plain names to figures.
-        split: ``validation`` or ``test``.
-    """
-    confusion = task.confusion.compute().cpu().numpy()
-    errors = standard_errors(confusion)
-    majority = data.majority_accuracy("val" if split == "validation" else split)
-    scores = per_class(confusion, task.classes)
-    title = f"{split}: {int(confusion.sum()):,} pictures"
-    console.print(result_table(metrics, errors, majority_accuracy=majority, title=title))
-    console.print(class_table(scores, title=f"{split}, class by class"))
-    return {
-        "standard_errors": errors,
-        "per_class": [vars(score) for score in scores],
-        "confusion": confusion.tolist(),
-    }
-
-
-def validate_command(args: list[str]) -> None:
-    """``tl validate``: scores a checkpoint on the validation split."""
-    evaluate("validation", args)
-
-
-def test_command(args: list[str]) -> None:
-    """``tl test``: scores a checkpoint on the test split."""
-    evaluate("test", args)
-
-
-def evaluate(split: str, args: list[str]) -> dict[str, float]:
-    """Scores a checkpoint, which decides the model, the classes and the preprocessing.
-
-    Args:
-        split: ``validation`` or ``test``.
-        args: ``--run_dir R``, or ``--config FILE --ckpt_path FILE``; ``--output FILE.json``; and ``--data.*`` and
-            ``--trainer.*`` to change what is read and how it runs.
-
-    Returns:
-        Plain names to figures.
-
-    Raises:
-        UserError: If there is no such run or checkpoint, or an argument contradicts the checkpoint.
-    """
-    parser = OptionParser("validate" if split == "validation" else "test", add_help=False)
-    parser.add_argument("--run_dir")
-    parser.add_argument("--ckpt_path")
-    parser.add_argument("--output")
-    known, rest = parser.parse_known_args(args)
-    for argument in rest:
-        if argument.startswith(("--model", "--data.image_size", "--data.classes", "--phases")):
-            raise UserError(f"{argument.partition('=')[0]} has no effect here: the checkpoint decides it; leave it out")
-    if known.run_dir is not None:
-        folder = RunFolder.open(known.run_dir)
-        rest = ["--config", str(folder.config), *rest]
-        known.ckpt_path = known.ckpt_path or folder.best_checkpoint
-    if known.ckpt_path is None:
-        raise UserError("name what to evaluate: --run_dir RUN, or --config FILE --ckpt_path FILE")
-    _quiet()
-    checkpoint = load_checkpoint(Path(known.ckpt_path))
-    configuration = Configuration(rest, checkpoint=checkpoint)
-    task, data, trainer = configuration.model, configuration.datamodule, configuration.trainer
-    task.load_state_dict(checkpoint["state_dict"])
-    data.prepare_data()
-    data.setup("test")
-    if not data.summary()[split]:
-        raise UserError(f"{data.summary()['source']} has no {split} split to evaluate on")
-    run_split = trainer.validate if split == "validation" else trainer.test
-    metrics = _plain(run_split(task, datamodule=data, verbose=False))
-    scores = show_result(task, data, metrics, split)
-    if known.output is not None:
-        write_text(Path(known.output), json.dumps({split: metrics, **scores}, indent=2) + "\n")
-    return metrics
-
-
-def _plain(results: Any) -> dict[str, float]:  # noqa: ANN401 - Lightning's list of one mapping
-    return {name.partition("/")[2]: float(value) for name, value in results[0].items()}
-
-
 def versions() -> dict[str, str]:
     """The versions that a result depends on."""
     packages = ("tl_lightning", "torch", "torchvision", "timm", "lightning", "torchmetrics")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
-
-
-def _quiet() -> None:
-    """Leaves out what Lightning says to people who assemble a trainer by hand."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        ".*args parameter is intended to run from within Python.*",  # tests and notebooks call the command in-process
-        ".*does not have many workers.*",  # the decoded pictures make workers needless on a CPU
-        ".*in eval mode at the start of training.*",  # frozen stages are, on purpose
-        ".*is smaller than the logging interval.*",
-        ".*LeafSpec.* is deprecated.*",  # Lightning's own use of torch
-        ".*Checkpoint directory .* exists and is not empty.*",  # the second phase writes where the first did
-    ):
-        warnings.filterwarnings("ignore", message=message)

@@ -14,6 +14,17 @@ from torchmetrics.classification import (
     MulticlassMatthewsCorrCoef,
 )
 
+# The figures of a classifier, and whether the best value is the largest or the smallest.
+FIGURES = {
+    "accuracy": "max",
+    "balanced_accuracy": "max",
+    "macro_f1": "max",
+    "auroc": "max",
+    "mcc": "max",
+    "calibration_error": "min",
+    "loss": "min",
+}
+
 
 def classification_metrics(num_classes: int, prefix: str) -> MetricCollection:
     """The figures of a classifier over class probabilities of shape ``(N, num_classes)``; binary is two classes.

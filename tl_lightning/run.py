@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import yaml
 from torch import Tensor
 
-from tl_lightning.arguments import OptionParser
+from tl_lightning.arguments import OptionParser, writable
 from tl_lightning.backbones.state_dicts import read_checkpoint
 from tl_lightning.console import console, track
 from tl_lightning.data.folder import find_pictures
 from tl_lightning.data.pictures import BrokenPicture, prepare
 from tl_lightning.data.samples import name_some
+from tl_lightning.data.sources import read_source
 from tl_lightning.errors import UserError
 from tl_lightning.precision import fast_precision
 from tl_lightning.preprocess import Preprocess
@@ -176,8 +178,11 @@ def predict_command(args: list[str]) -> None:
     parser = OptionParser("predict", predict_command.__doc__)
     parser.add_argument("--run_dir", help="the run whose best weights answer")
     parser.add_argument("--ckpt_path", help="a checkpoint, instead of the run's best")
-    parser.add_argument("--input", required=True, help="a picture, or a folder that is searched for pictures")
-    parser.add_argument("--output", default="predictions.csv", help="the CSV file to write (default: %(default)s)")
+    parser.add_argument("--input", help="a picture, or a folder that is searched for pictures")
+    parser.add_argument("--config", help="a configuration whose data.source is classified, instead of --input")
+    parser.add_argument(
+        "--output", type=writable, default="predictions.csv", help="the CSV file to write (default: %(default)s)"
+    )
     parser.add_argument("--batch_size", type=int, default=32, help="pictures per forward pass (default: %(default)s)")
     parser.add_argument(
         "--on_error", choices=("stop", "skip"), default="stop", help="what to do at a picture that cannot be read"
@@ -185,16 +190,29 @@ def predict_command(args: list[str]) -> None:
     known = parser.parse_args(args)
     if known.run_dir is None and known.ckpt_path is None:
         raise UserError("name what answers: --run_dir RUN or --ckpt_path FILE")
-    paths = find_pictures(Path(known.input))
+    if (known.input is None) == (known.config is None):
+        raise UserError("name what to classify: --input PICTURE_OR_FOLDER, or --config FILE for its data.source")
+    paths = find_pictures(Path(known.input)) if known.input is not None else _pictures_of(Path(known.config))
     checkpoint = Path(known.ckpt_path) if known.ckpt_path else RunFolder.open(known.run_dir).best_checkpoint
-    predictions = predict(load_task(checkpoint), paths, batch_size=known.batch_size, on_error=known.on_error)
-    write_predictions(Path(known.output), predictions)
+    task = load_task(checkpoint)
+    predictions = predict(task, paths, batch_size=known.batch_size, on_error=known.on_error)
+    write_predictions(known.output, predictions, classes=task.classes)
     console.print(f"{len(predictions):,} predictions written to {known.output}")
 
 
-def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
+def _pictures_of(config: Path) -> list[Path]:
+    """All pictures of a configuration's data source, whatever their split."""
+    content = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
+    data = content.get("data", {})
+    data = data.get("init_args", data)
+    if "source" not in data:
+        raise UserError(f"{config} names no data.source")
+    columns = {name: data[name] for name in ("image_column", "label_column") if name in data}
+    return read_source(data["source"], target=data.get("target"), **columns).paths
+
+
+def write_predictions(path: Path, predictions: Sequence[Prediction], *, classes: Sequence[str]) -> None:
     """Writes predictions as CSV: ``path``, ``class``, and a column ``probability_<class>`` for each class."""
-    classes = list(predictions[0].probabilities) if predictions else []
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "class", *(f"probability_{name}" for name in classes)])

@@ -1,6 +1,7 @@
 """What a run leaves behind: a folder that a person and a machine can read. Knows no torch, so it opens at once."""
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -99,18 +100,32 @@ class RunFolder:
         """
         path = self.checkpoints / "best.ckpt"
         if not path.is_file():
-            raise UserError(f"{self.path} has no checkpoints/best.ckpt: its run ended before the first validation")
+            raise UserError(f"{self.path} has no checkpoints/best.ckpt: its run ended before its first validation did")
         return path
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What ``summary.json`` holds."""
+        """What ``summary.json`` holds.
+
+        Raises:
+            UserError: If the run has not written it.
+        """
+        if not (self.path / "summary.json").is_file():
+            raise UserError(f"{self.path} has no summary.json: its run is still going on, or was killed")
         values: dict[str, Any] = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
         return values
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Writes ``summary.json`` whole or not at all."""
-        write_text(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+        """Writes ``summary.json`` whole or not at all; what is no number, as after a divergence, becomes null."""
+        write_text(self.path / "summary.json", json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401 - anything that JSON holds
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_text(path: Path, text: str) -> None:

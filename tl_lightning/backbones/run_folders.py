@@ -1,6 +1,5 @@
 """What an earlier run of ours left behind, read as plain files."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from torch import Tensor
 from tl_lightning.backbones.state_dicts import read_checkpoint
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess import Preprocess
+from tl_lightning.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class RunWeights:
 
 def best_checkpoint(folder: Path) -> Path:
     """Where a run keeps its best weights; a folder is a run of ours if this file exists."""
-    return folder / "checkpoints" / "best.ckpt"
+    return RunFolder(folder).checkpoints / "best.ckpt"
 
 
 def read_run(folder: Path, name: str) -> RunWeights:
@@ -65,9 +65,8 @@ def read_run(folder: Path, name: str) -> RunWeights:
 
 
 def _lineage(folder: Path) -> tuple[str, ...]:
-    path = folder / "summary.json"
     try:
-        return tuple(str(step) for step in json.loads(path.read_text(encoding="utf-8"))["backbone"]["lineage"])
+        return tuple(str(step) for step in RunFolder(folder).summary["backbone"]["lineage"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"model.weights is the run {folder}, but its summary.json, which says where its weights came from, cannot "

@@ -1,6 +1,8 @@
 """The data module: labelled pictures, as Lightning wants them."""
 
+import hashlib
 import os
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -31,6 +33,7 @@ class ImageDataModule(LightningDataModule):
         samples: All listed samples; the indices of `splits` point into it.
         classes: Names of the classes, in the order of the model's outputs.
         prepared: The preprocessing in force, with `image_size` applied; plain data.
+        split_digest: Tells apart which pictures are in which split; broken ones count.
         splits: Sorted sample indices under ``train``, ``val`` and ``test``.
         skipped: Number of broken pictures that were left out by `setup`.
     """
@@ -107,18 +110,15 @@ class ImageDataModule(LightningDataModule):
         self.splits = split_samples(
             self.samples, split, seed=split_seed, val_fraction=val_fraction, test_fraction=test_fraction
         )
+        self.split_digest = _digest(self.samples.paths, self.splits)
         self.skipped = 0
         self._augment = make_augmentation(augmentation, self._preprocess)
         self._store: PictureStore | None = None
 
-    @property
-    def num_classes(self) -> int:
-        """Number of classes, as the head of a task needs it."""
-        return len(self.classes)
-
     def prepare_data(self) -> None:
         """Decodes the pictures, where no earlier run has; Lightning calls this in one process per machine."""
-        PictureStore.open(self.samples.paths, self._preprocess)
+        if self._store is None:
+            PictureStore.open(self.samples.paths, self._preprocess)
 
     def setup(self, stage: str) -> None:
         """Opens the decoded pictures and deals with broken ones; does its work once, however often it is called.
@@ -184,6 +184,7 @@ class ImageDataModule(LightningDataModule):
             "skipped": self.skipped,
             "split": self.split,
             "split_seed": self.split_seed,
+            "split_digest": self.split_digest,
             "class_counts": per_class,
         }
 
@@ -232,3 +233,12 @@ class ImageDataModule(LightningDataModule):
         """
         image = self._preprocess.normalize(batch["image"])
         return {**batch, "image": image.contiguous(memory_format=torch.channels_last)}
+
+
+def _digest(paths: list[Path], splits: dict[str, NDArray[np.int64]]) -> str:
+    """Of the pictures' names in each split; the folder that holds them may move."""
+    digest = hashlib.sha256()
+    for name, indices in splits.items():
+        for index in indices:
+            digest.update(f"{name}\0{paths[index].parent.name}/{paths[index].name}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]

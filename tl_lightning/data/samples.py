@@ -1,7 +1,7 @@
 """The list of pictures and labels that every kind of source is read into, and what must hold for it."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,18 +34,6 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.paths)
-
-    def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> "Samples":
-        """The chosen samples, in the order of the indices, under the same classes."""
-        chosen = np.asarray(indices, dtype=np.int64)
-        return replace(
-            self,
-            paths=[self.paths[i] for i in chosen],
-            labels=self.labels[chosen],
-            split=None if self.split is None else self.split[chosen],
-            strata=self.strata[chosen],
-            domains=None if self.domains is None else self.domains[chosen],
-        )
 
 
 def make_samples(

@@ -108,9 +108,12 @@ def _apportion(sizes: Indices, total: int) -> Indices:
 def _blocks(count: int, seed: int, val_fraction: float, test_fraction: float) -> dict[str, Indices]:
     """Contiguous ranges: the seed chooses the test block, and validation follows it, cyclically."""
     fraction = test_fraction or val_fraction
-    blocks = round(1 / fraction)
-    if blocks < 2:
-        raise UserError(f"data.test_fraction is {fraction}; with data.split blocks it can be one half at most")
+    blocks = max(round(1 / fraction), 1)
+    if blocks < 2 or abs(blocks * fraction - 1) > 0.05:
+        raise UserError(
+            f"data.test_fraction is {fraction}; with data.split blocks it must be a half, a third, a quarter ..., "
+            "for the blocks are of one size"
+        )
     chosen = np.array_split(np.arange(count), blocks)[seed % blocks]
     start = int(chosen[0] if len(chosen) else 0)
     test = chosen if test_fraction else chosen[:0]

@@ -30,6 +30,11 @@ def read_table(table: Path, *, image_column: str, label_column: str, classes: li
                 f"{table} has no column {column!r} (data.{setting}); its columns are {', '.join(columns)}"
                 + nearest(column, columns)
             )
+    if "group" in columns and "split" not in columns:
+        raise UserError(
+            f"{table} has a column 'group', which the split would tear apart; state the split in a column 'split' "
+            "(train, val, test), or remove the column"
+        )
     labels = [_cell(row, label_column, line, table) for line, row in rows]
     paths = [table.parent / _cell(row, image_column, line, table) for line, row in rows]
     splits = None

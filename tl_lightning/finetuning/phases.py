@@ -1,7 +1,7 @@
 """Phases are data: what trains, for how long, at which share of the base learning rates."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from tl_lightning.errors import UserError, nearest
@@ -36,7 +36,7 @@ class Preset:
     """A strategy of the field: a list of phases with a name, and the model settings without which it is not that."""
 
     phases: tuple[Phase, ...]
-    model: Mapping[str, Any] | None = None
+    model: Mapping[str, Any] = field(default_factory=dict)
 
 
 PRESETS: Mapping[str, Preset] = {

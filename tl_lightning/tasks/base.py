@@ -1,5 +1,6 @@
 """What every task shares: a backbone, the phase it is in, its optimizer and its learning rates."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,10 +10,12 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 
 from tl_lightning.backbones import build_backbone
+from tl_lightning.errors import UserError
 from tl_lightning.finetuning.freezing import StageRow, freeze_all_but, set_training_modes, stage_rows
 from tl_lightning.finetuning.groups import learning_rates, parameter_groups, phase_schedule
 from tl_lightning.finetuning.phases import Phase
 from tl_lightning.finetuning.selection import select
+from tl_lightning.precision import train_depthwise_in_float32
 from tl_lightning.preprocess import Preprocess
 
 
@@ -48,8 +51,16 @@ class TransferTask(LightningModule):
             backbone_lr_scale: The top stage's learning rate relative to the head's.
             bottom_ratio: The first stage's learning rate relative to the top stage's.
             drop_path_rate: Stochastic depth of the backbone's trainable stages, 0 to below 1.
+
+        Raises:
+            UserError: If a number is out of range, or the backbone or its weights cannot be had.
         """
         super().__init__()
+        for name, value in (("lr", lr), ("backbone_lr_scale", backbone_lr_scale), ("bottom_ratio", bottom_ratio)):
+            if not 0 < value < math.inf:
+                raise UserError(f"model.{name} is {value}; it must be above 0")
+        if not 0 <= weight_decay < math.inf:
+            raise UserError(f"model.weight_decay is {weight_decay}; it must be 0 or more")
         prepared = None if preprocess is None else Preprocess.from_dict(preprocess)
         built = build_backbone(backbone, weights, preprocess=prepared, drop_path_rate=drop_path_rate)
         # Depthwise convolutions run 2-4 times faster on a CPU in this layout, and GPUs' tensor cores want it too.
@@ -61,7 +72,14 @@ class TransferTask(LightningModule):
         self.rates = learning_rates(built.stages, lr, backbone_lr_scale=backbone_lr_scale, bottom_ratio=bottom_ratio)
         self.weight_decay = weight_decay
         self.phase = Phase()
+        self._depthwise_prepared = False
         self._optimizer: torch.optim.Optimizer | None = None
+
+    def on_fit_start(self) -> None:
+        """Prepares for the arithmetic of the machine; Lightning calls it at the start of every phase."""
+        if self.device.type == "cpu" and not self._depthwise_prepared:
+            train_depthwise_in_float32(self.backbone)
+            self._depthwise_prepared = True
 
     def start_phase(self, phase: Phase) -> None:
         """Sets what trains from here on; the next ``trainer.fit`` gives it a fresh learning-rate schedule.

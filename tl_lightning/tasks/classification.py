@@ -105,7 +105,8 @@ class ClassificationTask(TransferTask):
         Returns:
             Logits, ``float32`` of shape ``(N, classes)``.
         """
-        logits: Tensor = self.head(self.backbone(images))
+        dtype = next(self.backbone.parameters()).dtype  # float32, but for the trainer's `bf16-true` and kin
+        logits: Tensor = self.head(self.backbone(images.to(dtype)))
         return logits.float()
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:

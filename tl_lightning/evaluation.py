@@ -1,0 +1,125 @@
+"""Scoring a checkpoint: the figures of a split, their noise, and the tables that show them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tl_lightning.arguments import OptionParser, writable
+from tl_lightning.configuration import Configuration, quiet
+from tl_lightning.console import console
+from tl_lightning.errors import UserError
+from tl_lightning.metrics import per_class, standard_errors
+from tl_lightning.run import load_checkpoint
+from tl_lightning.run_folder import RunFolder, write_text
+from tl_lightning.tables import class_table, result_table
+
+
+def _check_same_split(folder: RunFolder, data: Mapping[str, Any]) -> None:
+    """Makes sure that no picture the run was trained on is scored as a new one."""
+    if folder.summary["data"]["split_digest"] != data["split_digest"]:
+        raise UserError(
+            f"the pictures of {data['source']} are not those that {folder.path} was trained on: drawn anew, the split "
+            "would score training pictures as new ones; give pictures of their own with --data.source"
+        )
+
+
+def score(configuration: Configuration, split: str) -> dict[str, float]:
+    """Runs the model over a split.
+
+    Args:
+        configuration: Its model with the weights to score, its data set up.
+        split: ``validation`` or ``test``.
+
+    Returns:
+        Plain names to figures.
+    """
+    run_split = configuration.trainer.validate if split == "validation" else configuration.trainer.test
+    (figures,) = run_split(configuration.model, datamodule=configuration.datamodule, verbose=False)
+    return {name.partition("/")[2]: float(value) for name, value in figures.items()}
+
+
+def show_result(task: Any, data: Any, metrics: Mapping[str, float], split: str) -> dict[str, Any]:  # noqa: ANN401
+    """Prints the tables of one evaluation and returns what a summary keeps of them.
+
+    Args:
+        task: Just evaluated; its confusion matrix is that of the split.
+        data: The data module.
+        metrics: Plain names to figures.
+        split: ``validation`` or ``test``.
+    """
+    confusion = task.confusion.compute().cpu().numpy()
+    errors = standard_errors(confusion)
+    majority = data.majority_accuracy("val" if split == "validation" else split)
+    scores = per_class(confusion, task.classes)
+    title = f"{split}: {int(confusion.sum()):,} pictures"
+    console.print(result_table(metrics, errors, majority_accuracy=majority, title=title))
+    console.print(class_table(scores, title=f"{split}, class by class"))
+    return {
+        "standard_errors": errors,
+        "per_class": [vars(score) for score in scores],
+        "confusion": confusion.tolist(),
+    }
+
+
+def validate_command(args: list[str]) -> None:
+    """``tl validate``: scores a checkpoint on the validation split."""
+    evaluate("validation", args)
+
+
+def test_command(args: list[str]) -> None:
+    """``tl test``: scores a checkpoint on the test split."""
+    evaluate("test", args)
+
+
+def evaluate(split: str, args: list[str]) -> dict[str, float]:
+    """Scores a checkpoint, which decides the model, the classes and the preprocessing.
+
+    Args:
+        split: ``validation`` or ``test``.
+        args: ``--run_dir R``, or ``--config FILE --ckpt_path FILE``; ``--output FILE.json``; and ``--data.*`` and
+            ``--trainer.*`` to change what is read and how it runs.
+
+    Returns:
+        Plain names to figures.
+
+    Raises:
+        UserError: If there is no such run or checkpoint, or an argument contradicts the checkpoint.
+    """
+    parser = OptionParser(
+        "validate" if split == "validation" else "test",
+        f"Scores a run on its {split} split. --data.* and --trainer.* options, as of tl fit, change what is read and "
+        "how it runs; the model, the classes and the preprocessing are the checkpoint's.",
+    )
+    parser.add_argument("--run_dir", help="the run whose best weights, data and settings are used")
+    parser.add_argument("--ckpt_path", help="a checkpoint, instead of the run's best")
+    parser.add_argument("--config", action="append", default=[], help="a configuration, instead of the run's own")
+    parser.add_argument("--output", type=writable, help="a JSON file to write the figures to")
+    known, rest = parser.parse_known_args(args)
+    own_data = not known.config and not any(argument.startswith("--data.") for argument in rest)
+    rest = [*(argument for config in known.config for argument in ("--config", config)), *rest]
+    for argument in rest:
+        if argument.startswith(("--model", "--data.image_size", "--data.classes", "--phases")):
+            raise UserError(f"{argument.partition('=')[0]} has no effect here: the checkpoint decides it; leave it out")
+    if known.run_dir is not None:
+        folder = RunFolder.open(known.run_dir)
+        rest = ["--config", str(folder.config), *rest]
+        known.ckpt_path = known.ckpt_path or folder.best_checkpoint
+    if known.ckpt_path is None:
+        raise UserError("name what to evaluate: --run_dir RUN, or --config FILE --ckpt_path FILE")
+    quiet()
+    checkpoint = load_checkpoint(Path(known.ckpt_path))
+    configuration = Configuration(rest, checkpoint=checkpoint)
+    task, data = configuration.model, configuration.datamodule
+    task.load_state_dict(checkpoint["state_dict"])
+    data.prepare_data()
+    data.setup("test")
+    if known.run_dir is not None and own_data:
+        _check_same_split(folder, data.summary())
+    if not data.summary()[split]:
+        raise UserError(f"{data.summary()['source']} has no {split} split to evaluate on")
+    metrics = score(configuration, split)
+    scores = show_result(task, data, metrics, split)
+    if known.output is not None:
+        write_text(known.output, json.dumps({split: metrics, **scores}, indent=2) + "\n")
+    return metrics
