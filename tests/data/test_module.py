@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -39,6 +40,17 @@ def test_listing_comes_before_decoding(folder: Path, small: Preprocess, cache_of
     assert list(cache_of_its_own.iterdir()) == []
 
 
+def test_the_digest_of_a_split_changes_with_the_split_and_not_with_its_place(
+    folder: Path, small: Preprocess, picture: Callable[..., Path], tmp_path: Path
+) -> None:
+    first = module(folder, small).split_digest
+    assert module(folder, small, split_seed=1).split_digest != first
+    shutil.copytree(folder, tmp_path / "moved")
+    assert module(tmp_path / "moved", small).split_digest == first
+    picture(folder / "dog" / "more.png")
+    assert module(folder, small).split_digest != first
+
+
 def test_summary_and_majority_are_exact(folder: Path, small: Preprocess, picture: Callable[..., Path]) -> None:
     for number in range(8):
         picture(folder / "dog" / f"more{number}.png")
@@ -53,6 +65,7 @@ def test_summary_and_majority_are_exact(folder: Path, small: Preprocess, picture
         "skipped": 0,
         "split": "auto",
         "split_seed": 0,
+        "split_digest": data.split_digest,
         "class_counts": {
             "train": {"cat": 5, "dog": 10},
             "val": {"cat": 1, "dog": 2},

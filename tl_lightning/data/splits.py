@@ -109,7 +109,7 @@ def _blocks(count: int, seed: int, val_fraction: float, test_fraction: float) ->
     """Contiguous ranges: the seed chooses the test block, and validation follows it, cyclically."""
     fraction = test_fraction or val_fraction
     blocks = max(round(1 / fraction), 1)
-    if blocks < 2 or abs(blocks * fraction - 1) > 0.05:
+    if blocks < 2 or (test_fraction and abs(blocks * test_fraction - 1) > 0.05):
         raise UserError(
             f"data.test_fraction is {fraction}; with data.split blocks it must be a half, a third, a quarter ..., "
             "for the blocks are of one size"
