@@ -11,8 +11,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import redirect_stdout
-from io import StringIO
 
 import torch
 from lightning.pytorch import Callback
@@ -40,8 +38,8 @@ def configuration(phases: str, size: int, steps: int, runs: str) -> Configuratio
         [
             *("--config", "configs/elpv.yaml", "--phases", phases, "--data.image_size", str(size)),
             *("--trainer.max_epochs", "1", "--trainer.limit_train_batches", str(steps)),
-            *("--trainer.limit_val_batches", "0", "--trainer.enable_progress_bar", "false"),
-            *("--run_dir", tempfile.mkdtemp(dir=runs), "--checkpoint.monitor", "null"),
+            *("--trainer.limit_val_batches", "1", "--trainer.enable_progress_bar", "false"),
+            *("--run_dir", tempfile.mkdtemp(dir=runs)),
         ]
     )
 
@@ -79,9 +77,9 @@ def main() -> None:
     console.print(f"{'phases':<20}{'size':>5}{'bare loop':>12}{'tl fit':>10}   pictures/s, medians of {steps} steps")
     with tempfile.TemporaryDirectory() as runs:
         for phases, size in (("feature_extraction", 224), ("partial", 160), ("full", 128)):
-            with redirect_stdout(StringIO()):
-                parts = configuration(phases, size, steps, runs)
-                parts.datamodule.setup("fit")
+            console.quiet = True
+            parts = configuration(phases, size, steps, runs)
+            parts.datamodule.setup("fit")
             parts.model.start_phase(parts.phases[0])
             parts.model.on_fit_start()
             list(bare(parts, 2))
@@ -90,6 +88,7 @@ def main() -> None:
                 for seconds in (list(bare(parts, steps)), list(fitted(parts)), list(bare(parts, steps)))
             ]
             limit = (rates[0] + rates[2]) / 2
+            console.quiet = False
             console.print(f"{phases:<20}{size:>5}{limit:>12.0f}{rates[1]:>10.0f}   {rates[1] / limit:.0%} of the limit")
 
 
