@@ -120,7 +120,10 @@ class TransferTask(LightningModule):
         """Logs the learning rate that each trainable stage's step is about to use."""
         if self._optimizer is None or self.global_step % self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
-        in_use = (group for group in self._optimizer.param_groups if group["params"][0].requires_grad)
-        rates = {f"lr/{group['name'].removesuffix('/no_decay')}": group["lr"] for group in in_use}
+        rates = {
+            f"lr/{group['name'].removesuffix('/no_decay')}": group["lr"]
+            for group in self._optimizer.param_groups
+            if any(parameter.requires_grad for parameter in group["params"])
+        }
         for logger in self.trainer.loggers:
             logger.log_metrics(rates, step=self.global_step)
