@@ -61,7 +61,11 @@ def test_an_unknown_command_names_the_nearest(capsys):
         (["--trainer.max_epochs", "x"], "trainer.max_epochs: 'x' does not fit; expected a whole number"),
         (["--config", "nowhere.yaml"], "--config nowhere.yaml: there is no such file"),
         (["--model.backbone", "timm/tf_efficientnet_lit0"], "tf_efficientnet_lite0"),
-        (["--model.head", "square"], "model.head: 'square' does not fit"),
+        (["--model.head", "square"], "model.head: 'square' does not fit; expected one of 'linear', 'mlp'"),
+        (
+            ["--trainer.callbacks+=my.Callback"],
+            "trainer.callbacks: 'my.Callback' cannot be imported (No module named 'my')",
+        ),
         (["--model.label_smoothing", "1.5"], "model.label_smoothing is 1.5"),
         (["--model.lr", "-1"], "model.lr is -1.0; it must be above 0"),
         (["--model.weight_decay", "-1"], "model.weight_decay is -1.0"),
@@ -102,6 +106,13 @@ def test_a_wrong_key_in_yaml_is_one_line(here, capsys, content, words):
     Path("wrong.yaml").write_text(yaml.safe_dump(content))
     error = fails(capsys, "fit", "--data.source", "pictures", *BACKBONE, "--config", "wrong.yaml")
     assert words.replace("abc", "'abc'") in error
+
+
+def test_what_is_missing_is_named(here, capsys):
+    assert "model.backbone is missing; give it in the configuration" in fails(
+        capsys, "fit", "--data.source", "pictures"
+    )
+    assert "data.source is missing; give it in the configuration" in fails(capsys, "fit", *BACKBONE)
 
 
 def test_yaml_that_is_none_is_one_line(here, capsys):

@@ -72,16 +72,23 @@ def one_line(message: str, keys: list[str]) -> str:
     if found := re.search(r"unrecognized arguments: (\S+)", message):
         key = found[1].lstrip("-").partition("=")[0]
         return f"unknown option --{key}{nearest(key, keys)}"
+    if found := re.search(r"the following arguments are required: (\S+)", message):
+        return f"{group}.{found[1]} is missing; give it in the configuration, or as --{group}.{found[1]} VALUE"
     value = re.search(r"Got value: (.*?)(?:\n|$)", message) or re.search(r"Given value: (.*?)(?:\n|$)", message)
-    expected = dict.fromkeys(re.findall(r"Expected an? <class '(\w+)'>", message))
     if value and groups:
         key = ".".join(dict.fromkeys(part for name in groups for part in name.split(".")))
-        wanted = f"; expected {' or '.join(_plain(name) for name in expected)}" if expected else ""
-        reason = re.search(r"No module named '[^']+'|Expected .*?one of .*", message)
-        return f"{key}: {value[1]!r} does not fit{wanted}{f' ({reason[0]})' if reason else ''}"
+        if reason := re.search(r"No module named '[^']+'", message):
+            return f"{key}: {value[1]!r} cannot be imported ({reason[0]})"
+        return f"{key}: {value[1]!r} does not fit{_expected(message, nested=len(groups) > 1)}"
     return " ".join(message.split())
 
 
-def _plain(type_name: str) -> str:
+def _expected(message: str, *, nested: bool) -> str:
+    """The tail of a message that says what would fit."""
+    if choices := re.search(r"Expected an? typing\.Literal\[([^\]]+)\]", message):
+        return f"; expected one of {choices[1]}"
     words = {"float": "a number", "int": "a whole number", "str": "text", "bool": "true or false", "NoneType": "null"}
-    return words.get(type_name, f"a {type_name}")
+    types = dict.fromkeys(re.findall(r"Expected an? <class '(\w+)'>", message))
+    if nested:
+        types.pop("NoneType", None)  # that the model or the data might be null helps nobody
+    return f"; expected {' or '.join(words.get(name, f'a {name}') for name in types)}" if types else ""
