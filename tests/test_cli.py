@@ -35,6 +35,12 @@ def test_help_lists_every_command_and_imports_no_torch():
         assert f"{name:<8}  {command.help}" in shown
 
 
+def test_output_that_nobody_reads_to_the_end_is_no_error():
+    command = f"{sys.executable} -m tl_lightning --help | true"
+    shown = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert shown.stderr == ""
+
+
 def test_fit_help_explains_the_options_of_model_and_data(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--help"])

@@ -1,6 +1,7 @@
 """``tl``: a table of commands, each imported when it is called, so that ``tl --help`` answers at once."""
 
 import importlib
+import os
 import sys
 from dataclasses import dataclass
 from itertools import pairwise
@@ -99,4 +100,10 @@ def main(args: list[str] | None = None) -> int:
 
 def entry_point() -> None:
     """What the ``tl`` script calls."""
-    sys.exit(main())
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # what reads our output, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)

@@ -33,7 +33,7 @@ class ExperimentParser(LightningArgumentParser):
 
     def _keys(self) -> Iterator[str]:
         for action in self._actions:
-            if action.dest not in ("help", "print_config"):
+            if action.dest.rpartition(".")[2] not in ("help", "print_config", "model", "data"):
                 yield action.dest
         for prefix, default in (("model", ClassificationTask), ("data", ImageDataModule)):
             for name in _arguments(default):
