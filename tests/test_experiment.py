@@ -155,10 +155,17 @@ def test_the_last_checkpoint_is_of_the_last_epoch_whether_or_not_it_was_the_best
 
 def test_a_split_that_would_be_drawn_anew_is_not_scored(here, capsys):
     assert main([*FIT, "--phases", "feature_extraction", "--trainer.max_epochs", "1"]) == 0
+    write_pictures(here / "others")
+    assert main(["test", "--run_dir", "runs/run-1", "--data.batch_size", "4"]) == 0
+    assert main(["test", "--run_dir", "runs/run-1", "--data.source", "others"]) == 0
+
+    refused = "are not those that runs/run-1 was trained on"
+    assert main(["test", "--run_dir", "runs/run-1", "--data.split_seed", "1"]) == 2
+    assert refused in capsys.readouterr().err
     shutil.copy("pictures/cat/0.png", "pictures/cat/new.png")
-    assert main(["test", "--run_dir", "runs/run-1"]) == 2
-    assert "are not those that runs/run-1 was trained on" in capsys.readouterr().err
-    assert main(["test", "--run_dir", "runs/run-1", "--data.source", "pictures"]) == 0
+    for more in ([], ["--data.batch_size", "4"], ["--data.source", "pictures"]):
+        assert main(["test", "--run_dir", "runs/run-1", *more]) == 2
+        assert refused in capsys.readouterr().err
 
 
 def test_predict_takes_the_pictures_of_a_configuration(here):

@@ -117,7 +117,7 @@ class StepBar(ProgressBar):
 
 
 class EpochLine(Callback):
-    """Prints one line per epoch: the phase, the losses, the monitored figure, and whether it is the best so far.
+    """Prints one line per epoch: the losses, the accuracy, the monitored figure, and whether that is the best so far.
 
     Args:
         monitor: Name of the figure that picks the best weights.

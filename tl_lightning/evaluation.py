@@ -16,11 +16,12 @@ from tl_lightning.tables import class_table, result_table
 
 
 def _check_same_split(folder: RunFolder, data: Mapping[str, Any]) -> None:
-    """Makes sure that no picture the run was trained on is scored as a new one."""
-    if folder.summary["data"]["split_digest"] != data["split_digest"]:
+    """Makes sure that no picture the run was trained on is scored as a new one, whatever options came."""
+    trained = folder.summary["data"]
+    if data["source"] == trained["source"] and data["split_digest"] != trained["split_digest"]:
         raise UserError(
-            f"the pictures of {data['source']} are not those that {folder.path} was trained on: drawn anew, the split "
-            "would score training pictures as new ones; give pictures of their own with --data.source"
+            f"the pictures or the split of {data['source']} are not those that {folder.path} was trained on: "
+            "drawn anew, it would score training pictures as new ones; give pictures of their own with --data.source"
         )
 
 
@@ -96,7 +97,6 @@ def evaluate(split: str, args: list[str]) -> dict[str, float]:
     parser.add_argument("--config", action="append", default=[], help="a configuration, instead of the run's own")
     parser.add_argument("--output", type=writable, help="a JSON file to write the figures to")
     known, rest = parser.parse_known_args(args)
-    own_data = not known.config and not any(argument.startswith("--data.") for argument in rest)
     rest = [*(argument for config in known.config for argument in ("--config", config)), *rest]
     for argument in rest:
         if argument.startswith(("--model", "--data.image_size", "--data.classes", "--phases")):
@@ -114,7 +114,7 @@ def evaluate(split: str, args: list[str]) -> dict[str, float]:
     task.load_state_dict(checkpoint["state_dict"])
     data.prepare_data()
     data.setup("test")
-    if known.run_dir is not None and own_data:
+    if known.run_dir is not None:
         _check_same_split(folder, data.summary())
     if not data.summary()[split]:
         raise UserError(f"{data.summary()['source']} has no {split} split to evaluate on")
