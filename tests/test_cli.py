@@ -84,7 +84,6 @@ def test_an_unknown_command_names_the_nearest(capsys):
         (["--phases", "[{train: 'from:blocks.9'}]"], "names no stage; did you mean blocks."),
         (["--phases", "[{train: 'regex:nothing'}]"], "matches no parameter"),
         (["--trainer.fast_dev_run", "true"], "use --trainer.max_epochs 1"),
-        (["--trainer.accelerator", "cpu", "--trainer.devices", "2"], "asks for 2 processes, but a run is one"),
         (["--data.source", "nowhere"], "nowhere"),
         (["--data.split", "blcks"], "did you mean blocks?"),
         (["--data.augmentation", "flip"], "did you mean flips?"),

@@ -14,6 +14,7 @@ ALLOWED = {
     "errors": set(),
     "console": set(),
     "preprocess": {"errors"},
+    "randomness": set(),
     "heads": {"errors"},
     "losses": set(),
     "metrics": set(),
@@ -21,9 +22,10 @@ ALLOWED = {
     "run_folder": {"errors"},
     "arguments": {"errors"},
     "backbones": {*BASE, "run_folder"},
-    "data": BASE,
+    "data": {*BASE, "randomness"},
     "finetuning": {"errors", "backbones"},
-    "tasks": {*BASE, "backbones", "heads", "losses", "metrics", "precision", "finetuning"},
+    "guards": {"errors", "finetuning"},
+    "tasks": {*BASE, "backbones", "heads", "losses", "metrics", "precision", "finetuning", "randomness"},
 }
 
 
@@ -43,7 +45,19 @@ def files_of(part):
 
 
 # These stand on everything above; between them the order is that of this list, later on earlier.
-TOP = ["tables", "callbacks", "parser", "run", "configuration", "evaluation", "experiment", "cli"]
+TOP = [
+    "tables",
+    "callbacks",
+    "checkpoints",
+    "parser",
+    "run",
+    "configuration",
+    "evaluation",
+    "lr_finder",
+    "final_weights",
+    "experiment",
+    "cli",
+]
 
 
 def test_every_part_has_its_place():

@@ -3,11 +3,13 @@
 import csv
 import io
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.progress import Progress, TaskID
@@ -17,22 +19,139 @@ from tl_lightning.console import console, progress_bar
 from tl_lightning.run_folder import write_text
 
 
-def last_checkpoint(folder: str) -> ModelCheckpoint:
-    """Keeps ``last.ckpt``, the state at the end of the latest epoch, whether or not it was the best.
+class TrainingLoss(Callback):
+    """Logs the training loss: of single steps as ``train/loss_step``, the mean of an epoch as ``train/loss_epoch``.
 
-    Lightning's own ``save_last`` writes one only together with a new best.
+    Lightning's own mean forgets, after a resume in the middle of an epoch, what came before; this one is in the
+    checkpoint. It stands before the callbacks that write checkpoints, so that what it logs is never lost.
+    """
+
+    def __init__(self) -> None:
+        self._total: Tensor | float = 0.0
+        self._batches = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The loss so far in the epoch under way."""
+        return {"total": float(self._total), "batches": self._batches}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from there."""
+        self._total, self._batches = state_dict["total"], state_dict["batches"]
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: object) -> None:  # noqa: ANN401
+        """Adds a batch."""
+        loss = outputs["loss"].detach().float() * trainer.accumulate_grad_batches  # Lightning has divided it
+        self._total = self._total + loss
+        self._batches += 1
+        if not trainer.fit_loop._should_accumulate() and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._log(trainer, "train/loss_step", loss)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs the mean and starts anew."""
+        mean = torch.as_tensor(self._total / max(self._batches, 1), device=pl_module.device)
+        mean = trainer.strategy.reduce(mean, reduce_op="mean")
+        pl_module.log("train/loss_epoch", mean.float(), logger=False, sync_dist=True)  # for whoever monitors it
+        self._log(trainer, "train/loss_epoch", mean)
+        self._total, self._batches = 0.0, 0
+
+    def _log(self, trainer: Trainer, name: str, value: Tensor) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics({"epoch": trainer.current_epoch, name: float(value)}, step=trainer.global_step - 1)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps ``best.ckpt``; its memory of what was best moves with the run folder."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up the best so far, wherever the folder is now."""
+        folder = str(self.dirpath)
+
+        def moved(path: str) -> str:
+            return str(Path(folder, Path(path).name)) if path else path
+
+        best = {moved(path): score for path, score in state_dict["best_k_models"].items()}
+        names = ("best_model_path", "kth_best_model_path", "last_model_path")
+        paths = {name: moved(state_dict[name]) for name in names}
+        super().load_state_dict({**state_dict, **paths, "dirpath": folder, "best_k_models": best})
+
+
+class Ingredients(BestCheckpoint):
+    """Keeps the weights of the best few epochs as ``soup-<epoch>.ckpt``, for a greedy soup at the end.
 
     Args:
-        folder: Where it goes.
+        folder: Where they go.
+        count: How many.
+        monitor: Name of the figure that says which are the best.
+        mode: ``min`` or ``max``.
     """
-    return ModelCheckpoint(folder, filename="last", monitor=None, enable_version_counter=False)
+
+    def __init__(self, folder: str, *, count: int, monitor: str, mode: str) -> None:
+        super().__init__(
+            folder,
+            filename="soup-{epoch}",
+            monitor=monitor,
+            mode=mode,
+            save_top_k=count,
+            save_weights_only=True,
+            enable_version_counter=False,
+            auto_insert_metric_name=False,
+        )
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps ``last.ckpt``: the state at the start of the phase, then at the end of each epoch, or more often.
+
+    It is what a resumed run goes on from. Lightning's own ``save_last`` writes one only together with a new best.
+
+    Args:
+        every: Also after so many steps of the optimizer.
+        state: What the run has to remember beside Lightning's own state; plain data.
+    """
+
+    def __init__(self, *, every: int | None, state: Callable[[], dict[str, Any]]) -> None:
+        self._every = every
+        self._state = state
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves the best weights so far under the phase's fresh schedule.
+
+        Twice, so that the one before the last is of this phase too: ``best.ckpt`` may soon hold other weights than
+        those with which the phase began.
+        """
+        if trainer.ckpt_path is None:
+            _save(trainer)
+            _save(trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
+        """Saves every so many steps; at the end of the epoch it will be saved anyway."""
+        whole = not trainer.fit_loop._should_accumulate() and not trainer.is_last_batch
+        if self._every and whole and trainer.global_step % self._every == 0:
+            _save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves the epoch."""
+        _save(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Adds what the run has to remember."""
+        checkpoint["run"] = self._state()
+
+
+def _save(trainer: Trainer) -> None:
+    best: Any = trainer.checkpoint_callback  # whose folder Lightning has told to all processes
+    trainer.save_checkpoint(Path(best.dirpath, "last.ckpt"), weights_only=False)
 
 
 class StepBar(ProgressBar):
-    """A bar over the steps of the epoch, or of the evaluation, that is under way; gone when it ends."""
+    """A bar over the steps of the epoch, or of the evaluation, that is under way; gone when it ends.
 
-    def __init__(self) -> None:
+    Args:
+        epochs: Of the whole run.
+    """
+
+    def __init__(self, epochs: int) -> None:
         super().__init__()
+        self._epochs = epochs
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._enabled = True
@@ -74,14 +193,13 @@ class StepBar(ProgressBar):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Opens the epoch's bar."""
-        self._start(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", trainer.num_training_batches)
+        self._start(f"epoch {trainer.current_epoch + 1}/{self._epochs}", trainer.num_training_batches)
 
-    def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: object) -> None:  # noqa: ANN401
         """Moves the bar and shows the loss."""
         if self._progress is None or self._progress.disable:
             return  # reading the loss waits for the GPU
-        loss = trainer.callback_metrics.get("train/loss_step")
-        self._advance("" if loss is None else f"loss {float(loss):.3f}")
+        self._advance(f"loss {float(outputs['loss']) * trainer.accumulate_grad_batches:.3f}")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Opens the validation's bar."""
@@ -122,12 +240,22 @@ class EpochLine(Callback):
     Args:
         monitor: Name of the figure that picks the best weights.
         mode: ``min`` or ``max``.
+        epochs: Of the whole run.
     """
 
-    def __init__(self, monitor: str, mode: str) -> None:
+    def __init__(self, monitor: str, mode: str, epochs: int) -> None:
         self.monitor = monitor
+        self.epochs = epochs
         self.sign = 1 if mode == "max" else -1
         self.best: float | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best figure so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from there."""
+        self.best = state_dict["best"]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the line."""
@@ -138,14 +266,14 @@ class EpochLine(Callback):
         if value is not None and (self.best is None or self.sign * value > self.sign * self.best):
             self.best = value
             parts.append("[green]best[/green]")
-        console.print(f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}  " + "  ".join(parts))
+        console.print(f"epoch {trainer.current_epoch + 1:>3}/{self.epochs}  " + "  ".join(parts))
 
 
 class MetricsCsv(Logger):
     """Keeps everything that is logged in one CSV file, with a column for each name that ever came.
 
     Args:
-        path: The file.
+        path: The file; what it holds already is kept.
     """
 
     def __init__(self, path: Path) -> None:
@@ -153,6 +281,24 @@ class MetricsCsv(Logger):
         self._path = path
         self._columns = ["epoch", "step"]
         self._rows: list[dict[str, Any]] = []
+        if path.is_file():
+            text = path.read_text(encoding="utf-8")
+            whole = text[: text.rfind("\n") + 1]  # a last line that was cut off may still look like a row
+            reader = csv.DictReader(io.StringIO(whole))
+            self._rows = list(reader)
+            self._columns = list(reader.fieldnames or self._columns)
+
+    def drop_from(self, step: int) -> None:
+        """Removes the rows of a step and of all later ones, which a resumed run writes again.
+
+        A column that only they had goes too, so that the file is that of a run that was never interrupted.
+        """
+        self._rows = [row for row in self._rows if _before(row, step)]
+        used = {name for row in self._rows for name, value in row.items() if value not in (None, "")}
+        self._columns = [name for name in self._columns if name in used or name in ("epoch", "step")]
+        self._rows = [{name: row.get(name) for name in self._columns} for row in self._rows]
+        if self._path.is_file():
+            write_text(self._path, self._table(self._rows, header=True))
 
     @property
     def name(self) -> str:
@@ -188,6 +334,13 @@ class MetricsCsv(Logger):
             writer.writeheader()
         writer.writerows(rows)
         return text.getvalue()
+
+
+def _before(row: dict[str, Any], step: int) -> bool:
+    try:
+        return int(row["step"]) < step
+    except (TypeError, ValueError):
+        return False  # cut off in the middle
 
 
 def _plain(value: object) -> object:

@@ -1,24 +1,35 @@
 """From command-line arguments and YAML to a model, a data module and a trainer: Lightning's own CLI, with our parts."""
 
+import inspect
 import json
 import logging
 import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import Namespace
+from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, LightningDataModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from torch.nn.parallel import DistributedDataParallel
 
 from tl_lightning.backbones import preprocess_of
-from tl_lightning.callbacks import EpochLine, MetricsCsv, StepBar, last_checkpoint
+from tl_lightning.callbacks import BestCheckpoint, EpochLine, Ingredients, MetricsCsv, StepBar, TrainingLoss
+from tl_lightning.checkpoints import WholeCheckpoints
 from tl_lightning.data.module import ImageDataModule
 from tl_lightning.errors import UserError, nearest
-from tl_lightning.finetuning.phases import PRESETS, parse_phases
+from tl_lightning.finetuning.audit import Audit
+from tl_lightning.finetuning.averaging import ExponentialMovingAverage
+from tl_lightning.finetuning.batch_norm import SyncBatchNorm
+from tl_lightning.finetuning.phases import PRESETS, parse_phases, plan
+from tl_lightning.guards import check_silenced
 from tl_lightning.metrics import FIGURES
 from tl_lightning.parser import ExperimentParser, user_error
 from tl_lightning.precision import fast_precision
@@ -34,20 +45,31 @@ class Configuration(LightningCLI):
         model: The task.
         datamodule: Its data.
         trainer: Lightning's trainer, with our callbacks.
-        phases: What to train, in order; a training run has them.
+        phases: What to train, in order.
         implied: Settings of the model that the preset of phases brought with it.
-        folder: The run's folder; a training run has one.
+        folder: The run's folder; on the first process of a training run.
         resolved: The whole configuration as YAML, defaults included; ``tl fit --config`` on it repeats the run.
 
     Args:
         args: Command-line arguments behind the command's name.
         checkpoint: The checkpoint to evaluate, as loaded; it decides the model, the classes and the preprocessing.
-            `None` for a training run, which gets a run folder of its own.
+            `None` where something is to be trained.
+        folder: Where a training run writes: ``new`` for a folder of its own, the folder of the run that goes on, or
+            `None` where nothing is kept. Only the first of several processes writes.
     """
 
-    def __init__(self, args: list[str], *, checkpoint: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        args: list[str],
+        *,
+        checkpoint: Mapping[str, Any] | None = None,
+        folder: RunFolder | Literal["new"] | None = "new",
+    ) -> None:
         self.checkpoint = checkpoint
+        self.created = False
         self.folder: RunFolder | None = None
+        self._plugins: list[Any] = []
+        self._wanted = folder if checkpoint is None and process_rank() == 0 else None
         super().__init__(
             TransferTask,
             LightningDataModule,
@@ -62,6 +84,7 @@ class Configuration(LightningCLI):
                 "log_every_n_steps": 10,
                 "logger": False,
                 "enable_model_summary": False,
+                "use_distributed_sampler": False,  # ours counts no picture twice, and knows where an epoch stopped
             },
             parser_class=ExperimentParser,
             parser_kwargs={"prog": "tl fit", "description": "Trains, then evaluates.", "allow_abbrev": False},
@@ -84,8 +107,30 @@ class Configuration(LightningCLI):
             default="full",
             help=f"How to transfer: {', '.join(PRESETS)}, or a list of phases such as [{{epochs: 3, train: head}}].",
         )
+        parser.add_argument(
+            "--ema",
+            type=float | Literal["auto"] | None,
+            default=None,
+            help="Validate and keep a running mean of the weights with this decay; auto fits it to the phase.",
+        )
+        parser.add_argument(
+            "--soup", type=int, default=0, help="Try a greedy soup of the weights of so many best epochs; 0 for none."
+        )
+        parser.add_argument(
+            "--wise_ft",
+            type=bool,
+            default=False,
+            help="Choose on validation how far to go from the pretrained to the fine-tuned weights.",
+        )
+        parser.add_argument(
+            "--save_every",
+            type=int | None,
+            default=None,
+            help="Also write last.ckpt every so many steps; without it, at the end of each epoch.",
+        )
+        parser.add_argument("--silence", type=list[str], default=[], help="Cautions that are not to be shown.")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.set_defaults(
             {
                 "model": {"class_path": f"{ClassificationTask.__module__}.{ClassificationTask.__qualname__}"},
@@ -117,6 +162,7 @@ class Configuration(LightningCLI):
             config.trainer.logger, config.trainer.callbacks = False, None  # those of the training run are not reopened
             return
         _check_trainer(config.trainer)
+        _check_own(config)
         for name in ("checkpoint", "early_stopping"):
             _check_monitor(config[name], f"{name}.monitor", config.model.class_path)
         if config.checkpoint.save_top_k != 1 or config.checkpoint.filename != "best":
@@ -129,9 +175,19 @@ class Configuration(LightningCLI):
         for name, value in self.implied.items():
             config.model.init_args[name] = value
         self.phases = parse_phases(config.phases, max_epochs=config.trainer.max_epochs or 0)
-        name, run_dir, config.run_dir = _name(config.config), config.run_dir, None
+        self.run_name, run_dir, config.run_dir = _name(config.config), config.run_dir, None
         self.resolved = self.parser.dump(config.clone(with_meta=False), skip_unset=False)
-        self.folder = RunFolder.create(run_dir, name=name)
+        if config.trainer.sync_batchnorm:
+            config.trainer.sync_batchnorm = False  # Lightning's own breaks timm's models; ours comes as a plugin
+            self._plugins.append(SyncBatchNorm())
+        if self._wanted == "new":
+            self.folder, self.created = RunFolder.create(run_dir, name=self.run_name), True
+        else:
+            self.folder = self._wanted
+        if self.folder is None:
+            config.checkpoint.dirpath = None  # Lightning asks the first process
+            config.trainer.logger = False
+            return
         config.trainer.default_root_dir = str(self.folder.path)
         config.checkpoint.dirpath = str(self.folder.checkpoints)
         for logger in _loggers(config.trainer.logger):
@@ -148,8 +204,10 @@ class Configuration(LightningCLI):
         """Builds data module, model and trainer; a user's mistake leaves no empty run folder behind."""
         try:
             super().instantiate_classes()
+            if self.checkpoint is None:
+                self.phases = plan(self.phases, self.model.stages)
         except BaseException as error:
-            if self.folder is not None:
+            if self.folder is not None and self.created:
                 self.folder.discard()
             if isinstance(error, MisconfigurationException):  # Lightning's word for a user's mistake
                 raise UserError(" ".join(str(error).split())) from error
@@ -162,23 +220,64 @@ class Configuration(LightningCLI):
         theirs = self.config_init.trainer.callbacks or []
         theirs = theirs if isinstance(theirs, list) else [theirs]
         ours: list[Callback] = []
+        epochs = self.config.trainer.max_epochs or 0
         if not any(isinstance(callback, ProgressBar) for callback in theirs):
-            ours += [] if self.config.trainer.enable_progress_bar is False else [StepBar()]
+            ours += [] if self.config.trainer.enable_progress_bar is False else [StepBar(epochs)]
         if self.checkpoint is None:
+            ours.append(TrainingLoss())
+            if self.config.ema is not None:
+                ours.append(ExponentialMovingAverage(self.config.ema))
             if not any(isinstance(callback, EarlyStopping) for callback in theirs):
                 ours.append(self.config_init.early_stopping)
+            monitor, mode, folder = (self.config.checkpoint[key] for key in ("monitor", "mode", "dirpath"))
             # The first of several is the one that picks the best weights, so ours stand before a user's.
-            ours += [self.config_init.checkpoint, last_checkpoint(self.config.checkpoint.dirpath)]
-            ours.append(EpochLine(self.config.checkpoint.monitor, self.config.checkpoint.mode))
-        trainer = self._instantiate_trainer({**self.config_init.trainer, "callbacks": ours, **kwargs}, theirs)
-        if trainer.world_size > 1:
-            raise UserError(
-                f"trainer.devices x trainer.num_nodes asks for {trainer.world_size} processes, but a run is one "
-                "process so far; use --trainer.devices 1 --trainer.num_nodes 1"
-            )
+            ours.append(self.config_init.checkpoint)
+            if self.config.soup:
+                ours.append(Ingredients(folder, count=self.config.soup, monitor=monitor, mode=mode))
+            ours += [EpochLine(monitor, mode, epochs), Audit()]
+        plugins = [*self._plugins, *_listed(self.config_init.trainer.plugins)]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(WholeCheckpoints())
+        given = {**self.config_init.trainer, "callbacks": ours, "plugins": plugins, **kwargs}
+        trainer = self._instantiate_trainer(given, theirs)
+        if self.checkpoint is None:
+            _check_strategy(trainer)
         if self.folder is not None:
             trainer.loggers = [MetricsCsv(self.folder.metrics), *trainer.loggers]
         return trainer
+
+
+def _check_own(config: Namespace) -> None:
+    if config.soup < 0 or config.soup == 1:
+        raise UserError(f"soup is {config.soup}; it must be 0 for none, or 2 or more")
+    if config.save_every is not None and config.save_every < 1:
+        raise UserError(f"save_every is {config.save_every}; it must be 1 step or more")
+    check_silenced(config.silence)
+
+
+def _check_strategy(trainer: Trainer) -> None:
+    """Refuses what cannot follow a trainable set that changes from phase to phase."""
+    strategy = trainer.strategy
+    if isinstance(strategy, SingleDeviceStrategy):
+        return
+    if not isinstance(strategy, DDPStrategy):
+        raise UserError(
+            f"trainer.strategy {type(strategy).__name__} cannot run here: it shards parameters once, but each phase "
+            "trains others; use --trainer.strategy ddp"
+        )
+    if strategy.launcher is not None and not isinstance(strategy.launcher, _SubprocessScriptLauncher):
+        raise UserError(
+            "trainer.strategy starts new processes for every phase, which forget the optimizer; use "
+            "--trainer.strategy ddp"
+        )
+    # The processes' statistics are averaged after each step instead (see `average_statistics`); the broadcast would
+    # wait for ever for a process that has fewer batches to evaluate.
+    newer = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # torch 2.15 renamed it
+    strategy._ddp_kwargs["forward_sync_buffers" if newer else "broadcast_buffers"] = False
+
+
+def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - nothing, one plugin, or several
+    return [] if value is None else value if isinstance(value, list) else [value]
 
 
 def _decided_by(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,6 +294,14 @@ def _check_trainer(trainer: Namespace) -> None:
             "trainer.fast_dev_run keeps no checkpoint, which a run needs; "
             "use --trainer.max_epochs 1 --trainer.limit_train_batches 2 --trainer.limit_val_batches 2"
         )
+    if (trainer.max_epochs or 0) < 1:
+        raise UserError(f"trainer.max_epochs is {trainer.max_epochs}; phases need a length: give 1 epoch or more")
+    if trainer.log_every_n_steps is not None and trainer.log_every_n_steps < 1:
+        raise UserError(f"trainer.log_every_n_steps is {trainer.log_every_n_steps}; it must be 1 or more")
+    if trainer.max_steps != -1:
+        raise UserError("trainer.max_steps: phases are counted in epochs; use --trainer.max_epochs")
+    if trainer.use_distributed_sampler:
+        raise UserError("trainer.use_distributed_sampler: the data module shares the pictures out itself; leave it out")
     for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
         if trainer[name] == 0:
             raise UserError(f"trainer.{name} is 0, but a run trains, validates and tests; leave it out")
@@ -216,6 +323,11 @@ def _name(configs: list[Any] | None) -> str:
     return re.sub(r"-\d+$", "", first.absolute().parent.name) if first.name == "config.yaml" else first.stem
 
 
+def process_rank() -> int:
+    """Which of several processes this is, as the launcher's environment says; 0 where there is one."""
+    return int(getattr(rank_zero_only, "rank", 0))
+
+
 def _loggers(configured: Any) -> list[Any]:  # noqa: ANN401 - true, false, one logger, or a list of them
     candidates = configured if isinstance(configured, list) else [configured]
     return [logger for logger in candidates if hasattr(logger, "init_args")]
@@ -223,8 +335,8 @@ def _loggers(configured: Any) -> list[Any]:  # noqa: ANN401 - true, false, one l
 
 def quiet() -> None:
     """Leaves out what Lightning says to people who assemble a trainer by hand."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("pytorch.utilities.rank_zero", "fabric.utilities.seed", "fabric.utilities.distributed"):
+        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
     for message in (
         ".*args parameter is intended to run from within Python.*",  # tests and notebooks call the command in-process
         ".*does not have many workers.*",  # the decoded pictures make workers needless on a CPU
@@ -232,5 +344,6 @@ def quiet() -> None:
         ".*is smaller than the logging interval.*",
         ".*LeafSpec.* is deprecated.*",  # Lightning's own use of torch
         ".*Checkpoint directory .* exists and is not empty.*",  # the second phase writes where the first did
+        ".*your dataloader is not resumable.*",  # its sampler is, and the data module's state says where it stopped
     ):
         warnings.filterwarnings("ignore", message=message)

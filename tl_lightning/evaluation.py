@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from tl_lightning.arguments import OptionParser, writable
+from tl_lightning.checkpoints import load_checkpoint
 from tl_lightning.configuration import Configuration, quiet
 from tl_lightning.console import console
 from tl_lightning.errors import UserError
 from tl_lightning.metrics import per_class, standard_errors
-from tl_lightning.run import load_checkpoint
 from tl_lightning.run_folder import RunFolder, write_text
 from tl_lightning.tables import class_table, result_table
 

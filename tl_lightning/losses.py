@@ -1,9 +1,10 @@
 """Losses and their weights, as pure functions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 def balanced_class_weights(counts: Sequence[int]) -> Tensor:
@@ -17,3 +18,48 @@ def balanced_class_weights(counts: Sequence[int]) -> Tensor:
     """
     sizes = torch.tensor(counts, dtype=torch.float64).clamp(min=1)
     return (sizes.sum() / (len(counts) * sizes)).float()
+
+
+def focal_loss(
+    logits: Tensor, target: Tensor, *, gamma: float, weight: Tensor | None = None, label_smoothing: float = 0.0
+) -> Tensor:
+    """Cross-entropy that counts what the model is already sure of for less (Lin et al. 2017, arXiv:1708.02002).
+
+    The softmax form: the mean over the examples of ``sum_c weight_c * target_c * (1 - p_c)^gamma * -log(p_c)``. At
+    `gamma` 0 it is `torch.nn.functional.cross_entropy`.
+
+    Args:
+        logits: ``(N, classes)``, float.
+        target: Class indices ``(N,)``, or probabilities ``(N, classes)`` of the logits' type.
+        gamma: 0 or more; the higher, the less the easy examples count. The paper's choice is 2.
+        weight: Of each class, ``(classes,)``. As in torch, the mean over class indices is divided by the sum of the
+            examples' weights, the mean over probabilities by N.
+        label_smoothing: Share of the target spread evenly over all classes, 0 to 1.
+
+    Returns:
+        The loss, a single number.
+    """
+    classes = logits.shape[1]
+    weights = logits.new_ones(classes) if weight is None else weight
+    by_index = target.ndim == 1
+    total = weights[target].sum() if by_index else len(target)
+    shares = functional.one_hot(target, classes).to(logits.dtype) if by_index else target
+    shares = shares * (1 - label_smoothing) + label_smoothing / classes
+    log_p = logits.log_softmax(dim=1)
+    # A sure example has 1 - p = 0, where the slope of a power below 1 is infinite; this keeps the gradient finite.
+    unsure = (-log_p.expm1()).clamp(min=torch.finfo(logits.dtype).tiny)
+    return -(weights * shares * unsure**gamma * log_p).sum() / total
+
+
+def l2_sp(pairs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """How far weights have moved from their starting point, as a penalty (Li et al. 2018, arXiv:1802.01483).
+
+    Args:
+        pairs: Each weight with its starting point, of the same shape; the gradient goes to the first.
+
+    Returns:
+        Half the summed squared distance, a single number; its gradient is the distance itself. 0 for no pairs.
+    """
+    moves = [(weights - start).flatten() for weights, start in pairs]
+    # One long vector: squaring and summing hundreds of tensors one by one would cost a GPU a launch for each.
+    return torch.cat(moves).square().sum() / 2 if moves else torch.zeros(())

@@ -13,7 +13,7 @@ import yaml
 from torch import Tensor
 
 from tl_lightning.arguments import OptionParser, writable
-from tl_lightning.backbones.state_dicts import read_checkpoint
+from tl_lightning.checkpoints import load_checkpoint
 from tl_lightning.console import console, track
 from tl_lightning.data.folder import find_pictures
 from tl_lightning.data.pictures import BrokenPicture, prepare
@@ -95,20 +95,6 @@ def load(run_dir: str | Path) -> Run:
         UserError: If there is no such run.
     """
     return Run(RunFolder.open(run_dir))
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads a checkpoint with torch's safe loader: it is data, never code.
-
-    Raises:
-        UserError: If the file is missing, truncated, or not one of ours.
-    """
-    if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}")
-    checkpoint: dict[str, Any] = read_checkpoint(path)
-    if "state_dict" not in checkpoint or "preprocess" not in checkpoint.get("hyper_parameters", {}):
-        raise UserError(f"{path} is not a checkpoint of a run: it has no state_dict with hyper_parameters")
-    return checkpoint
 
 
 def load_task(path: Path) -> ClassificationTask:

@@ -92,6 +92,26 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def last_checkpoint(self) -> Path:
+        """What a resumed run goes on from; the one before it is `previous_checkpoint`."""
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def previous_checkpoint(self) -> Path:
+        """The one before the last, for a last one that cannot be read."""
+        return self.checkpoints / "previous.ckpt"
+
+    @property
+    def start_checkpoint(self) -> Path:
+        """The weights with which the fine-tuning of the backbone began."""
+        return self.checkpoints / "start.ckpt"
+
+    @property
+    def trained_checkpoint(self) -> Path:
+        """The best single checkpoint, where ``best.ckpt`` holds an average of weights."""
+        return self.checkpoints / "trained.ckpt"
+
+    @property
     def best_checkpoint(self) -> Path:
         """The checkpoint with the best monitored figure.
 

@@ -1,13 +1,12 @@
-import random
-
 import numpy as np
 import pytest
 import torch
 
-from tl_lightning.data.augmentations import augmentation, evaluation, seeded
+from tl_lightning.data.augmentations import augmentation, evaluation
 from tl_lightning.data.pictures import crop
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess import Preprocess
+from tl_lightning.randomness import seeded
 
 PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 20, 26), dtype=np.uint8))
 
@@ -46,24 +45,6 @@ def test_standard_varies_with_the_seed_alone(small: Preprocess, channels: int) -
     first = outcomes("standard", small, PIXELS[:channels])
     assert len(set(first)) > 190
     assert first == outcomes("standard", small, PIXELS[:channels])
-
-
-def test_seeded_depends_on_each_number_and_restores_every_generator() -> None:
-    def draw() -> tuple[float, float, float]:
-        return random.random(), float(np.random.rand()), float(torch.rand(()))
-
-    random.seed(1), np.random.seed(1), torch.manual_seed(1)
-    expected = draw()
-    random.seed(1), np.random.seed(1), torch.manual_seed(1)
-    seen = set()
-    for key in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0)):
-        with seeded(*key):
-            seen.add(draw())
-    assert len(seen) == 4
-    with pytest.raises(ValueError), seeded(0, 0, 0):
-        draw()
-        raise ValueError
-    assert draw() == expected
 
 
 def test_unknown_augmentation_is_named(small: Preprocess) -> None:

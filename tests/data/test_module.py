@@ -3,12 +3,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from tl_lightning.data.mixing import mix
 from tl_lightning.data.module import ImageDataModule
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess import Preprocess
@@ -26,6 +29,22 @@ def epochs(data: ImageDataModule, *numbers: int) -> list[dict[str, Tensor]]:
         loader.sampler.set_epoch(number)
         batches += list(loader)
     return batches
+
+
+def trainer(epoch: int = 0, batch: int = 0, *, training: bool = True, rank: int = 0, world_size: int = 1) -> Any:
+    """What the data module asks of a trainer before batch `batch` of an epoch."""
+    epochs = SimpleNamespace(ready=epoch + 1, started=epoch + 1, processed=epoch, completed=epoch)
+    batches = SimpleNamespace(ready=batch, started=batch, processed=batch, completed=batch)
+    return SimpleNamespace(
+        training=training,
+        global_rank=rank,
+        world_size=world_size,
+        num_training_batches=2,
+        fit_loop=SimpleNamespace(
+            epoch_progress=SimpleNamespace(current=epochs),
+            epoch_loop=SimpleNamespace(batch_progress=SimpleNamespace(current=batches)),
+        ),
+    )
 
 
 def equal(first: list[dict[str, Tensor]], second: list[dict[str, Tensor]]) -> bool:
@@ -120,6 +139,116 @@ def test_normalisation_happens_after_the_transfer(folder: Path, small: Preproces
     assert batch["image"].dtype == torch.uint8
 
 
+def test_mixing_adds_the_answers_to_training_batches_alone(folder: Path, small: Preprocess) -> None:
+    data = module(folder, small, mixup=0.4, seed=1)
+    batch = epochs(data, 0)[0]
+    pixels = batch["image"].clone()
+    plain = data.normalized(batch)
+
+    def prepared(*place: int, **settings: Any) -> dict[str, Tensor]:
+        data.trainer = trainer(*place, **settings)
+        return data.on_after_batch_transfer(batch, 0)
+
+    first = prepared(1, 1)
+    assert set(first) == {"image", "label", "index", "target"}
+    image, target = mix(plain["image"], batch["label"], classes=2, mixup=0.4, cutmix=0.0, place=(1, 1, 1, 0))
+    assert torch.equal(first["image"], image) and torch.equal(first["target"], target)
+    assert first["image"].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(first["label"], batch["label"]) and torch.equal(batch["image"], pixels)
+    assert torch.equal(prepared(1, 1)["image"], first["image"])
+    for other in (prepared(1, 0), prepared(0, 1), prepared(1, 1, rank=1)):
+        assert not torch.equal(other["image"], first["image"])
+    untouched = prepared(1, 1, training=False)
+    assert set(untouched) == set(batch) and torch.equal(untouched["image"], plain["image"])
+
+
+def test_nothing_is_mixed_unless_asked_for_or_where_pictures_do_not_pair_up(folder: Path, small: Preprocess) -> None:
+    batch = epochs(module(folder, small), 0)[0]
+    odd = {key: value[:3] for key, value in batch.items()}
+    for settings, given in (({}, batch), ({"mixup": 0.4, "cutmix": 1.0}, odd)):
+        data = module(folder, small, **settings)
+        data.trainer = trainer()
+        moved = data.on_after_batch_transfer(given, 0)
+        assert "target" not in moved and torch.equal(moved["image"], data.normalized(given)["image"])
+
+
+def test_a_plain_loader_shows_training_pictures_as_evaluation_would(folder: Path, small: Preprocess) -> None:
+    data = module(folder, small, augmentation="standard")
+    data.setup("fit")
+    batches = list(data.plain_loader("train"))
+    assert torch.cat([batch["index"] for batch in batches]).tolist() == data.splits["train"].tolist()
+    assert [len(batch["label"]) for batch in batches] == [4, 4, 2]
+    crop = module(folder, small, augmentation="none", batch_size=10)
+    expected = {int(i): image for b in epochs(crop, 0) for i, image in zip(b["index"], b["image"], strict=True)}
+    assert all(
+        torch.equal(image, expected[int(index)])
+        for batch in batches
+        for index, image in zip(batch["index"], batch["image"], strict=True)
+    )
+
+
+def test_processes_share_the_pictures(folder: Path, small: Preprocess) -> None:
+    data = module(folder, small, batch_size=2)
+    data.setup("fit")
+    shares: dict[str, list[int]] = {"train": [], "val": []}
+    for rank in range(2):
+        data.trainer = trainer(rank=rank, world_size=2)
+        for name, loader in (("train", data.train_dataloader()), ("val", data.val_dataloader())):
+            shares[name].append([batch["index"].tolist() for batch in loader])
+    alone = [batch["index"].tolist() for batch in epochs(module(folder, small), 0)]
+    assert [first + second for first, second in zip(*shares["train"], strict=True)] == alone
+    assert sorted(index for share in shares["val"] for batch in share for index in batch) == data.splits["val"].tolist()
+
+
+def test_more_processes_than_pictures_is_an_error(folder: Path, small: Preprocess) -> None:
+    data = module(folder, small)
+    data.setup("fit")
+    data.trainer = trainer(world_size=3)
+    with pytest.raises(UserError, match=r"^the val split has 2 pictures, too few for 3 processes: use fewer devices"):
+        data.val_dataloader()
+    assert len(list(data.test_dataloader())) == 1
+
+
+def test_a_loader_starts_in_the_epoch_of_the_trainer(folder: Path, small: Preprocess) -> None:
+    data = module(folder, small)
+    data.setup("fit")
+    data.trainer = trainer(2)
+    assert equal(list(data.train_dataloader()), epochs(module(folder, small), 2))
+
+
+def test_a_restored_place_holds_for_one_loader(folder: Path, small: Preprocess) -> None:
+    assert module(folder, small).state_dict() == {}
+    before, after = module(folder, small), module(folder, small)
+    before.trainer = trainer(2, 1)
+    assert before.state_dict() == {"epoch": 2, "batches": 1}
+    after.load_state_dict(before.state_dict())
+    whole = epochs(module(folder, small), 2)
+    assert equal(epochs(after, 2), whole[1:])
+    assert equal(epochs(after, 2), whole)
+
+
+@pytest.mark.parametrize(("stage", "batches"), [("fit", 1), ("test", 2)])
+def test_only_training_goes_on_where_a_checkpoint_stopped(
+    folder: Path, small: Preprocess, stage: str, batches: int
+) -> None:
+    data = module(folder, small)
+    data.trainer = trainer(2)
+    data.trainer.state = SimpleNamespace(fn=TrainerFn.FITTING if stage == "fit" else TrainerFn.TESTING)
+    data.load_state_dict({"epoch": 2, "batches": 1})
+    assert len(epochs(data, 2)) == batches
+
+
+def test_a_phase_may_have_an_augmentation_of_its_own(folder: Path, small: Preprocess) -> None:
+    plain, turned = (epochs(module(folder, small, augmentation=name), 1) for name in ("none", "dihedral"))
+    assert not equal(plain, turned)
+    data = module(folder, small, augmentation="none")
+    for name, expected in ((None, plain), ("dihedral", turned), (None, plain)):
+        data.set_augmentation(name)
+        assert equal(epochs(data, 1), expected)
+    with pytest.raises(UserError, match=r"^augmentation 'flip' is unknown; valid are .*; did you mean flips\?$"):
+        data.set_augmentation("flip")
+
+
 def test_no_test_split_gives_no_loader(folder: Path, small: Preprocess) -> None:
     data = module(folder, small, test_fraction=0.0)
     data.setup("fit")
@@ -165,6 +294,8 @@ def test_a_class_that_vanishes_is_an_error(folder: Path, small: Preprocess) -> N
         ({"image_size": 0}, "data.image_size is 0"),
         ({"on_error": "ignore"}, "data.on_error 'ignore' is unknown"),
         ({"augmentation": "flip"}, "data.augmentation 'flip' is unknown"),
+        ({"mixup": -1.0}, "data.mixup is -1.0"),
+        ({"cutmix": 1.0, "batch_size": 3}, "data.batch_size is 3; data.cutmix 1.0 pairs"),
         ({"split": "block"}, "data.split 'block' is unknown"),
         ({"target": "level"}, "data.target 'level' is only for the source elpv"),
     ],
@@ -177,7 +308,7 @@ def test_wrong_settings_are_named_at_once(
 
 
 def test_only_the_module_imports_lightning() -> None:
-    names = "samples sources splits pictures store augmentations dataset".split()
-    imports = ", ".join(f"tl_lightning.data.{name}" for name in names)
+    names = "samples sources splits pictures store augmentations dataset mixing".split()
+    imports = ", ".join(["tl_lightning.randomness", *(f"tl_lightning.data.{name}" for name in names)])
     check = f"import sys, {imports}; assert not {{'lightning', 'timm', 'torchvision'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)

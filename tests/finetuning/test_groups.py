@@ -1,12 +1,8 @@
-import math
-
 import pytest
-import torch
 from torch import nn
 
 from tl_lightning.backbones import Stage
-from tl_lightning.finetuning.groups import learning_rates, parameter_groups, phase_schedule
-from tl_lightning.finetuning.phases import Phase
+from tl_lightning.finetuning.groups import learning_rates, parameter_groups
 
 STAGES = tuple(Stage(str(k), (f"{k}.weight", f"{k}.bias"), ()) for k in range(3))
 
@@ -50,21 +46,3 @@ def test_equal_valued_parameters_are_told_apart():
     rates = learning_rates(STAGES, 1.0, backbone_lr_scale=1.0, bottom_ratio=1.0)
     groups = parameter_groups(norms, nn.Linear(2, 2), STAGES, rates=rates, weight_decay=0.0)
     assert sum(len(group["params"]) for group in groups) == 8
-
-
-def test_each_phase_warms_up_to_its_scaled_rate_and_comes_down_to_zero():
-    backbone, head = model()
-    rates = learning_rates(STAGES, 1.0, backbone_lr_scale=0.1, bottom_ratio=1.0)
-    groups = parameter_groups(backbone, head, STAGES, rates=rates, weight_decay=0.0)
-    optimizer = torch.optim.AdamW(groups)
-    for scale in (1.0, 0.5):  # the second is relative to the base, not to the first
-        schedule = phase_schedule(optimizer, Phase(lr_scale=scale, warmup=0.2), steps=10)
-        seen = []
-        for _ in range(10):
-            seen.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[-1]["lr"]))
-            optimizer.step()
-            schedule.step()
-        shares = [1 / 3, 2 / 3, *(0.5 * (1 + math.cos(math.pi * step / 8)) for step in range(8))]
-        assert [top for top, _ in seen] == pytest.approx([0.1 * scale * share for share in shares])
-        assert [last for _, last in seen] == pytest.approx([scale * share for share in shares])
-        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0)

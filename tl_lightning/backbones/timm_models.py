@@ -165,3 +165,24 @@ def backbone_names(model: str) -> set[str]:
 
     with torch.device("meta"):
         return set(timm.create_model(model, num_classes=0).state_dict())
+
+
+def checkpoint_gradients(module: nn.Module, name: str) -> None:
+    """Trades time for memory: the backward pass computes the activations again (Chen et al. 2016, arXiv:1604.06174).
+
+    Gradients stay the same. A BatchNorm that follows the batches sees each of them twice, so that its running
+    statistics follow faster.
+
+    Args:
+        module: A timm model; changed in place.
+        name: The backbone's name, for the error message.
+
+    Raises:
+        UserError: If timm offers no checkpointing for this model.
+    """
+    try:
+        module.set_grad_checkpointing(True)  # type: ignore[operator]  # timm's models have it, nn.Module not
+    except (AttributeError, AssertionError) as error:
+        raise UserError(
+            f"model.gradient_checkpointing: {name} does not offer it; leave it out, or choose another backbone"
+        ) from error

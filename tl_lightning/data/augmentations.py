@@ -1,8 +1,7 @@
 """What happens to a training picture by chance, as a function of seed, epoch and sample alone."""
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -21,7 +20,7 @@ CROP_SCALE = (0.5, 1.0)
 COLOR_JITTER = 0.4
 
 
-def augmentation(name: str, preprocess: Preprocess) -> Transform:
+def augmentation(name: str, preprocess: Preprocess, *, key: str = "data.augmentation") -> Transform:
     """Makes the function that turns stored pixels into what the model sees in training.
 
     Args:
@@ -30,10 +29,11 @@ def augmentation(name: str, preprocess: Preprocess) -> Transform:
             ``standard`` is timm's training transform: a random resized crop of 50 to 100 % of the area, a left-right
             mirror, and a colour jitter of 0.4.
         preprocess: What the weights expect.
+        key: What an error calls the setting.
 
     Returns:
         A function from ``uint8`` pixels ``(1 or 3, height, width)`` to ``uint8`` ``(channels, size, size)``. It draws
-        from the global generators; see `seeded`.
+        from the global generators; see `tl_lightning.randomness.seeded`.
 
     Raises:
         UserError: If the name is unknown.
@@ -45,7 +45,7 @@ def augmentation(name: str, preprocess: Preprocess) -> Transform:
         "standard": _standard,
     }
     if name not in makers:
-        raise UserError(f"data.augmentation {name!r} is unknown; valid are {', '.join(makers)}" + nearest(name, makers))
+        raise UserError(f"{key} {name!r} is unknown; valid are {', '.join(makers)}" + nearest(name, makers))
     return makers[name](preprocess)
 
 
@@ -93,28 +93,3 @@ def _standard(preprocess: Preprocess) -> Transform:
 def _through_pil(pixels: Tensor, *, chain: Callable[[Image.Image], Tensor], channels: int) -> Tensor:
     picture = Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).contiguous().numpy())
     return to_channels(chain(picture), channels)
-
-
-@contextmanager
-def seeded(seed: int, epoch: int, index: int) -> Iterator[None]:
-    """Sets the generators of `random`, numpy and torch (CPU) for one sample, and puts them back afterwards.
-
-    So a sample's augmentation is the same for any number of workers, and dropout's own draws are not disturbed.
-
-    Args:
-        seed: Of the run, at least 0.
-        epoch: The epoch, at least 0.
-        index: The sample, at least 0.
-    """
-    generator = torch.default_generator
-    before = random.getstate(), np.random.get_state(legacy=False), generator.get_state()
-    first, second, third = np.random.SeedSequence((seed, epoch, index)).generate_state(3).tolist()
-    random.seed(first)
-    np.random.seed(second)
-    generator.manual_seed(third)
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        generator.set_state(before[2])

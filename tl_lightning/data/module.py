@@ -7,14 +7,16 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning import LightningDataModule
+from lightning import LightningDataModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from tl_lightning.data.augmentations import Transform, evaluation
 from tl_lightning.data.augmentations import augmentation as make_augmentation
-from tl_lightning.data.augmentations import evaluation
 from tl_lightning.data.dataset import EpochSampler, Item, PictureDataset
+from tl_lightning.data.mixing import check_mixing, mix
 from tl_lightning.data.samples import check_training_has_all, name_some
 from tl_lightning.data.sources import read_source
 from tl_lightning.data.splits import split_samples
@@ -27,7 +29,8 @@ class ImageDataModule(LightningDataModule):
     """Pictures with one label each: listed at once, decoded by `setup`, split, augmented and batched.
 
     Batches are dicts: ``image`` (``uint8`` ``(n, channels, size, size)``; normalised ``float32`` on the device),
-    ``label`` and ``index`` (``int64`` ``(n,)``).
+    ``label`` and ``index`` (``int64`` ``(n,)``). A training batch that was mixed also has ``target`` (``float32``
+    ``(n, classes)``, rows adding up to 1).
 
     Attributes:
         samples: All listed samples; the indices of `splits` point into it.
@@ -54,6 +57,8 @@ class ImageDataModule(LightningDataModule):
         label_column: str = "label",
         classes: list[str] | None = None,
         augmentation: str = "flips",
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
         on_error: Literal["stop", "skip"] = "stop",
         num_workers: int | None = None,
         seed: int = 0,
@@ -63,7 +68,7 @@ class ImageDataModule(LightningDataModule):
         Args:
             source: A folder with one sub-folder per class (optionally under train/, val/, test/), a .csv table or elpv.
             preprocess: What the weights were pretrained with; comes from the backbone.
-            batch_size: Pictures per batch.
+            batch_size: Pictures per batch of one process; several processes train on that many each.
             image_size: Side in pixels of the square that the model sees; by default the weights' own.
             split: auto (what the source states, else stratified), stratified, blocks (contiguous ranges of the source)
                 or A_to_B for a source with domains (elpv: mono_to_poly, poly_to_mono).
@@ -77,6 +82,9 @@ class ImageDataModule(LightningDataModule):
             classes: Names of the classes in the order of the outputs; by default sorted.
             augmentation: none, flips (left-right), dihedral (mirrors and quarter turns) or standard (timm's: crop,
                 flip, colour).
+            mixup: Alpha of mixup, which blends pairs of pictures in training; 0 is off, 0.1 to 0.4 is usual.
+            cutmix: Alpha of CutMix, which swaps a rectangle within pairs; 0 is off, 1 is usual. With both on, each
+                batch gets one of them by chance.
             on_error: What to do about pictures that cannot be read: stop before training, or skip and count them.
             num_workers: Processes that prepare batches; by default none on a CPU, where training needs every core, and
                 up to 8 beside a GPU.
@@ -88,6 +96,7 @@ class ImageDataModule(LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise UserError(f"data.batch_size is {batch_size}; it must be 1 or more")
+        check_mixing(mixup, cutmix, batch_size)
         if num_workers is not None and num_workers < 0:
             raise UserError(f"data.num_workers is {num_workers}; it must be 0 or more")
         if on_error not in ("stop", "skip"):
@@ -98,6 +107,8 @@ class ImageDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.on_error = on_error
         self.seed = seed
+        self.mixup = mixup
+        self.cutmix = cutmix
         if num_workers is None:
             num_workers = min(8, (os.cpu_count() or 1) - 1) if torch.cuda.is_available() else 0
         self.num_workers = num_workers
@@ -112,7 +123,9 @@ class ImageDataModule(LightningDataModule):
         )
         self.split_digest = _digest(self.samples.paths, self.splits)
         self.skipped = 0
-        self._augment = make_augmentation(augmentation, self._preprocess)
+        self._configured_augment = make_augmentation(augmentation, self._preprocess)
+        self._augment = self._configured_augment
+        self._resume: dict[str, int] | None = None
         self._store: PictureStore | None = None
 
     def prepare_data(self) -> None:
@@ -188,32 +201,74 @@ class ImageDataModule(LightningDataModule):
             "class_counts": per_class,
         }
 
+    def set_augmentation(self, name: str | None) -> None:
+        """Changes what the next `train_dataloader` does to the pictures; a phase may have its own.
+
+        Args:
+            name: As for ``augmentation``; `None` for the one that was configured.
+
+        Raises:
+            UserError: If the name is unknown; the message begins with ``augmentation``, for a caller to say whose.
+        """
+        if name is None:
+            self._augment = self._configured_augment
+        else:
+            self._augment = make_augmentation(name, self._preprocess, key="augmentation")
+
     def train_dataloader(self) -> DataLoader[Item]:
         """Shuffled and augmented; a last batch that is not full is dropped, unless it is the only one."""
-        return self._loader("train", training=True)
+        sampler = self._sampler("train", shuffle=True)
+        if self.trainer is not None:
+            # With worker processes the first batches are under way before Lightning calls set_epoch.
+            epochs, _ = _progress(self.trainer)
+            sampler.set_epoch(epochs.processed)
+        if self._resume is not None:
+            sampler.set_epoch(self._resume["epoch"])
+            sampler.resume_at(self._resume["epoch"], self._resume["batches"])
+            self._resume = None
+        return self._loader(sampler, self._augment, seed=self.seed)
 
     def val_dataloader(self) -> DataLoader[Item]:
         """In order, as prediction sees the pictures."""
-        return self._loader("val")
+        return self.plain_loader("val")
 
     def test_dataloader(self) -> DataLoader[Item] | list[DataLoader[Item]]:
         """In order, as prediction sees the pictures; an empty list where there is no test split."""
-        return self._loader("test") if len(self.splits["test"]) else []
+        return self.plain_loader("test") if len(self.splits["test"]) else []
 
-    def _loader(self, split: str, *, training: bool = False) -> DataLoader[Item]:
+    def plain_loader(self, split: str, *, shuffle: bool = False) -> DataLoader[Item]:
+        """The pictures of a split, as evaluation sees them; with several processes, this one's share.
+
+        Its batches hold bytes; see `normalized`.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            shuffle: Whether they come in the random order of the first epoch, in whole batches only.
+
+        Raises:
+            UserError: If the split has fewer pictures than there are processes.
+        """
+        return self._loader(self._sampler(split, shuffle=shuffle), evaluation(self._preprocess))
+
+    def _sampler(self, split: str, *, shuffle: bool) -> EpochSampler:
+        indices = self.splits[split]
+        rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        if len(indices) < world_size:
+            raise UserError(
+                f"the {split} split has {len(indices)} pictures, too few for {world_size} processes: "
+                "use fewer devices, or put more pictures into it"
+            )
+        return EpochSampler(
+            indices, shuffle=shuffle, seed=self.seed, batch_size=self.batch_size, rank=rank, world_size=world_size
+        )
+
+    def _loader(self, sampler: EpochSampler, transform: Transform, *, seed: int | None = None) -> DataLoader[Item]:
         if self._store is None:
             raise RuntimeError("ImageDataModule.setup comes before its loaders")
-        indices = self.splits[split]
         return DataLoader(
-            PictureDataset(
-                self._store,
-                self.samples.labels,
-                transform=self._augment if training else evaluation(self._preprocess),
-                seed=self.seed if training else None,
-            ),
+            PictureDataset(self._store, self.samples.labels, transform=transform, seed=seed),
             batch_size=self.batch_size,
-            sampler=EpochSampler(indices, shuffle=training, seed=self.seed),
-            drop_last=training and len(indices) >= self.batch_size,
+            sampler=sampler,  # leaves out the incomplete batch in training, hence no drop_last
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
@@ -221,18 +276,77 @@ class ImageDataModule(LightningDataModule):
             generator=torch.Generator().manual_seed(self.seed),
         )
 
-    def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
-        """Normalises on the device; the pictures crossed over as bytes.
+    def state_dict(self) -> dict[str, int]:
+        """Where training stands, for Lightning's checkpoint.
+
+        Returns:
+            The ``epoch`` that is under way or comes next, and how many ``batches`` of it are done; empty without a
+            trainer.
+        """
+        if self.trainer is None:
+            return {}
+        epochs, batches = _progress(self.trainer)
+        if epochs.started <= epochs.processed:  # between two epochs, where the batches are those of the last one
+            return {"epoch": epochs.processed, "batches": 0}
+        if batches.processed >= self.trainer.num_training_batches:  # only validation or the epoch's end is missing
+            return {"epoch": epochs.processed + 1, "batches": 0}
+        return {"epoch": epochs.processed, "batches": batches.processed}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Has the next `train_dataloader` go on where `state_dict` was taken.
 
         Args:
-            batch: As the loaders make it.
-            dataloader_idx: Unused.
+            state_dict: What `state_dict` gave.
+        """
+        # Lightning also restores it before testing or predicting, which has nothing to go on with.
+        if state_dict and (self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING):
+            self._resume = {"epoch": state_dict["epoch"], "batches": state_dict["batches"]}
+
+    def normalized(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The batch of a loader as the model wants it.
+
+        Args:
+            batch: As the loaders make it; stays as it is.
 
         Returns:
             The batch with ``image`` as ``float32`` in the channels-last memory format.
         """
         image = self._preprocess.normalize(batch["image"])
         return {**batch, "image": image.contiguous(memory_format=torch.channels_last)}
+
+    def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
+        """Normalises on the device, as the pictures crossed over as bytes, and mixes training batches.
+
+        Args:
+            batch: As the loaders make it.
+            dataloader_idx: Unused.
+
+        Returns:
+            The batch as `normalized` makes it, with ``target`` where it was mixed.
+        """
+        batch = self.normalized(batch)
+        if self.trainer is None or not self.trainer.training or not (self.mixup or self.cutmix):
+            return batch
+        if len(batch["label"]) % 2:  # the only batch of a set smaller than data.batch_size
+            return batch
+        epochs, batches = _progress(self.trainer)
+        # Lightning counts a batch as ready after this hook, so `ready` is its number from 0, also after a resume.
+        place = (self.seed, epochs.processed, batches.ready, self.trainer.global_rank)
+        image, target = mix(
+            batch["image"],
+            batch["label"],
+            classes=len(self.classes),
+            mixup=self.mixup,
+            cutmix=self.cutmix,
+            place=place,
+        )
+        return {**batch, "image": image, "target": target}
+
+
+def _progress(trainer: Trainer) -> tuple[Any, Any]:
+    """Lightning's counts of epochs, and of batches in the epoch under way; its types leave out half of their fields."""
+    loop = trainer.fit_loop
+    return loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
 
 
 def _digest(paths: list[Path], splits: dict[str, NDArray[np.int64]]) -> str:

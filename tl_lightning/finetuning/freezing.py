@@ -31,7 +31,7 @@ def set_training_modes(backbone: nn.Module, *, bn: str) -> None:
 
     Args:
         backbone: Its parameters' ``requires_grad`` say what trains.
-        bn: ``train`` lets BatchNorm layers that train follow the batches; ``frozen`` keeps their statistics.
+        bn: ``train`` lets BatchNorm layers that train follow the batches; any other mode keeps their statistics.
     """
 
     def visit(module: nn.Module, inherited: bool) -> None:
@@ -53,7 +53,7 @@ class StageRow:
         parameters: How many numbers it has.
         trainable: How many of them train.
         learning_rate: The peak rate of the phase; `None` where nothing trains.
-        batch_norm: ``frozen``, ``train``, or an empty string where the stage has none.
+        batch_norm: ``frozen``, ``train``, ``adapt``, or an empty string where the stage has none.
     """
 
     name: str
@@ -88,7 +88,7 @@ def stage_rows(
                 parameters=sum(parameter.numel() for parameter in parameters),
                 trainable=trainable,
                 learning_rate=rates[name] if trainable else None,
-                batch_norm="" if name not in with_norm else bn if trainable else "frozen",
+                batch_norm="" if name not in with_norm else bn if trainable or bn == "adapt" else "frozen",
             )
         )
     return rows

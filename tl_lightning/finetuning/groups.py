@@ -1,16 +1,11 @@
 """Discriminative learning rates: a real rate in a named optimizer group for every stage, from the first step on."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from tl_lightning.backbones import Stage
-from tl_lightning.finetuning.phases import Phase
 
 
 def learning_rates(
@@ -69,24 +64,3 @@ def parameter_groups(
                 rate = {"lr": rates[name], "base_lr": rates[name]}
                 groups.append({"name": name + suffix, "params": chosen, "weight_decay": decay, **rate})
     return groups
-
-
-def phase_schedule(optimizer: Optimizer, phase: Phase, *, steps: int) -> LambdaLR:
-    """Gives the optimizer a phase's rates and a fresh schedule: a linear warm-up, then a cosine to zero.
-
-    Args:
-        optimizer: Its groups come from `parameter_groups`.
-        phase: Its ``lr_scale`` multiplies the base rates.
-        steps: The number of optimizer steps in the phase.
-    """
-    for group in optimizer.param_groups:
-        # Torch takes a scheduler's base from `initial_lr` where there is one: that of the phase before.
-        group["lr"] = group["initial_lr"] = group["base_lr"] * phase.lr_scale
-    warmup = round(phase.warmup * steps)
-
-    def share(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        return 0.5 * (1 + math.cos(math.pi * min((step - warmup) / max(steps - warmup, 1), 1.0)))
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, share)

@@ -1,22 +1,29 @@
 """What every task shares: a backbone, the phase it is in, its optimizer and its learning rates."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import nn
+from lightning.pytorch.utilities.types import LRSchedulerTypeUnion, OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from tl_lightning.backbones import build_backbone
+from tl_lightning.backbones import build_backbone, checkpoint_gradients
+from tl_lightning.console import track
 from tl_lightning.errors import UserError
+from tl_lightning.finetuning.averaging import ExponentialMovingAverage
+from tl_lightning.finetuning.batch_norm import average_statistics, estimate_statistics
 from tl_lightning.finetuning.freezing import StageRow, freeze_all_but, set_training_modes, stage_rows
-from tl_lightning.finetuning.groups import learning_rates, parameter_groups, phase_schedule
+from tl_lightning.finetuning.groups import learning_rates, parameter_groups
 from tl_lightning.finetuning.phases import Phase
+from tl_lightning.finetuning.schedules import build_schedule
 from tl_lightning.finetuning.selection import select
+from tl_lightning.losses import l2_sp
 from tl_lightning.precision import train_depthwise_in_float32
 from tl_lightning.preprocess import Preprocess
+from tl_lightning.randomness import seed_generators
 
 
 class TransferTask(LightningModule):
@@ -24,6 +31,10 @@ class TransferTask(LightningModule):
 
     A subclass sets ``self.head`` and saves its hyper-parameters in its ``__init__``, and implements Lightning's steps.
     All hyper-parameters are plain values, so a checkpoint loads with torch's safe loader.
+
+    Attributes:
+        phase: What trains now, and how.
+        seed: Of dropout and the like; with it the draws of a step depend on its epoch and batch alone.
     """
 
     head: nn.Module
@@ -39,6 +50,8 @@ class TransferTask(LightningModule):
         backbone_lr_scale: float,
         bottom_ratio: float,
         drop_path_rate: float,
+        l2_sp: float,
+        gradient_checkpointing: bool,
     ) -> None:
         """Builds the backbone.
 
@@ -51,6 +64,8 @@ class TransferTask(LightningModule):
             backbone_lr_scale: The top stage's learning rate relative to the head's.
             bottom_ratio: The first stage's learning rate relative to the top stage's.
             drop_path_rate: Stochastic depth of the backbone's trainable stages, 0 to below 1.
+            l2_sp: Pull of the backbone's weights towards those it was pretrained with, 0 or more.
+            gradient_checkpointing: Computes activations twice instead of keeping them.
 
         Raises:
             UserError: If a number is out of range, or the backbone or its weights cannot be had.
@@ -59,12 +74,17 @@ class TransferTask(LightningModule):
         for name, value in (("lr", lr), ("backbone_lr_scale", backbone_lr_scale), ("bottom_ratio", bottom_ratio)):
             if not 0 < value < math.inf:
                 raise UserError(f"model.{name} is {value}; it must be above 0")
-        if not 0 <= weight_decay < math.inf:
-            raise UserError(f"model.weight_decay is {weight_decay}; it must be 0 or more")
+        for name, value in (("weight_decay", weight_decay), ("l2_sp", l2_sp)):
+            if not 0 <= value < math.inf:
+                raise UserError(f"model.{name} is {value}; it must be 0 or more")
+        if l2_sp and weights == "none":
+            raise UserError(f"model.l2_sp is {l2_sp}, but with model.weights none there is nothing to stay close to")
         prepared = None if preprocess is None else Preprocess.from_dict(preprocess)
         built = build_backbone(backbone, weights, preprocess=prepared, drop_path_rate=drop_path_rate)
         # Depthwise convolutions run 2-4 times faster on a CPU in this layout, and GPUs' tensor cores want it too.
         self.backbone = built.module.to(memory_format=torch.channels_last)
+        if gradient_checkpointing:
+            checkpoint_gradients(built.module, backbone)
         self.stages = built.stages
         self.num_features = built.num_features
         self.lineage = built.lineage
@@ -72,14 +92,36 @@ class TransferTask(LightningModule):
         self.rates = learning_rates(built.stages, lr, backbone_lr_scale=backbone_lr_scale, bottom_ratio=bottom_ratio)
         self.weight_decay = weight_decay
         self.phase = Phase()
+        self.seed = 0
+        self._l2_sp = l2_sp
+        self._start = _copy(self.backbone) if l2_sp else {}
         self._depthwise_prepared = False
+        self._validated = False
         self._optimizer: torch.optim.Optimizer | None = None
 
     def on_fit_start(self) -> None:
-        """Prepares for the arithmetic of the machine; Lightning calls it at the start of every phase."""
+        """Prepares for the machine's arithmetic and for the phase; Lightning calls it at the start of every phase."""
         if self.device.type == "cpu" and not self._depthwise_prepared:
             train_depthwise_in_float32(self.backbone)
             self._depthwise_prepared = True
+        self._start = {name: tensor.to(self.device) for name, tensor in self._start.items()}
+        if self.phase.bn == "adapt" and self.trainer.ckpt_path is None:  # a checkpoint holds what was estimated
+            self._adapt_statistics()
+
+    def _adapt_statistics(self) -> None:
+        self.trainer.validating = True  # the pictures come as evaluation sees them
+        with self.trainer.precision_plugin.forward_context():
+            estimate_statistics(self.backbone, self._training_pictures())
+        self.trainer.training = True
+        if self.trainer.world_size > 1:
+            average_statistics(self.backbone, of_all=True)
+
+    def _training_pictures(self) -> Iterator[Tensor]:
+        # Class by class, as a folder lists them, no batch would show how the classes differ.
+        loader = self.trainer.datamodule.plain_loader("train", shuffle=True)  # type: ignore[attr-defined]
+        for batch in track(loader, "adapting BatchNorm", total=len(loader)):
+            images: Tensor = self.trainer.strategy.batch_to_device(batch, self.device)["image"]
+            yield images.to(next(self.backbone.parameters()).dtype)
 
     def start_phase(self, phase: Phase) -> None:
         """Sets what trains from here on; the next ``trainer.fit`` gives it a fresh learning-rate schedule.
@@ -103,6 +145,13 @@ class TransferTask(LightningModule):
         rates = {name: rate * self.phase.lr_scale for name, rate in self.rates.items()}
         return stage_rows(self.backbone, self.head, self.stages, rates=rates, bn=self.phase.bn)
 
+    def penalty(self) -> Tensor | float:
+        """What the loss adds for the way from the pretrained weights: L2-SP (Li et al. 2018, arXiv:1802.01483)."""
+        if not self._l2_sp:
+            return 0.0
+        named = self.backbone.named_parameters()
+        return self._l2_sp * l2_sp((tensor, self._start[name]) for name, tensor in named if tensor.requires_grad)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The same optimizer in every phase, so that its state lives on, under a schedule of the phase's own."""
         if self._optimizer is None:
@@ -110,14 +159,48 @@ class TransferTask(LightningModule):
                 self.backbone, self.head, self.stages, rates=self.rates, weight_decay=self.weight_decay
             )
             self._optimizer = torch.optim.AdamW(groups)
-        total_steps = int(self.trainer.estimated_stepping_batches)
-        epochs = self.trainer.max_epochs or 1
-        steps = total_steps * (self.phase.epochs or epochs) // epochs
-        schedule = phase_schedule(self._optimizer, self.phase, steps=max(steps, 1))
-        return {"optimizer": self._optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        epochs = self.phase.epochs or self.trainer.max_epochs or 1
+        steps = int(self.trainer.estimated_stepping_batches) // (self.trainer.max_epochs or 1) * epochs
+        monitored = self.trainer.checkpoint_callback
+        running = build_schedule(
+            self._optimizer,
+            self.phase.schedule,
+            lr_scale=self.phase.lr_scale,
+            warmup=self.phase.warmup,
+            steps=max(steps, 1),
+            epochs=epochs,
+            mode=getattr(monitored, "mode", "min"),
+        )
+        schedule: dict[str, Any] = {"scheduler": running.scheduler, "interval": running.interval}
+        if running.plateau:
+            schedule["monitor"] = getattr(monitored, "monitor", None)
+        return {"optimizer": self._optimizer, "lr_scheduler": schedule}  # type: ignore[return-value]
+
+    def share_of_rates(self) -> float:
+        """Where the schedule stands: the head's learning rate as a share of what the phase set out with."""
+        assert self._optimizer is not None
+        rate = next(group["lr"] for group in self._optimizer.param_groups if group["name"].startswith("head"))
+        return float(rate) / (self.rates["head"] * self.phase.lr_scale)
+
+    def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any | None) -> None:  # noqa: ANN401
+        """Moves the rates; a plateau is looked for in `on_train_epoch_end`, before the checkpoint is written."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
+
+    def on_validation_end(self) -> None:
+        """Notes that there is a new figure for a schedule that waits for a plateau."""
+        self._validated = not self.trainer.sanity_checking
+
+    def on_train_epoch_end(self) -> None:
+        """Shows the epoch's figure to a schedule that waits for a plateau."""
+        for config in self.trainer.lr_scheduler_configs:
+            if self._validated and isinstance(config.scheduler, ReduceLROnPlateau):
+                config.scheduler.step(self.trainer.callback_metrics[str(config.monitor)])
+        self._validated = False
 
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
-        """Logs the learning rate that each trainable stage's step is about to use."""
+        """Seeds the step's random draws, and logs the learning rate that it is about to use in each trainable stage."""
+        seed_generators(self.seed, self.current_epoch, batch_idx, self.global_rank, 2)
         if self._optimizer is None or self.global_step % self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
         rates = {
@@ -127,3 +210,18 @@ class TransferTask(LightningModule):
         }
         for logger in self.trainer.loggers:
             logger.log_metrics(rates, step=self.global_step)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Puts a running mean of the weights also where weights alone are saved; Lightning asks no callback there."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, ExponentialMovingAverage) and "callbacks" not in checkpoint:
+                checkpoint["state_dict"] = callback.averaged(checkpoint["state_dict"])
+
+    def on_after_backward(self) -> None:
+        """Keeps the BatchNorm statistics of all processes equal."""
+        if self.trainer.world_size > 1 and self.phase.bn == "train":
+            average_statistics(self.backbone)
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in module.named_parameters()}

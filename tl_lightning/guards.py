@@ -1,0 +1,191 @@
+"""Cautions about the field's known mistakes: what a configuration risks, in one line each."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tl_lightning.errors import UserError, nearest
+from tl_lightning.finetuning.phases import Phase
+
+KEYS = (
+    "backbone_rate",
+    "random_frozen",
+    "not_head_only",
+    "no_early_stopping",
+    "input_size",
+    "preprocessing",
+    "full_on_few",
+)
+
+# AdamW from scratch: 1e-3 at a batch of 1024 for DeiT (arXiv:2012.12877), 4e-3 at 4096 for ConvNeXt (arXiv:2201.03545).
+FROM_SCRATCH_RATE = 1e-3
+FEW_TO_OVERFIT = 1000
+LONG_PHASE = 20
+FEW_FOR_ALL = 500
+HEAD_ONLY_NAME = re.compile(r"(^|_)(feature_extraction|linear_probe|probe|head_only|frozen)(_|$)")
+
+
+@dataclass(frozen=True)
+class Caution:
+    """A choice that is probably a mistake; it stops nothing.
+
+    Attributes:
+        key: One of `KEYS`, by which it is silenced.
+        text: One line: what is risked, with the numbers, and how to silence it.
+    """
+
+    key: str
+    text: str
+
+
+def cautions(
+    *,
+    name: str,
+    phases: Sequence[Phase],
+    pretrained: bool,
+    top_rate: float,
+    image_size: int,
+    own_size: int,
+    preprocess: Mapping[str, Any],
+    own_preprocess: Mapping[str, Any],
+    training_pictures: int,
+    patience: float,
+) -> list[Caution]:
+    """Looks for known mistakes in what is about to be trained.
+
+    Args:
+        name: The run's or its configuration's name.
+        phases: What trains and for how long, with the epochs of each phase filled in.
+        pretrained: Whether the weights are anything but random.
+        top_rate: The base learning rate of the backbone's top stage, the highest of the backbone.
+        image_size: The side in pixels that the model is to see.
+        own_size: The side in pixels that its weights were trained with.
+        preprocess: The preparation in force, `Preprocess.to_dict`.
+        own_preprocess: The weights' own preparation, likewise.
+        training_pictures: How many pictures are trained on.
+        patience: Epochs without an improvement that end a phase, where the phase has no patience of its own; infinite
+            for never.
+
+    Returns:
+        A caution for every mistake found, in the order of `KEYS`.
+    """
+    found = {
+        "backbone_rate": _backbone_rate(phases, pretrained, top_rate),
+        "random_frozen": _random_frozen(phases, pretrained),
+        "not_head_only": _not_head_only(phases, name),
+        "no_early_stopping": _no_early_stopping(phases, training_pictures, patience),
+        "input_size": _input_size(image_size, own_size, pretrained),
+        "preprocessing": _preprocessing(preprocess, own_preprocess, pretrained),
+        "full_on_few": _full_on_few(phases, pretrained, training_pictures),
+    }
+    return [Caution(key, f"{text} (--silence [{key}] if you mean it)") for key, text in found.items() if text]
+
+
+def check_silenced(keys: Sequence[str]) -> None:
+    """Checks that only cautions that exist are silenced.
+
+    Args:
+        keys: What the user silences.
+
+    Raises:
+        UserError: If one of them is not in `KEYS`.
+    """
+    for key in keys:
+        if key not in KEYS:
+            raise UserError(f"silence: {key!r} is no caution{nearest(key, KEYS)} (cautions: {', '.join(KEYS)})")
+
+
+def _backbone_rate(phases: Sequence[Phase], pretrained: bool, top_rate: float) -> str | None:
+    training = [phase for phase in phases if _trains_backbone(phase)]
+    if not pretrained or not training:
+        return None
+    fastest = max(training, key=lambda phase: phase.lr_scale)
+    rate = top_rate * fastest.lr_scale
+    if rate < FROM_SCRATCH_RATE:
+        return None
+    return (
+        f"phase {_called(phases, fastest)} trains the pretrained backbone at a rate of up to {rate:.3g}, and from "
+        f"{FROM_SCRATCH_RATE:g} on that is what training from scratch uses: it overwrites what the weights know; lower "
+        "model.lr or model.backbone_lr_scale"
+    )
+
+
+def _random_frozen(phases: Sequence[Phase], pretrained: bool) -> str | None:
+    if pretrained or any(_trains_backbone(phase) for phase in phases):
+        return None
+    return (
+        "the backbone's weights are random and no phase trains them: the head learns on random features; give "
+        "model.weights, or a phase that trains the backbone"
+    )
+
+
+def _not_head_only(phases: Sequence[Phase], name: str) -> str | None:
+    words = "_".join(re.findall(r"[a-z0-9]+", name.lower()))
+    training = next((phase for phase in phases if _trains_backbone(phase)), None)
+    if HEAD_ONLY_NAME.search(words) is None or training is None:
+        return None
+    return (
+        f"the run is called {name!r}, but phase {_called(phases, training)} trains the backbone too: its result would "
+        "pass for a head's; train: head, or another name"
+    )
+
+
+def _no_early_stopping(phases: Sequence[Phase], training_pictures: int, patience: float) -> str | None:
+    longest = max(phases, key=lambda phase: phase.epochs or 0)
+    epochs = longest.epochs or 0
+    allowed = patience if longest.patience is None else longest.patience
+    if training_pictures >= FEW_TO_OVERFIT or epochs < LONG_PHASE or allowed < epochs:
+        return None
+    return (
+        f"phase {_called(phases, longest)} goes {epochs} times over {training_pictures} training pictures, and a "
+        f"patience of {allowed:g} epochs never ends it early: it may learn them by heart; lower the patience below "
+        f"{epochs}"
+    )
+
+
+def _input_size(image_size: int, own_size: int, pretrained: bool) -> str | None:
+    if not pretrained or own_size / 2 <= image_size <= 2 * own_size:
+        return None
+    change = "less than half" if image_size < own_size else "more than double"
+    return (
+        f"pictures are made {image_size} pixels wide, {change} the {own_size} that the weights were trained with: "
+        "things appear at a scale that they have not seen; set data.image_size closer to it"
+    )
+
+
+def _preprocessing(preprocess: Mapping[str, Any], own: Mapping[str, Any], pretrained: bool) -> str | None:
+    fields = ("channels", "mean", "std", "interpolation", "crop_mode")
+    changed = [
+        f"{field} {_plain(preprocess[field])} instead of {_plain(own[field])}"
+        for field in fields
+        if _plain(preprocess[field]) != _plain(own[field])
+    ]
+    if not pretrained or not changed:
+        return None
+    return (
+        f"pictures are not prepared as the weights expect: {', '.join(changed)}; the features suffer without any error"
+    )
+
+
+def _full_on_few(phases: Sequence[Phase], pretrained: bool, training_pictures: int) -> str | None:
+    full = next((phase for phase in phases if phase.train in ("all", "layers::")), None)
+    if not pretrained or full is None or training_pictures >= FEW_FOR_ALL:
+        return None
+    return (
+        f"phase {_called(phases, full)} trains the whole backbone on {training_pictures} pictures, fewer than "
+        f"{FEW_FOR_ALL}: it may learn them by heart; try --phases feature_extraction or --phases partial"
+    )
+
+
+def _trains_backbone(phase: Phase) -> bool:
+    return phase.train != "head"
+
+
+def _called(phases: Sequence[Phase], phase: Phase) -> str:
+    return f"{phases.index(phase) + 1} ({phase.name or phase.train})"
+
+
+def _plain(value: object) -> object:
+    """The value itself, but a list for a tuple: both stand for the same numbers."""
+    return list(value) if isinstance(value, tuple) else value
