@@ -19,6 +19,7 @@ ALLOWED = {
     "losses": set(),
     "metrics": set(),
     "precision": set(),
+    "memory": set(),
     "run_folder": {"errors"},
     "arguments": {"errors"},
     "backbones": {*BASE, "run_folder"},

@@ -30,13 +30,15 @@ class TrainingLoss(Callback):
         self._total: Tensor | float = 0.0
         self._batches = 0
 
-    def state_dict(self) -> dict[str, Any]:
-        """The loss so far in the epoch under way."""
-        return {"total": float(self._total), "batches": self._batches}
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Adds the loss so far in the epoch under way, the mean over the processes."""
+        self._total = self._mean(trainer, self._total, pl_module)
+        checkpoint["training_loss"] = {"total": float(self._total), "batches": self._batches}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Goes on from there."""
-        self._total, self._batches = state_dict["total"], state_dict["batches"]
+        self._total = checkpoint["training_loss"]["total"]
+        self._batches = checkpoint["training_loss"]["batches"]
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: object) -> None:  # noqa: ANN401
         """Adds a batch."""
@@ -48,11 +50,16 @@ class TrainingLoss(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the mean and starts anew."""
-        mean = torch.as_tensor(self._total / max(self._batches, 1), device=pl_module.device)
-        mean = trainer.strategy.reduce(mean, reduce_op="mean")
+        mean = self._mean(trainer, self._total, pl_module) / max(self._batches, 1)
         pl_module.log("train/loss_epoch", mean.float(), logger=False, sync_dist=True)  # for whoever monitors it
         self._log(trainer, "train/loss_epoch", mean)
         self._total, self._batches = 0.0, 0
+
+    @staticmethod
+    def _mean(trainer: Trainer, total: Tensor | float, pl_module: LightningModule) -> Tensor:
+        """Over all processes, the same for each."""
+        mean: Tensor = trainer.strategy.reduce(torch.as_tensor(total, device=pl_module.device), reduce_op="mean")
+        return mean
 
     def _log(self, trainer: Trainer, name: str, value: Tensor) -> None:
         for logger in trainer.loggers:

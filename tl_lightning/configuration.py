@@ -3,6 +3,7 @@
 import inspect
 import json
 import logging
+import os
 import re
 import warnings
 from collections.abc import Mapping
@@ -12,7 +13,6 @@ from typing import Any, Literal
 from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -239,7 +239,10 @@ class Configuration(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(WholeCheckpoints())
         given = {**self.config_init.trainer, "callbacks": ours, "plugins": plugins, **kwargs}
-        trainer = self._instantiate_trainer(given, theirs)
+        try:
+            trainer = self._instantiate_trainer(given, theirs)
+        except ValueError as error:  # as of a strategy that there is not
+            raise UserError(f"trainer: {' '.join(str(error).split())}") from error
         if self.checkpoint is None:
             _check_strategy(trainer)
         if self.folder is not None:
@@ -261,10 +264,7 @@ def _check_strategy(trainer: Trainer) -> None:
     if isinstance(strategy, SingleDeviceStrategy):
         return
     if not isinstance(strategy, DDPStrategy):
-        raise UserError(
-            f"trainer.strategy {type(strategy).__name__} cannot run here: it shards parameters once, but each phase "
-            "trains others; use --trainer.strategy ddp"
-        )
+        raise _cannot_shard(type(strategy).__name__)
     if strategy.launcher is not None and not isinstance(strategy.launcher, _SubprocessScriptLauncher):
         raise UserError(
             "trainer.strategy starts new processes for every phase, which forget the optimizer; use "
@@ -276,6 +276,13 @@ def _check_strategy(trainer: Trainer) -> None:
     strategy._ddp_kwargs["forward_sync_buffers" if newer else "broadcast_buffers"] = False
 
 
+def _cannot_shard(strategy: str) -> UserError:
+    return UserError(
+        f"trainer.strategy {strategy} cannot run here: it shards parameters once, but each phase trains others; "
+        "use --trainer.strategy ddp"
+    )
+
+
 def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - nothing, one plugin, or several
     return [] if value is None else value if isinstance(value, list) else [value]
 
@@ -285,6 +292,8 @@ def _decided_by(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     model = dict(checkpoint["hyper_parameters"])
     prepared, classes = model.pop("preprocess"), model.pop("classes")
     model["weights"] = "none"  # the checkpoint holds them all
+    if "l2_sp" in model:
+        model["l2_sp"] = 0.0  # matters in training only, and there is no start to stay close to
     return {"model": model, "data": {"preprocess": prepared, "image_size": None, "classes": list(classes)}}
 
 
@@ -300,6 +309,8 @@ def _check_trainer(trainer: Namespace) -> None:
         raise UserError(f"trainer.log_every_n_steps is {trainer.log_every_n_steps}; it must be 1 or more")
     if trainer.max_steps != -1:
         raise UserError("trainer.max_steps: phases are counted in epochs; use --trainer.max_epochs")
+    if isinstance(trainer.strategy, str) and trainer.strategy.startswith(("fsdp", "deepspeed", "xla")):
+        raise _cannot_shard(trainer.strategy)  # Lightning looks for their hardware or packages first
     if trainer.use_distributed_sampler:
         raise UserError("trainer.use_distributed_sampler: the data module shares the pictures out itself; leave it out")
     for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
@@ -324,8 +335,14 @@ def _name(configs: list[Any] | None) -> str:
 
 
 def process_rank() -> int:
-    """Which of several processes this is, as the launcher's environment says; 0 where there is one."""
-    return int(getattr(rank_zero_only, "rank", 0))
+    """Which of several processes this is, as the environment says that its launcher made; 0 where there is one.
+
+    The first process of a further machine is not 0 either, whose processes Lightning has yet to start.
+    """
+    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK")
+    if int(os.environ.get("NODE_RANK", 0)) and "RANK" not in os.environ:
+        return int(os.environ["NODE_RANK"])
+    return next((int(os.environ[name]) for name in names if name in os.environ), 0)
 
 
 def _loggers(configured: Any) -> list[Any]:  # noqa: ANN401 - true, false, one logger, or a list of them

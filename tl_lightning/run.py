@@ -100,7 +100,7 @@ def load(run_dir: str | Path) -> Run:
 def load_task(path: Path) -> ClassificationTask:
     """Builds the model that a checkpoint describes, with its weights, in eval mode."""
     checkpoint = load_checkpoint(path)
-    task = ClassificationTask(**{**checkpoint["hyper_parameters"], "weights": "none"})
+    task = ClassificationTask(**{**checkpoint["hyper_parameters"], "weights": "none", "l2_sp": 0.0})
     task.load_state_dict(checkpoint["state_dict"])
     return task.eval()
 

@@ -92,23 +92,23 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.world_size = world_size
         self.epoch = 0
         self._resumed_epoch = 0
-        self._batches_done = 0
+        self._done = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order of the next pass."""
         self.epoch = epoch
 
-    def resume_at(self, epoch: int, batches: int) -> None:
-        """Leaves out batches that an interrupted run has already trained on.
+    def resume_at(self, epoch: int, done: int) -> None:
+        """Leaves out what an interrupted run has already trained on.
 
         The length stays that of a whole epoch: Lightning counts the missing batches itself.
 
         Args:
             epoch: The epoch that was under way; all others stay whole.
-            batches: How many of this process's first batches to leave out.
+            done: How many of this process's first indices to leave out.
         """
         self._resumed_epoch = epoch
-        self._batches_done = batches
+        self._done = done
 
     def __len__(self) -> int:
         return len(self._share(self.indices))
@@ -118,7 +118,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         order = self.indices
         if self.shuffle:
             order = np.random.default_rng((self.seed, epoch)).permutation(order)
-        done = self._batches_done * self.batch_size if epoch == self._resumed_epoch else 0
+        done = self._done if epoch == self._resumed_epoch else 0
         for index in self._share(order)[done:].tolist():
             yield epoch, index
 

@@ -47,6 +47,7 @@ class ImageDataModule(LightningDataModule):
         preprocess: dict[str, Any],
         *,
         batch_size: int = 32,
+        micro_batch_size: int | Literal["auto"] | None = None,
         image_size: int | None = None,
         split: str = "auto",
         split_seed: int = 0,
@@ -68,7 +69,9 @@ class ImageDataModule(LightningDataModule):
         Args:
             source: A folder with one sub-folder per class (optionally under train/, val/, test/), a .csv table or elpv.
             preprocess: What the weights were pretrained with; comes from the backbone.
-            batch_size: Pictures per batch of one process; several processes train on that many each.
+            batch_size: Pictures per step of one process; several processes train on that many each.
+            micro_batch_size: Computes a batch in parts of so many pictures and adds up their gradients, which needs
+                less memory; auto for the largest that fits into what is free.
             image_size: Side in pixels of the square that the model sees; by default the weights' own.
             split: auto (what the source states, else stratified), stratified, blocks (contiguous ranges of the source)
                 or A_to_B for a source with domains (elpv: mono_to_poly, poly_to_mono).
@@ -97,6 +100,10 @@ class ImageDataModule(LightningDataModule):
         if batch_size < 1:
             raise UserError(f"data.batch_size is {batch_size}; it must be 1 or more")
         check_mixing(mixup, cutmix, batch_size)
+        if isinstance(micro_batch_size, int) and (micro_batch_size < 1 or batch_size % micro_batch_size):
+            raise UserError(f"data.micro_batch_size is {micro_batch_size}; it must divide data.batch_size {batch_size}")
+        if isinstance(micro_batch_size, int):
+            check_mixing(mixup, cutmix, micro_batch_size)
         if num_workers is not None and num_workers < 0:
             raise UserError(f"data.num_workers is {num_workers}; it must be 0 or more")
         if on_error not in ("stop", "skip"):
@@ -105,6 +112,7 @@ class ImageDataModule(LightningDataModule):
         self.split = split
         self.split_seed = split_seed
         self.batch_size = batch_size
+        self.micro_batch_size = micro_batch_size
         self.on_error = on_error
         self.seed = seed
         self.mixup = mixup
@@ -224,9 +232,14 @@ class ImageDataModule(LightningDataModule):
             sampler.set_epoch(epochs.processed)
         if self._resume is not None:
             sampler.set_epoch(self._resume["epoch"])
-            sampler.resume_at(self._resume["epoch"], self._resume["batches"])
+            sampler.resume_at(self._resume["epoch"], self._resume["batches"] * self.loaded_batch_size)
             self._resume = None
         return self._loader(sampler, self._augment, seed=self.seed)
+
+    @property
+    def loaded_batch_size(self) -> int:
+        """Pictures that go through the model at once."""
+        return self.micro_batch_size if isinstance(self.micro_batch_size, int) else self.batch_size
 
     def val_dataloader(self) -> DataLoader[Item]:
         """In order, as prediction sees the pictures."""
@@ -267,7 +280,7 @@ class ImageDataModule(LightningDataModule):
             raise RuntimeError("ImageDataModule.setup comes before its loaders")
         return DataLoader(
             PictureDataset(self._store, self.samples.labels, transform=transform, seed=seed),
-            batch_size=self.batch_size,
+            batch_size=self.loaded_batch_size,
             sampler=sampler,  # leaves out the incomplete batch in training, hence no drop_last
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
