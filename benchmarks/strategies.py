@@ -4,8 +4,9 @@
 
 A random split says how well a strategy fits the cells it knows; training on monocrystalline cells and testing on
 polycrystalline ones (and the other way round) says how well it holds when the cells change. Every strategy sees the
-same pictures in the same order, so differences are paired by seed. WiSE-FT is scored on the weights of the same run:
-``trained.ckpt`` holds those without it. What is there already in the folder of runs is not trained again.
+same pictures in the same order, so differences are paired by seed. WiSE-FT is scored on the weights of the same run,
+with the alpha that validation chose and with 0.5, what its authors advise where nothing of the new domain is known.
+What is there already in the folder of runs is not trained again.
 """
 
 import argparse
@@ -16,8 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from tl_lightning import fit
+from tl_lightning.backbones.state_dicts import read_checkpoint
+from tl_lightning.checkpoints import load_checkpoint, write_checkpoint
 from tl_lightning.console import console
 from tl_lightning.evaluation import evaluate
+from tl_lightning.finetuning.averaging import interpolate
 
 SPLITS = ("stratified", "mono_to_poly", "poly_to_mono")
 STRATEGIES = {
@@ -57,14 +61,20 @@ def score(split: str, strategy: str, seed: int, *, ema: bool, runs: Path, size: 
                 "run_dir": str(folder),
             },
         )
-        trained = folder / "checkpoints" / "trained.ckpt"  # only there where WiSE-FT changed something
-        plain = run.summary["test"]
-        if trained.is_file():
-            plain = evaluate("test", ["--run_dir", str(folder), "--ckpt_path", str(trained)])
+        trained = run.folder.trained_checkpoint  # only there where WiSE-FT changed something
+        checkpoint = load_checkpoint(trained if trained.is_file() else run.folder.best_checkpoint)
+        start = read_checkpoint(run.folder.start_checkpoint)["state_dict"]
+        figures = {}
+        for name, alpha in (("plain", 1.0), ("half", 0.5)):
+            weights = interpolate(start, checkpoint["state_dict"], alpha)
+            path = run.folder.checkpoints / f"{name}.ckpt"
+            write_checkpoint({**checkpoint, "state_dict": weights}, path)
+            figures[name] = evaluate("test", ["--run_dir", str(folder), "--ckpt_path", str(path)])
         scores = {
-            "plain": plain["macro_f1"],
+            "plain": figures["plain"]["macro_f1"],
+            "half": figures["half"]["macro_f1"],
             "wise_ft": run.summary["test"]["macro_f1"],
-            "accuracy": plain["accuracy"],
+            "accuracy": figures["plain"]["accuracy"],
             "alpha": run.summary["averages"]["wise_ft"]["alpha"],
             "seconds": run.summary["timing"]["fit_s"],
         }
@@ -100,14 +110,15 @@ def main() -> None:
         print(
             f"\n{split}: macro F1 over {options.seeds} seeds; difference to full, paired by seed; mean alpha; seconds"
         )
-        for strategy, ema, way in itertools.product(STRATEGIES, (False, True), ("plain", "wise_ft")):
+        for strategy, ema, way in itertools.product(STRATEGIES, (False, True), ("plain", "wise_ft", "half")):
             runs = found[split, strategy, ema]
             values = [scores[way] for scores in runs]
             differences = [value - other for value, other in zip(values, base, strict=True)]
-            name = strategy + (" + EMA" if ema else "") + (" + WiSE-FT" if way == "wise_ft" else "")
+            ending = {"plain": "", "wise_ft": " + WiSE-FT", "half": " + WiSE-FT .5"}[way]
+            name = strategy + (" + EMA" if ema else "") + ending
             alpha = f"{statistics.mean(scores['alpha'] for scores in runs):.2f}" if way == "wise_ft" else ""
             seconds = f"{statistics.mean(scores['seconds'] for scores in runs):.0f}"
-            print(f"  {name:<26}{mean_and_error(values)}   {mean_and_error(differences):>15}  {alpha:>5}  {seconds:>5}")
+            print(f"  {name:<30}{mean_and_error(values)}   {mean_and_error(differences):>15}  {alpha:>5}  {seconds:>5}")
 
 
 if __name__ == "__main__":

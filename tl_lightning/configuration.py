@@ -118,9 +118,9 @@ class Configuration(LightningCLI):
         )
         parser.add_argument(
             "--wise_ft",
-            type=bool,
+            type=bool | float,
             default=False,
-            help="Choose on validation how far to go from the pretrained to the fine-tuned weights.",
+            help="How far to go from the pretrained (0) to the fine-tuned weights (1); true lets validation choose.",
         )
         parser.add_argument(
             "--save_every",
@@ -255,6 +255,8 @@ def _check_own(config: Namespace) -> None:
         raise UserError(f"soup is {config.soup}; it must be 0 for none, or 2 or more")
     if config.save_every is not None and config.save_every < 1:
         raise UserError(f"save_every is {config.save_every}; it must be 1 step or more")
+    if not isinstance(config.wise_ft, bool) and not 0 <= config.wise_ft <= 1:
+        raise UserError(f"wise_ft is {config.wise_ft}; it must be true, false, or an alpha from 0 to 1, such as 0.5")
     check_silenced(config.silence)
 
 

@@ -200,7 +200,7 @@ class Experiment:
             except UserError as error:
                 raise UserError(f"phase {phase.name}: {error}") from error
         config, hyper_parameters = self.configuration.config, self.task.hparams
-        if config.wise_ft:
+        if config.wise_ft is not False:
             self._check_wise_ft()
         if self.configuration.created:
             write_text(self.folder.config, self.configuration.resolved)
@@ -345,7 +345,7 @@ class Experiment:
         """Notes a phase that starts at its beginning."""
         earlier = self.configuration.phases[: self.position]
         first = self.cooling is None and not _frozen(phase) and all(map(_frozen, earlier))
-        if self.configuration.config.wise_ft and first and self.configuration.folder is not None:
+        if self.configuration.config.wise_ft is not False and first and self.configuration.folder is not None:
             keep_start(self.task, self.configuration.folder, head_is_trained=bool(earlier))
         self.phases.append(
             {
@@ -377,7 +377,7 @@ class Experiment:
     def evaluate(self) -> None:
         """Scores the final weights on the validation split and, where there is one, on the test split."""
         config = self.configuration.config
-        if config.soup or config.wise_ft:
+        if config.soup or config.wise_ft is not False:
             final = FinalWeights(self.task, self.data, self.trainer)
             self.averages = final.choose(soup=bool(config.soup), wise=config.wise_ft)
         self.results["validation"] = score(self.configuration, "validation")

@@ -11,7 +11,7 @@ from torch import Tensor
 from tl_lightning.backbones.state_dicts import read_checkpoint
 from tl_lightning.checkpoints import load_checkpoint, write_checkpoint
 from tl_lightning.console import console
-from tl_lightning.finetuning.averaging import greedy_soup, interpolate, mean, wise_ft
+from tl_lightning.finetuning.averaging import ALPHAS, greedy_soup, interpolate, mean, wise_ft
 from tl_lightning.run_folder import RunFolder
 from tl_lightning.tasks.base import TransferTask
 
@@ -49,12 +49,13 @@ class FinalWeights:
         self._monitor, self._sign = best.monitor, 1 if best.mode == "max" else -1
         self._folder = RunFolder(Path(best.dirpath).parent)
 
-    def choose(self, *, soup: bool, wise: bool) -> dict[str, Any]:
+    def choose(self, *, soup: bool, wise: bool | float) -> dict[str, Any]:
         """Tries a greedy soup first, then goes on with it to WiSE-FT.
 
         Args:
             soup: Whether to average the best few epochs.
-            wise: Whether to interpolate with the weights with which fine-tuning began.
+            wise: Whether to interpolate with the weights with which fine-tuning began, or the alpha with which to do
+                so: validation pictures of the old domain cannot tell what helps in a new one.
 
         Returns:
             What was tried, with the monitored figure of each, for the summary.
@@ -65,9 +66,11 @@ class FinalWeights:
         if soup:
             weights, told["soup"] = self._soup(weights, int(checkpoint["epoch"]))
             changed = len(told["soup"]["epochs"]) > 1
-        if wise:
+        if wise is not False:
             start = self._start()
-            alpha, scores = wise_ft(start, weights, self._score)
+            alphas = ALPHAS if wise is True else (0.0, float(wise), 1.0)
+            alpha, scores = wise_ft(start, weights, self._score, alphas=alphas)
+            alpha = alpha if wise is True else float(wise)
             told["wise_ft"] = {"alpha": alpha, "scores": {f"{a:.1f}": self._sign * s for a, s in scores.items()}}
             console.print(
                 f"WiSE-FT: alpha {alpha:.1f}, {self._monitor} {self._sign * scores[alpha]:.4f} "
