@@ -31,7 +31,7 @@ from tl_lightning.finetuning.freezing import StageRow
 from tl_lightning.finetuning.phases import Phase
 from tl_lightning.finetuning.schedules import parse_schedule
 from tl_lightning.guards import Caution, cautions
-from tl_lightning.memory import free_bytes, kept_bytes, largest_part
+from tl_lightning.memory import divide_batches
 from tl_lightning.run import Run
 from tl_lightning.run_folder import RunFolder, write_text
 from tl_lightning.tables import data_line, stage_table
@@ -216,7 +216,7 @@ class Experiment:
         for caution in self._cautions():
             console.print(f"caution    {caution.text}", style="yellow")
         self._take_up()
-        self._divide_batches()
+        divide_batches(self.task, self.data, self.trainer, self.configuration.phases)
 
     def _check_wise_ft(self) -> None:
         if self.task.hparams.weights == "none":
@@ -290,33 +290,6 @@ class Experiment:
         for logger in self.trainer.loggers:
             if isinstance(logger, MetricsCsv):
                 logger.drop_from(step)
-
-    def _divide_batches(self) -> None:
-        """Has batches computed in parts, as small as the configuration says or as memory asks for."""
-        data, whole = self.data, self.data.batch_size
-        if data.micro_batch_size == "auto":
-            device = self.trainer.strategy.root_device
-            kept = max(self._kept_bytes(phase, device) for phase in self.configuration.phases)
-            mixing = bool(data.mixup or data.cutmix)
-            free = free_bytes(device)
-            data.micro_batch_size = largest_part(whole, bytes_per_picture=kept, bytes_free=free, even=mixing)
-            console.print(
-                f"memory     {kept / 2**20:.1f} MiB per picture, {free / 2**30:.1f} GiB free: batches of {whole} go "
-                + ("whole" if data.micro_batch_size == whole else f"in parts of {data.micro_batch_size}")
-            )
-        self.trainer.accumulate_grad_batches *= whole // data.loaded_batch_size
-
-    def _kept_bytes(self, phase: Phase, device: torch.device) -> float:
-        """What one picture keeps in memory until the backward pass of a phase."""
-        self.task.start_phase(phase)
-        self.task.to(device)
-        size, channels = self.task.preprocess["size"], self.task.preprocess["channels"]
-        images = torch.zeros(2, channels, size, size, device=device)
-        statistics = {name: buffer.clone() for name, buffer in self.task.named_buffers()}
-        with self.trainer.precision_plugin.forward_context():
-            kept = kept_bytes(self.task, images)
-        self.task.load_state_dict(statistics, strict=False)  # BatchNorm that trains has seen nothing
-        return kept / len(images)
 
     def _train_phase(self, phase: Phase) -> None:
         self.task.start_phase(phase)

@@ -1,13 +1,54 @@
 """How many pictures fit into memory at once."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor, nn
+
+from tl_lightning.console import console
+from tl_lightning.data.module import ImageDataModule
+from tl_lightning.finetuning.phases import Phase
+from tl_lightning.tasks.base import TransferTask
 
 MARGIN = (
     0.6  # of what is free: a backward pass holds more than what the forward pass has kept, and so does the allocator
 )
+
+
+def divide_batches(task: TransferTask, data: ImageDataModule, trainer: Trainer, phases: Sequence[Phase]) -> None:
+    """Has batches computed in parts, as small as ``data.micro_batch_size`` says or, with ``auto``, as memory asks for.
+
+    Args:
+        task: Its phase is changed while it is measured.
+        data: Gets the size of the parts.
+        trainer: Adds up the gradients of as many parts as make a batch.
+        phases: What is going to be trained; the hungriest decides.
+    """
+    whole = data.batch_size
+    if data.micro_batch_size == "auto":
+        device = trainer.strategy.root_device
+        kept = max(_bytes_per_picture(task, phase, trainer) for phase in phases)
+        free = free_bytes(device)
+        mixing = bool(data.mixup or data.cutmix)
+        data.micro_batch_size = largest_part(whole, bytes_per_picture=kept, bytes_free=free, even=mixing)
+        console.print(
+            f"memory     {kept / 2**20:.1f} MiB per picture, {free / 2**20:,.0f} MiB free: batches of {whole} go "
+            + ("whole" if data.micro_batch_size == whole else f"in parts of {data.micro_batch_size}")
+        )
+    trainer.accumulate_grad_batches *= whole // data.loaded_batch_size
+
+
+def _bytes_per_picture(task: TransferTask, phase: Phase, trainer: Trainer) -> float:
+    task.start_phase(phase)
+    task.to(trainer.strategy.root_device)
+    images = torch.zeros(2, task.preprocess["channels"], *2 * [task.preprocess["size"]], device=task.device)
+    statistics = {name: buffer.clone() for name, buffer in task.named_buffers()}
+    with trainer.precision_plugin.forward_context():
+        kept = kept_bytes(task, images)
+    task.load_state_dict(statistics, strict=False)  # BatchNorm that trains has seen nothing
+    return kept / len(images)
 
 
 def kept_bytes(module: nn.Module, images: Tensor) -> int:

@@ -1,0 +1,32 @@
+"""The scripts whose figures the documentation quotes run, and find what they promise."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+def printed(script, *args):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(BENCHMARKS / script), *args]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+@pytest.mark.slow
+def test_runs_that_are_killed_and_resumed_end_bit_identical():
+    shown = printed("kill_and_resume.py", "--runs", "3")
+    assert "twice the same: True" in shown
+    assert "3 of 3 bit-identical" in shown
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model():
+    shown = printed("several_processes.py")
+    assert "with augmentation, BatchNorm that trains and an EMA: 0.0\n" in shown
+    assert shown.endswith("resumed: the same to the last bit\n")
