@@ -34,7 +34,7 @@ def short(config):
     """The configuration with phases of one epoch, as a file of the same name."""
     content = yaml.safe_load(config.read_text())
     phases = content["phases"]
-    epochs = 4 if phases == "lp_ft" else 1
+    epochs = {"lp_ft": 4, "gradual": 3}.get(phases, 1) if isinstance(phases, str) else 1
     if isinstance(phases, list):
         content["phases"] = [{**phase, "epochs": 1} for phase in phases]
         epochs = len(phases)

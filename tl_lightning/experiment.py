@@ -279,6 +279,8 @@ class Experiment:
         step = 0
         if self.checkpoint is not None:
             content = load_checkpoint(self.checkpoint)
+            if "run" not in content:
+                raise UserError(f"{self.checkpoint} is of a version that could not resume; tl fit --config starts anew")
             run, step = content["run"], int(content["global_step"])
             if run["split_digest"] != self.data.split_digest:
                 raise UserError(f"the pictures of {self.data.source} are not those that {self.folder.path} began with")

@@ -71,9 +71,9 @@ class FinalWeights:
             alphas = ALPHAS if wise is True else (0.0, float(wise), 1.0)
             alpha, scores = wise_ft(start, weights, self._score, alphas=alphas)
             alpha = alpha if wise is True else float(wise)
-            told["wise_ft"] = {"alpha": alpha, "scores": {f"{a:.1f}": self._sign * s for a, s in scores.items()}}
+            told["wise_ft"] = {"alpha": alpha, "scores": {f"{a:g}": self._sign * s for a, s in scores.items()}}
             console.print(
-                f"WiSE-FT: alpha {alpha:.1f}, {self._monitor} {self._sign * scores[alpha]:.4f} "
+                f"WiSE-FT: alpha {alpha:g}, {self._monitor} {self._sign * scores[alpha]:.4f} "
                 f"({self._sign * scores[1.0]:.4f} fine-tuned, {self._sign * scores[0.0]:.4f} at its start)"
             )
             if alpha < 1:

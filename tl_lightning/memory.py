@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tl_lightning.console import console
 from tl_lightning.data.module import ImageDataModule
+from tl_lightning.errors import UserError
 from tl_lightning.finetuning.phases import Phase
 from tl_lightning.tasks.base import TransferTask
 
@@ -25,9 +26,17 @@ def divide_batches(task: TransferTask, data: ImageDataModule, trainer: Trainer, 
         data: Gets the size of the parts.
         trainer: Adds up the gradients of as many parts as make a batch.
         phases: What is going to be trained; the hungriest decides.
+
+    Raises:
+        UserError: If several processes, which have to agree, were each to look at the memory of their own.
     """
     whole = data.batch_size
     if data.micro_batch_size == "auto":
+        if trainer.world_size > 1:
+            raise UserError(
+                f"data.micro_batch_size auto is for one process, and here are {trainer.world_size}; give a number that "
+                f"divides data.batch_size {whole}"
+            )
         device = trainer.strategy.root_device
         kept = max(_bytes_per_picture(task, phase, trainer) for phase in phases)
         free = free_bytes(device)

@@ -22,9 +22,7 @@ def lengths(*epochs, of):
 def planned(*phases, epochs, stages=SIX):
     """Names, selections and epochs of what is planned."""
     given = phases[0] if isinstance(phases[0], str) else list(phases)
-    return [
-        (phase.name, phase.train, phase.epochs) for phase in plan(parse_phases(given, max_epochs=epochs), stages)
-    ]
+    return [(phase.name, phase.train, phase.epochs) for phase in plan(parse_phases(given, max_epochs=epochs), stages)]
 
 
 def test_last_phase_takes_the_rest_of_the_epochs():
@@ -93,7 +91,9 @@ def test_everything_a_phase_can_say_is_kept():
         "cooldown": 2,
         "name": "top",
     }
-    assert parse_phases([given], max_epochs=5) == [Phase(**{**given, "epochs": 5, "schedule": Schedule(shape="linear")})]
+    assert parse_phases([given], max_epochs=5) == [
+        Phase(**{**given, "epochs": 5, "schedule": Schedule(shape="linear")})
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """What each preset does, epoch by epoch: which parameters train, at which rate, and what BatchNorm does.
 
-A cell is ``trainable parameters @ learning rate at the epoch's first step, BatchNorm``; ``-`` where nothing trains. The
+A cell is ``trainable parameters @ learning rate at the epoch's first step BatchNorm``; ``-`` where nothing trains. The
 base rates are 1e-4, 1e-3, 1e-2 and 1e-1 from the first stage to the top one, and 1 for the head. With 10 steps an
 epoch, a warm-up over 10 % of the steps starts at 1 / (warm-up steps + 1) of the peak.
 """
@@ -96,21 +96,53 @@ def describe(backbone, head, phase, rates, optimizer):
             assert modes == {row.batch_norm == "train"}  # what the table says is what the layer does
             assert used[row.name] == used[f"{row.name}/no_decay"]
         what = f"{row.trainable} @ {used[row.name]:.3g}" if row.trainable else "-"
-        cells.append(f"{what}, {row.batch_norm}" if row.batch_norm else what)
+        cells.append(f"{what} {row.batch_norm}" if row.batch_norm else what)
     return [phase.name, *cells]
 
 
 TABLES = {
     "feature_extraction": """
-        phase           | stem                | low               | middle            | top             | head
-        """,
+phase | stem     | low      | middle   | top      | head
+head  | - frozen | - frozen | - frozen | - frozen | 10 @ 0.333
+head  | - frozen | - frozen | - frozen | - frozen | 10 @ 0.587
+""",
+    "partial": """
+phase  | stem     | low      | middle              | top                | head
+last:2 | - frozen | - frozen | 24 @ 0.00333 frozen | 24 @ 0.0333 frozen | 10 @ 0.333
+last:2 | - frozen | - frozen | 24 @ 0.00587 frozen | 24 @ 0.0587 frozen | 10 @ 0.587
+""",
+    "full": """
+phase | stem                 | low                  | middle              | top                | head
+all   | 20 @ 2.5e-05 frozen  | 24 @ 0.00025 frozen  | 24 @ 0.0025 frozen  | 24 @ 0.025 frozen  | 10 @ 0.25
+all   | 20 @ 8.43e-05 frozen | 24 @ 0.000843 frozen | 24 @ 0.00843 frozen | 24 @ 0.0843 frozen | 10 @ 0.843
+all   | 20 @ 3.02e-05 frozen | 24 @ 0.000302 frozen | 24 @ 0.00302 frozen | 24 @ 0.0302 frozen | 10 @ 0.302
+""",
+    "lp_ft": """
+phase | stem                 | low                  | middle              | top                | head
+head  | - frozen             | - frozen             | - frozen            | - frozen           | 10 @ 0.5
+all   | 20 @ 2.5e-05 frozen  | 24 @ 0.00025 frozen  | 24 @ 0.0025 frozen  | 24 @ 0.025 frozen  | 10 @ 0.25
+all   | 20 @ 8.43e-05 frozen | 24 @ 0.000843 frozen | 24 @ 0.00843 frozen | 24 @ 0.0843 frozen | 10 @ 0.843
+all   | 20 @ 3.02e-05 frozen | 24 @ 0.000302 frozen | 24 @ 0.00302 frozen | 24 @ 0.0302 frozen | 10 @ 0.302
+""",
+    "gradual": """
+phase           | stem                 | low                  | middle              | top                | head
+gradual: head   | - frozen             | - frozen             | - frozen            | - frozen           | 10 @ 0.5
+gradual: last:1 | - frozen             | - frozen             | - frozen            | 24 @ 0.05 frozen   | 10 @ 0.5
+gradual: last:2 | - frozen             | - frozen             | 24 @ 0.005 frozen   | 24 @ 0.05 frozen   | 10 @ 0.5
+gradual: last:3 | - frozen             | 24 @ 0.0005 frozen   | 24 @ 0.005 frozen   | 24 @ 0.05 frozen   | 10 @ 0.5
+gradual: all    | 20 @ 3.33e-05 frozen | 24 @ 0.000333 frozen | 24 @ 0.00333 frozen | 24 @ 0.0333 frozen | 10 @ 0.333
+gradual: all    | 20 @ 5.87e-05 frozen | 24 @ 0.000587 frozen | 24 @ 0.00587 frozen | 24 @ 0.0587 frozen | 10 @ 0.587
+""",
+    "scratch": """
+phase | stem             | low              | middle           | top              | head
+all   | 20 @ 0.333 train | 24 @ 0.333 train | 24 @ 0.333 train | 24 @ 0.333 train | 10 @ 0.333
+all   | 20 @ 0.587 train | 24 @ 0.587 train | 24 @ 0.587 train | 24 @ 0.587 train | 10 @ 0.587
+""",
 }
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_epoch_of_a_preset_is_as_its_table_says(preset):
-    header, *expected = [
-        [cell.strip() for cell in line.split("|")] for line in TABLES[preset].strip().splitlines()
-    ]
+    header, *expected = [[cell.strip() for cell in line.split("|")] for line in TABLES[preset].strip().splitlines()]
     assert header == ["phase", *NAMES, "head"]
     assert list(walk(preset, len(expected))) == expected
