@@ -8,7 +8,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from tl_lightning.callbacks import BestCheckpoint, EpochLine, MetricsCsv, TrainingLoss
+from tl_lightning.callbacks import EpochLine, MetricsCsv, TrainingLoss
+from tl_lightning.checkpoints import BestCheckpoint
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),

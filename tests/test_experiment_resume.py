@@ -172,7 +172,7 @@ def test_changed_pictures_are_refused_and_the_run_is_left_as_it_is(whole, interr
     shutil.copy(tmp_path / "pictures/cat/0.png", tmp_path / "pictures/cat/new.png")
     before = contents(run)
     line = refused(capsys, "--run_dir", run)
-    assert line == f"tl resume: the pictures of {tmp_path / 'pictures'} are not those that run began with"
+    assert line == f"tl resume: the pictures of {tmp_path / 'pictures'} are not those that the run began with"
     assert contents(run) == before
 
     (tmp_path / "pictures/cat/new.png").unlink()

@@ -78,7 +78,7 @@ def test_a_soup_then_wise_ft_choose_the_weights_and_keep_the_best_single_ones(he
     scores = told["wise_ft"]["scores"]
     assert scores[f"{alpha:g}"] == min(scores.values()) == validated("best")
     assert summary()["validation"]["loss"] == validated("best")
-    assert scores["1.0"] == told["soup"]["score"] <= summary()["monitor"]["best"]
+    assert scores["1"] == told["soup"]["score"] <= summary()["monitor"]["best"]
 
     assert validated("trained") == summary()["monitor"]["best"]
     best_epoch = torch.load(FOLDER / "trained.ckpt", weights_only=True)["epoch"]

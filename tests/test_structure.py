@@ -56,6 +56,7 @@ TOP = [
     "memory",
     "lr_finder",
     "final_weights",
+    "training",
     "experiment",
     "cli",
 ]

@@ -1,17 +1,22 @@
-"""Checkpoints on disk: written whole or not at all, read as data and never as code."""
+"""Checkpoints: when they are written, whole or not at all, and read as data, never as code."""
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from tl_lightning.backbones.state_dicts import read_checkpoint
 from tl_lightning.console import console
 from tl_lightning.errors import UserError
 from tl_lightning.run_folder import RunFolder
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -79,7 +84,7 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path, *, keep: Path | Non
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
         cause = error if isinstance(error, OSError) else error.__context__  # torch's writer stumbles over its own end
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if isinstance(cause, OSError) and cause.errno in NO_SPACE:
             raise UserError(
                 f"{path} cannot be written: {cause.strerror}; make room, then go on with tl resume"
             ) from error
@@ -110,3 +115,86 @@ class WholeCheckpoints(TorchCheckpointIO):
     ) -> dict[str, Any]:
         """Reads with torch's safe loader, whatever Lightning asks for."""
         return load_checkpoint(Path(path))
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps ``best.ckpt``; its memory of what was best moves with the run folder."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up the best so far, wherever the folder is now."""
+        folder = str(self.dirpath)
+
+        def moved(path: str) -> str:
+            return str(Path(folder, Path(path).name)) if path else path
+
+        best = {moved(path): score for path, score in state_dict["best_k_models"].items()}
+        names = ("best_model_path", "kth_best_model_path", "last_model_path")
+        paths = {name: moved(state_dict[name]) for name in names}
+        super().load_state_dict({**state_dict, **paths, "dirpath": folder, "best_k_models": best})
+
+
+class Ingredients(BestCheckpoint):
+    """Keeps the weights of the best few epochs as ``soup-<epoch>.ckpt``, for a greedy soup at the end.
+
+    Args:
+        folder: Where they go.
+        count: How many.
+        monitor: Name of the figure that says which are the best.
+        mode: ``min`` or ``max``.
+    """
+
+    def __init__(self, folder: str, *, count: int, monitor: str, mode: str) -> None:
+        super().__init__(
+            folder,
+            filename="soup-{epoch}",
+            monitor=monitor,
+            mode=mode,
+            save_top_k=count,
+            save_weights_only=True,
+            enable_version_counter=False,
+            auto_insert_metric_name=False,
+        )
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps ``last.ckpt``: the state at the start of the phase, then at the end of each epoch, or more often.
+
+    It is what a resumed run goes on from. Lightning's own ``save_last`` writes one only together with a new best.
+
+    Args:
+        every: Also after so many steps of the optimizer.
+        state: What the run has to remember beside Lightning's own state; plain data.
+    """
+
+    def __init__(self, *, every: int | None, state: Callable[[], dict[str, Any]]) -> None:
+        self._every = every
+        self._state = state
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves the best weights so far under the phase's fresh schedule.
+
+        Twice, so that the one before the last is of this phase too: ``best.ckpt`` may soon hold other weights than
+        those with which the phase began.
+        """
+        if trainer.ckpt_path is None:
+            _save(trainer)
+            _save(trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
+        """Saves every so many steps; at the end of the epoch it will be saved anyway."""
+        whole = not trainer.fit_loop._should_accumulate() and not trainer.is_last_batch
+        if self._every and whole and trainer.global_step % self._every == 0:
+            _save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves the epoch."""
+        _save(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Adds what the run has to remember."""
+        checkpoint["run"] = self._state()
+
+
+def _save(trainer: Trainer) -> None:
+    best: Any = trainer.checkpoint_callback  # whose folder Lightning has told to all processes
+    trainer.save_checkpoint(Path(best.dirpath, "last.ckpt"), weights_only=False)

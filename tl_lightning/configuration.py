@@ -21,8 +21,8 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch.nn.parallel import DistributedDataParallel
 
 from tl_lightning.backbones import preprocess_of
-from tl_lightning.callbacks import BestCheckpoint, EpochLine, Ingredients, MetricsCsv, StepBar, TrainingLoss
-from tl_lightning.checkpoints import WholeCheckpoints
+from tl_lightning.callbacks import EpochLine, MetricsCsv, StepBar, TrainingLoss
+from tl_lightning.checkpoints import BestCheckpoint, Ingredients, WholeCheckpoints
 from tl_lightning.data.module import ImageDataModule
 from tl_lightning.errors import UserError, nearest
 from tl_lightning.finetuning.audit import Audit

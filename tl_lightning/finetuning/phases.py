@@ -49,6 +49,11 @@ class Phase:
     cooldown: int = 0
     name: str = ""
 
+    @property
+    def keeps_backbone(self) -> bool:
+        """Whether the whole backbone stays frozen."""
+        return self.train == "head"
+
 
 @dataclass(frozen=True)
 class Preset:

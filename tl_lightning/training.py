@@ -1,0 +1,194 @@
+"""The phases of a run, one after the other, each from the best weights so far; resumed where one was interrupted."""
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import EarlyStopping
+
+from tl_lightning.callbacks import MetricsCsv
+from tl_lightning.checkpoints import LastCheckpoint, load_checkpoint
+from tl_lightning.configuration import Configuration
+from tl_lightning.console import console
+from tl_lightning.errors import UserError
+from tl_lightning.final_weights import keep_start
+from tl_lightning.finetuning.freezing import StageRow
+from tl_lightning.finetuning.phases import Phase
+from tl_lightning.finetuning.schedules import parse_schedule
+from tl_lightning.tables import stage_table
+
+
+class Training:
+    """Trains phase after phase with one ``trainer.fit`` each, and remembers in every checkpoint where it is.
+
+    Attributes:
+        records: What each phase trained so far, as ``summary.json`` tells it; the last one may be under way.
+        patience: Validations without a gain that end a phase which says nothing else.
+
+    Args:
+        configuration: Everything built from the arguments.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._task, self._data = configuration.model, configuration.datamodule
+        self._trainer = configuration.trainer
+        self._task.seed = int(configuration.config.seed_everything)
+        self.records: list[dict[str, Any]] = []
+        self._position = 0  # among the configured phases
+        self._cooling: float | None = None  # in a cool-down, the share of the phase's rates that it starts from
+        self._checkpoint: Path | None = None  # to go on from
+        self._epochs, self._stopped = 0, False  # of that checkpoint
+        self._seconds_before, self._begun = 0.0, math.nan
+        callbacks = self._trainer.callbacks  # type: ignore[attr-defined]
+        callbacks.append(LastCheckpoint(every=configuration.config.save_every, state=self._state))
+        self._stopping = next((callback for callback in callbacks if isinstance(callback, EarlyStopping)), None)
+        self.patience: Any = math.inf if self._stopping is None else self._stopping.patience
+        self._min_delta = 0.0 if self._stopping is None else abs(self._stopping.min_delta)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has trained, also before it was resumed."""
+        return self._seconds_before + (0.0 if math.isnan(self._begun) else time.perf_counter() - self._begun)
+
+    def check(self, phase: Phase) -> None:
+        """Makes sure that a phase can be started.
+
+        Raises:
+            UserError: If its augmentation is unknown.
+        """
+        self._task.start_phase(phase)
+        try:
+            self._data.set_augmentation(phase.augmentation)
+        except UserError as error:
+            raise UserError(f"phase {phase.name}: {error}") from error
+
+    def take_up(self, checkpoint: Path | None) -> None:
+        """Goes back to the state of a checkpoint, or to the beginning.
+
+        Raises:
+            UserError: If the pictures have changed since.
+        """
+        step = 0
+        if checkpoint is not None:
+            content = load_checkpoint(checkpoint)
+            if "run" not in content:
+                raise UserError(f"{checkpoint} is of a version that could not resume; tl fit --config starts anew")
+            run, step = content["run"], int(content["global_step"])
+            if run["split_digest"] != self._data.split_digest:
+                raise UserError(f"the pictures of {self._data.source} are not those that the run began with")
+            self.records, self._position, self._cooling = run["phases"], run["position"], run["cooling"]
+            self._data.micro_batch_size = run["micro_batch_size"]
+            self._stopped, self._seconds_before = run["stopped"], float(run["fit_s"])
+            self._epochs = int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+            self._checkpoint = checkpoint
+            console.print(f"resuming   phase {self.records[-1]['name']} after epoch {self._epochs}, step {step}")
+        for logger in self._trainer.loggers:
+            if isinstance(logger, MetricsCsv):
+                logger.drop_from(step)
+
+    def run(self) -> None:
+        """Trains what is left; each phase starts from the best weights so far, under a fresh schedule."""
+        self._begun = time.perf_counter()
+        try:
+            while self._position < len(self._configuration.phases):
+                phase = self._configuration.phases[self._position]
+                if self._cooling is None:
+                    self._train(phase)
+                    stopped = self.records[-1]["epochs"] < (phase.epochs or 0)
+                    self._cooling = self._task.share_of_rates() if stopped and phase.cooldown else None
+                    self._restore_best()
+                if self._cooling is not None:
+                    self._train(_cooling_down(phase, self._cooling))
+                    self._restore_best()
+                self._position, self._cooling = self._position + 1, None
+        finally:
+            self._seconds_before, self._begun = self.seconds, math.nan
+
+    def _state(self) -> dict[str, Any]:
+        """What a checkpoint remembers of the run."""
+        return {
+            "phases": self.records,
+            "position": self._position,
+            "cooling": self._cooling,
+            "stopped": bool(self._trainer.should_stop),
+            "fit_s": self.seconds,
+            "split_digest": self._data.split_digest,
+            "micro_batch_size": self._data.micro_batch_size,
+        }
+
+    def _train(self, phase: Phase) -> None:
+        self._task.start_phase(phase)
+        self._data.set_augmentation(phase.augmentation)
+        rows = self._task.phase_rows()
+        title = f"phase {self._position + 1}/{len(self._configuration.phases)}: {phase.name}, {phase.epochs} epochs"
+        console.print(stage_table(phase, rows, title=title))
+        assert phase.epochs is not None  # parse_phases filled it in
+        checkpoint, self._checkpoint = self._checkpoint, None
+        if checkpoint is None:
+            self._begin(phase, rows)
+        record = self.records[-1]
+        end = record["first_epoch"] + phase.epochs
+        # A phase that had already run out of patience only takes up its state.
+        self._trainer.fit_loop.max_epochs = self._epochs if checkpoint is not None and self._stopped else end
+        self._be_patient(phase)
+        try:
+            path = None if checkpoint is None else str(checkpoint)
+            self._trainer.fit(self._task, datamodule=self._data, ckpt_path=path, weights_only=True)
+        finally:
+            record["epochs"] = self._trainer.current_epoch - record["first_epoch"]
+        if self._trainer.current_epoch < end:
+            console.print(f"phase {phase.name} stopped early after {record['epochs']} epochs")
+
+    def _begin(self, phase: Phase, rows: Sequence[StageRow]) -> None:
+        """Notes a phase that starts at its beginning."""
+        earlier = self._configuration.phases[: self._position]
+        first = self._cooling is None and not phase.keeps_backbone and all(before.keeps_backbone for before in earlier)
+        if self._configuration.config.wise_ft is not False and first and self._configuration.folder is not None:
+            keep_start(self._task, self._configuration.folder, head_is_trained=bool(earlier))
+        self.records.append(
+            {
+                "name": phase.name,
+                "first_epoch": self._trainer.current_epoch,
+                "epochs": 0,
+                "train": phase.train,
+                "trainable_parameters": sum(row.trainable for row in rows),
+                "total_parameters": sum(row.parameters for row in rows),
+                "learning_rates": {row.name: row.learning_rate for row in rows if row.learning_rate is not None},
+            }
+        )
+        if self._stopping is not None:  # it ends a phase, not the run
+            self._stopping.wait_count = 0
+            self._stopping.best_score = torch.tensor(math.inf if self._stopping.mode == "min" else -math.inf)
+
+    def _be_patient(self, phase: Phase) -> None:
+        if self._stopping is not None:
+            self._stopping.patience = self.patience if phase.patience is None else phase.patience
+            delta = self._min_delta if phase.min_delta is None else phase.min_delta
+            self._stopping.min_delta = delta if self._stopping.mode == "max" else -delta
+
+    def _restore_best(self) -> None:
+        checkpoint = self._trainer.checkpoint_callback
+        path = getattr(checkpoint, "best_model_path", "")
+        if path:
+            self._task.load_state_dict(load_checkpoint(Path(path))["state_dict"])
+
+
+def _cooling_down(phase: Phase, share: float) -> Phase:
+    """The end of a phase that was stopped while its rates were still high: they fall from there to 0."""
+    return replace(
+        phase,
+        name=f"{phase.name}, cooling down",
+        epochs=phase.cooldown,
+        lr_scale=phase.lr_scale * max(share, 1e-6),
+        schedule=parse_schedule("linear", "cooldown"),
+        warmup=0.0,
+        bn="train" if phase.bn == "train" else "frozen",
+        patience=sys.maxsize,  # it counts validations, and an epoch may have several
+        cooldown=0,
+    )
