@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -94,6 +95,26 @@ def kill(child: int, after: float) -> bool:
     return True
 
 
+def interrupt(run: str, dice: random.Random, seconds: float, *, cut: bool) -> list[str]:
+    """Trains, killed at one or two random moments and resumed; tells what was done to it, if anything was."""
+    told: list[str] = []
+    child = start("fit", "--config", "run.yaml", "--run_dir", run)
+    while not Path(run, "config.yaml").exists():
+        time.sleep(0.001)
+    for _ in range(dice.choice((1, 2))):
+        moment = dice.uniform(0, 0.9 * seconds)
+        if not kill(child, moment):
+            return told
+        told.append(f"killed after {moment:.2f} s")
+        last = Path(run, "checkpoints", "last.ckpt")
+        if cut and last.exists():
+            os.truncate(last, last.stat().st_size // 2)
+            told.append("last.ckpt cut in half")
+        child = start("resume", "--run_dir", run)
+    os.waitpid(child, 0)
+    return told
+
+
 def differences(one: Any, other: Any, where: str = "") -> list[str]:  # noqa: ANN401 - whatever a checkpoint holds
     """Names what is not the same to the last bit; times and folders may differ."""
     if where.endswith(("/fit_s", "/dirpath", "_path", "/best_k_models")):
@@ -143,21 +164,10 @@ def main() -> int:
         print(f"never interrupted: {seconds:.1f} s; twice the same: {not compare(Path('reference'), Path('again'))}")
         for number in range(1, options.runs + 1):
             run = f"run-{number}"
-            child, told = start("fit", "--config", "run.yaml", "--run_dir", run), []
-            while not Path(run, "config.yaml").exists():
-                time.sleep(0.001)
-            for _ in range(dice.choice((1, 2))):
-                moment = dice.uniform(0, 0.9 * seconds)
-                if not kill(child, moment):
-                    told.append("ended by itself")
-                    break
-                told.append(f"killed after {moment:.2f} s")
-                last = Path(run, "checkpoints", "last.ckpt")
-                if number % 3 == 0 and last.exists():
-                    os.truncate(last, last.stat().st_size // 2)
-                    told.append("last.ckpt cut in half")
-                child = start("resume", "--run_dir", run)
-            os.waitpid(child, 0) if told[-1] != "ended by itself" else None
+            told: list[str] = []
+            while not told:  # a run that was quicker than its killer shows nothing
+                shutil.rmtree(run, ignore_errors=True)
+                told = interrupt(run, dice, seconds, cut=number % 3 == 0)
             found = compare(Path("reference"), Path(run))
             same += not found
             print(f"{number:>3}  {', '.join(told)}: {'the same' if not found else found[:8]}", flush=True)
