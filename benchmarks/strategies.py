@@ -43,9 +43,8 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def score(split: str, strategy: str, seed: int, *, ema: bool, runs: Path, size: int, epochs: int) -> dict[str, float]:
+def score(split: str, strategy: str, seed: int, *, ema: bool, folder: Path, size: int, epochs: int) -> dict[str, float]:
     """Macro F1 on the test pictures, with and without WiSE-FT; trained unless it is there."""
-    folder = runs / f"{split}-{strategy}-{'ema' if ema else 'plain'}-{seed}"
     result = folder / "scores.json"
     if not result.is_file():
         run = fit(
@@ -87,8 +86,25 @@ def score(split: str, strategy: str, seed: int, *, ema: bool, runs: Path, size: 
 
 def mean_and_error(values: list[float]) -> str:
     """The mean and its standard error."""
-    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return f"{statistics.mean(values):.3f} ± {error:.3f}"
+    error = f"± {statistics.stdev(values) / len(values) ** 0.5:.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f} {error:<7}"
+
+
+def table(split: str, found: dict[tuple[str, str, bool], dict[int, dict[str, float]]]) -> None:
+    """Prints a line for each way to train and to average."""
+    base = found[split, "full", False]
+    print(f"\n{split}: test macro F1; difference to full, paired by seed; alpha; seconds of training; seeds")
+    for strategy, ema, way in itertools.product(STRATEGIES, (False, True), ("plain", "wise_ft", "half")):
+        runs = found.get((split, strategy, ema), {})
+        if not runs:
+            continue
+        ending = {"plain": "", "wise_ft": " + WiSE-FT", "half": " + WiSE-FT .5"}[way]
+        name = strategy + (" + EMA" if ema else "") + ending
+        values = mean_and_error([scores[way] for scores in runs.values()])
+        differences = mean_and_error([scores[way] - base[seed]["plain"] for seed, scores in runs.items()])
+        alpha = f"{statistics.mean(scores['alpha'] for scores in runs.values()):.2f}" if way == "wise_ft" else ""
+        seconds = f"{statistics.mean(scores['seconds'] for scores in runs.values()):.0f}"
+        print(f"  {name:<30}{values}   {differences:>14}  {alpha:>5}  {seconds:>5}  {len(runs)}")
 
 
 def main() -> None:
@@ -98,27 +114,19 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--runs", type=Path, default=Path("runs/strategies"))
+    parser.add_argument("--report", action="store_true", help="train nothing more, print what is there")
     options = parser.parse_args()
-    found: dict[tuple[str, str, bool], list[dict[str, float]]] = {}
+    found: dict[tuple[str, str, bool], dict[int, dict[str, float]]] = {}
     console.quiet = True
-    for seed, split, strategy, ema in itertools.product(range(options.seeds), SPLITS, STRATEGIES, (False, True)):
-        scores = score(split, strategy, seed, ema=ema, runs=options.runs, size=options.size, epochs=options.epochs)
-        found.setdefault((split, strategy, ema), []).append(scores)
-        print(split, strategy, "ema" if ema else "plain", seed, scores, flush=True)
+    for ema, seed, split, strategy in itertools.product((False, True), range(options.seeds), SPLITS, STRATEGIES):
+        folder = options.runs / f"{split}-{strategy}-{'ema' if ema else 'plain'}-{seed}"
+        if options.report and not (folder / "scores.json").is_file():
+            continue
+        scores = score(split, strategy, seed, ema=ema, folder=folder, size=options.size, epochs=options.epochs)
+        found.setdefault((split, strategy, ema), {})[seed] = scores
+        print(f"{folder.name:<32}", scores, flush=True)
     for split in SPLITS:
-        base = [scores["plain"] for scores in found[split, "full", False]]
-        print(
-            f"\n{split}: macro F1 over {options.seeds} seeds; difference to full, paired by seed; mean alpha; seconds"
-        )
-        for strategy, ema, way in itertools.product(STRATEGIES, (False, True), ("plain", "wise_ft", "half")):
-            runs = found[split, strategy, ema]
-            values = [scores[way] for scores in runs]
-            differences = [value - other for value, other in zip(values, base, strict=True)]
-            ending = {"plain": "", "wise_ft": " + WiSE-FT", "half": " + WiSE-FT .5"}[way]
-            name = strategy + (" + EMA" if ema else "") + ending
-            alpha = f"{statistics.mean(scores['alpha'] for scores in runs):.2f}" if way == "wise_ft" else ""
-            seconds = f"{statistics.mean(scores['seconds'] for scores in runs):.0f}"
-            print(f"  {name:<30}{mean_and_error(values)}   {mean_and_error(differences):>15}  {alpha:>5}  {seconds:>5}")
+        table(split, found)
 
 
 if __name__ == "__main__":

@@ -143,3 +143,16 @@ def test_without_two_ends_there_is_no_line(here, capsys, phases, weights, why):
     assert line.startswith("tl fit: wise_ft ")
     assert line.endswith(f", but {why}")
     assert not list(Path("runs").iterdir())
+
+
+def test_a_given_alpha_is_taken_whatever_validation_says(here, capsys):
+    phases = ["--phases", "[{train: head, epochs: 1}, {train: all}]", "--trainer.max_epochs", "2"]
+    assert main([*FIT, *WEIGHTS, *phases, "--model.lr", "0.01", "--wise_ft", "0.25"]) == 0
+    told = summary()["averages"]["wise_ft"]
+    assert told["alpha"] == 0.25
+    assert list(told["scores"]) == ["0", "0.25", "1"]
+    start, trained, best = (state(name) for name in ("start", "trained", "best"))
+    mixed = by_hand(start, [trained], 0.25)
+    assert all(torch.allclose(best[name], mixed[name].to(best[name].dtype), atol=1e-6) for name in best)
+    assert main([*FIT, *WEIGHTS, *phases, "--wise_ft", "1.5"]) == 2
+    assert "an alpha from 0 to 1" in capsys.readouterr().err

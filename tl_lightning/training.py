@@ -126,7 +126,7 @@ class Training:
         self._task.start_phase(phase)
         self._data.set_augmentation(phase.augmentation)
         rows = self._task.phase_rows()
-        title = f"phase {self._position + 1}/{len(self._configuration.phases)}: {phase.name}, {phase.epochs} epochs"
+        title = f"phase {self._position + 1}/{len(self._configuration.phases)}: {phase.name}, {_epochs(phase.epochs)}"
         console.print(stage_table(phase, rows, title=title))
         assert phase.epochs is not None  # parse_phases filled it in
         checkpoint, self._checkpoint = self._checkpoint, None
@@ -143,7 +143,7 @@ class Training:
         finally:
             record["epochs"] = self._trainer.current_epoch - record["first_epoch"]
         if self._trainer.current_epoch < end:
-            console.print(f"phase {phase.name} stopped early after {record['epochs']} epochs")
+            console.print(f"phase {phase.name} stopped early after {_epochs(record['epochs'])}")
 
     def _begin(self, phase: Phase, rows: Sequence[StageRow]) -> None:
         """Notes a phase that starts at its beginning."""
@@ -177,6 +177,10 @@ class Training:
         path = getattr(checkpoint, "best_model_path", "")
         if path:
             self._task.load_state_dict(load_checkpoint(Path(path))["state_dict"])
+
+
+def _epochs(count: int | None) -> str:
+    return "1 epoch" if count == 1 else f"{count} epochs"
 
 
 def _cooling_down(phase: Phase, share: float) -> Phase:
