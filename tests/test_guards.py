@@ -207,7 +207,7 @@ def test_every_caution_is_one_line_with_its_numbers_and_the_way_to_silence_it():
     }
     for caution in everything:
         assert "\n" not in caution.text
-        assert caution.text.endswith(f" (--silence [{caution.key}] if you mean it)")
+        assert caution.text.endswith(f" (--silence {caution.key} if you mean it)")
         assert numbers.get(caution.key, "") in caution.text
 
 
@@ -216,7 +216,7 @@ def test_a_caution_is_plain_data():
     assert caution == Caution(
         "input_size",
         "pictures are made 449 pixels wide, more than double the 224 that the weights were trained with: things appear "
-        "at a scale that they have not seen; set data.image_size closer to it (--silence [input_size] if you mean it)",
+        "at a scale that they have not seen; set data.image_size closer to it (--silence input_size if you mean it)",
     )
 
 

@@ -189,7 +189,7 @@ class EpochLine(Callback):
         if value is not None and (self.best is None or self.sign * value > self.sign * self.best):
             self.best = value
             parts.append("[green]best[/green]")
-        console.print(f"epoch {trainer.current_epoch + 1:>3}/{self.epochs}  " + "  ".join(parts))
+        console.print(f"epoch {trainer.current_epoch + 1:>3}/{self.epochs}  " + "  ".join(parts), markup=True)
 
 
 class MetricsCsv(Logger):

@@ -53,7 +53,7 @@ def latest_checkpoint(folder: RunFolder) -> Path | None:
             mistakes.append(error)
         else:
             for mistake in mistakes:
-                console.print(f"{mistake}; going on from {path.name}", markup=False)
+                console.print(f"{mistake}; going on from {path.name}")
             return path
     if mistakes:
         said = "; ".join(map(str, mistakes))
@@ -168,6 +168,7 @@ class LastCheckpoint(Checkpoint):
 
     def __init__(self, *, every: int | None, state: Callable[[], dict[str, Any]]) -> None:
         self._every = every
+        self._due = False
         self._state = state
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -181,13 +182,21 @@ class LastCheckpoint(Checkpoint):
             _save(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
-        """Saves every so many steps; at the end of the epoch it will be saved anyway."""
-        whole = not trainer.fit_loop._should_accumulate() and not trainer.is_last_batch
-        if self._every and whole and trainer.global_step % self._every == 0:
+        """Saves every so many steps; at the end of the epoch it will be saved anyway.
+
+        Before a validation within the epoch it waits for the step after: a resumed run would leave the validation out.
+        """
+        loop = trainer.fit_loop.epoch_loop
+        if not self._every or loop._should_accumulate() or trainer.is_last_batch:
+            return
+        self._due = self._due or trainer.global_step % self._every == 0
+        if self._due and not loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+            self._due = False
             _save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the epoch."""
+        self._due = False
         _save(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
+from lightning.pytorch.callbacks import BaseFinetuning, EarlyStopping, ProgressBar, StochasticWeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
@@ -28,7 +28,7 @@ from tl_lightning.errors import UserError, nearest
 from tl_lightning.finetuning.audit import Audit
 from tl_lightning.finetuning.averaging import ExponentialMovingAverage
 from tl_lightning.finetuning.batch_norm import SyncBatchNorm
-from tl_lightning.finetuning.phases import PRESETS, parse_phases, plan
+from tl_lightning.finetuning.phases import PRESETS, Phase, parse_phases, plan
 from tl_lightning.guards import check_silenced
 from tl_lightning.metrics import FIGURES
 from tl_lightning.parser import ExperimentParser, user_error
@@ -128,7 +128,9 @@ class Configuration(LightningCLI):
             default=None,
             help="Also write last.ckpt every so many steps; without it, at the end of each epoch.",
         )
-        parser.add_argument("--silence", type=list[str], default=[], help="Cautions that are not to be shown.")
+        parser.add_argument(
+            "--silence", type=str | list[str], default=[], help="Cautions that are not to be shown, such as input_size."
+        )
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.set_defaults(
@@ -170,6 +172,11 @@ class Configuration(LightningCLI):
                 "checkpoint.save_top_k must be 1 and checkpoint.filename must be best: a run keeps best.ckpt and "
                 "last.ckpt; add a ModelCheckpoint to trainer.callbacks for others"
             )
+        if config.checkpoint.dirpath is not None or config.checkpoint.save_last:
+            raise UserError(
+                "checkpoint.dirpath and checkpoint.save_last have no effect: a run keeps best.ckpt and last.ckpt in "
+                "its folder; leave them out, and name the folder with --run_dir"
+            )
         preset = PRESETS.get(config.phases) if isinstance(config.phases, str) else None
         self.implied = {} if preset is None else dict(preset.model)
         for name, value in self.implied.items():
@@ -206,6 +213,7 @@ class Configuration(LightningCLI):
             super().instantiate_classes()
             if self.checkpoint is None:
                 self.phases = plan(self.phases, self.model.stages)
+                _check_phases(self.phases, self.config.trainer)
         except BaseException as error:
             if self.folder is not None and self.created:
                 self.folder.discard()
@@ -219,6 +227,7 @@ class Configuration(LightningCLI):
         """Builds the trainer with our callbacks; a user's own bar or early stopping takes the place of ours."""
         theirs = self.config_init.trainer.callbacks or []
         theirs = theirs if isinstance(theirs, list) else [theirs]
+        _check_callbacks(theirs)
         ours: list[Callback] = []
         epochs = self.config.trainer.max_epochs or 0
         if not any(isinstance(callback, ProgressBar) for callback in theirs):
@@ -241,7 +250,7 @@ class Configuration(LightningCLI):
         given = {**self.config_init.trainer, "callbacks": ours, "plugins": plugins, **kwargs}
         try:
             trainer = self._instantiate_trainer(given, theirs)
-        except ValueError as error:  # as of a strategy that there is not
+        except (TypeError, ValueError) as error:  # as of a strategy that there is not
             raise UserError(f"trainer: {' '.join(str(error).split())}") from error
         if self.checkpoint is None:
             _check_strategy(trainer)
@@ -257,7 +266,37 @@ def _check_own(config: Namespace) -> None:
         raise UserError(f"save_every is {config.save_every}; it must be 1 step or more")
     if not isinstance(config.wise_ft, bool) and not 0 <= config.wise_ft <= 1:
         raise UserError(f"wise_ft is {config.wise_ft}; it must be true, false, or an alpha from 0 to 1, such as 0.5")
+    if isinstance(config.silence, str):
+        config.silence = [key.strip() for key in config.silence.split(",")]
     check_silenced(config.silence)
+
+
+def _check_callbacks(callbacks: Sequence[Callback]) -> None:
+    """Refuses Lightning's own ways to do what phases and averages of weights do: the two would undo each other."""
+    for callback in callbacks:
+        if isinstance(callback, BaseFinetuning):
+            name, instead = type(callback).__name__, "--phases, such as gradual"
+        elif isinstance(callback, StochasticWeightAveraging):
+            name, instead = type(callback).__name__, "--ema or --soup"
+        else:
+            continue
+        raise UserError(f"trainer.callbacks: {name} cannot work beside phases; use {instead}")
+
+
+def _check_phases(phases: Sequence[Phase], trainer: Namespace) -> None:
+    """Makes sure that each phase is validated at its end: only validated weights can become the best ones."""
+    every = trainer.check_val_every_n_epoch or 1  # none counts batches across epochs
+    for phase in phases:
+        for key, epochs in (("epochs", phase.epochs or 0), ("cooldown", phase.cooldown)):
+            if epochs % every:
+                raise UserError(
+                    f"trainer.check_val_every_n_epoch is {every}, but phase {phase.name} has {key} {epochs}: its end "
+                    "would not be validated, so it would count for nothing; make the one a multiple of the other"
+                )
+    if trainer.max_time is not None and len(phases) > 1:
+        raise UserError(
+            "trainer.max_time would end one phase, and the next would begin; give the phases epochs and patience instead"
+        )
 
 
 def _check_strategy(trainer: Trainer) -> None:
@@ -311,6 +350,18 @@ def _check_trainer(trainer: Namespace) -> None:
         raise UserError(f"trainer.log_every_n_steps is {trainer.log_every_n_steps}; it must be 1 or more")
     if trainer.max_steps != -1:
         raise UserError("trainer.max_steps: phases are counted in epochs; use --trainer.max_epochs")
+    for name in ("min_epochs", "min_steps"):
+        if trainer[name] is not None:
+            raise UserError(f"trainer.{name} would count the run, not the phase; give a phase patience instead")
+    for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
+        if trainer[name] is not None and trainer[name] < 1:
+            raise UserError(f"trainer.{name} is {trainer[name]}; it must be 1 or more")
+    if trainer.val_check_interval == 0:
+        raise UserError("trainer.val_check_interval is 0; it must be a share of the epoch, or a number of batches")
+    if trainer.overfit_batches:
+        raise UserError(
+            "trainer.overfit_batches would also validate on what it trains; use --trainer.limit_train_batches"
+        )
     if isinstance(trainer.strategy, str) and trainer.strategy.startswith(("fsdp", "deepspeed", "xla")):
         raise _cannot_shard(trainer.strategy)  # Lightning looks for their hardware or packages first
     if trainer.use_distributed_sampler:

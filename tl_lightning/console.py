@@ -6,7 +6,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-console = Console(highlight=False, soft_wrap=True)
+# A folder or a phase may have square brackets in its name, which rich would take for a style.
+console = Console(highlight=False, soft_wrap=True, markup=False)
 
 T = TypeVar("T")
 

@@ -98,10 +98,15 @@ def resume(run_dir: str | Path, args: Sequence[str] = ()) -> Run:
         UserError: If the run is complete, its checkpoints cannot be read, or its data have changed.
     """
     folder = RunFolder.open(run_dir)
+    if any(option.partition("=")[0] == "--trainer.max_epochs" for option in args):
+        raise UserError("--trainer.max_epochs: the phases' lengths follow from it, so it cannot change in a run")
     if (folder.path / "summary.json").is_file() and folder.summary["status"] == "completed":
         raise UserError(f"{folder.path} is complete; there is nothing to resume (tl test --run_dir scores it again)")
     for leftover in folder.checkpoints.glob(".*.tmp"):  # of a write that was cut off
         leftover.unlink()
+    best = folder.checkpoints / "best.ckpt"
+    if folder.trained_checkpoint.is_file() and not best.is_file():  # stopped while an average took its place
+        folder.trained_checkpoint.replace(best)
     return _run(["--config", str(folder.config), *args], folder=folder, checkpoint=latest_checkpoint(folder))
 
 
@@ -185,6 +190,7 @@ class Experiment:
         config, hyper_parameters = self.configuration.config, self.task.hparams
         if config.wise_ft is not False:
             self._check_wise_ft()
+        self._check_interval()
         if self.configuration.created:
             write_text(self.folder.config, self.configuration.resolved)
         console.print(data_line(self.data.summary()))
@@ -206,6 +212,15 @@ class Experiment:
             raise UserError("wise_ft goes back towards the pretrained weights, but model.weights is none")
         if all(phase.keeps_backbone for phase in self.configuration.phases):
             raise UserError("wise_ft goes back towards the pretrained weights, but no phase trains the backbone")
+
+    def _check_interval(self) -> None:
+        interval = self.trainer.val_check_interval
+        batches = max(self.data.summary()["train"] // (self.data.batch_size * self.trainer.world_size), 1)
+        if type(interval) is int and self.trainer.check_val_every_n_epoch is not None and interval > batches:
+            raise UserError(
+                f"trainer.val_check_interval is {interval}, but an epoch has {batches} batches; give fewer, or a share "
+                "of the epoch such as 0.5"
+            )
 
     def _cautions(self) -> list[Caution]:
         hyper_parameters = self.task.hparams

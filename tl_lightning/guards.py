@@ -79,7 +79,7 @@ def cautions(
         "preprocessing": _preprocessing(preprocess, own_preprocess, pretrained),
         "full_on_few": _full_on_few(phases, pretrained, training_pictures),
     }
-    return [Caution(key, f"{text} (--silence [{key}] if you mean it)") for key, text in found.items() if text]
+    return [Caution(key, f"{text} (--silence {key} if you mean it)") for key, text in found.items() if text]
 
 
 def check_silenced(keys: Sequence[str]) -> None:

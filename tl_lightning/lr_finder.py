@@ -24,6 +24,7 @@ from tl_lightning.finetuning.batch_norm import estimate_statistics
 from tl_lightning.finetuning.freezing import StageRow
 from tl_lightning.finetuning.groups import parameter_groups
 from tl_lightning.finetuning.phases import Phase
+from tl_lightning.memory import divide_batches
 from tl_lightning.tables import data_line
 from tl_lightning.tasks.base import TransferTask
 
@@ -206,7 +207,7 @@ class RateStep:
         self.trainer = trainer
         self.precision = trainer.precision_plugin
         if phase.bn == "adapt":  # the task would, with a trainer that runs; afterwards the statistics are frozen
-            loader = data.plain_loader("train")  # type: ignore[attr-defined]  # of the package's own data modules
+            loader = data.plain_loader("train", shuffle=True)  # type: ignore[attr-defined]  # of the package's own data modules
             images = (_moved(data, batch, device)["image"] for batch in loader)
             with self.precision.forward_context():
                 estimate_statistics(task.backbone, images)
@@ -303,6 +304,7 @@ def lr_find_command(args: list[str]) -> None:
     data.setup("fit")
     data.set_augmentation(phase.augmentation)
     task.set_class_counts(data.class_counts)
+    divide_batches(task, data, configuration.trainer, [phase])
     task.start_phase(phase)
     rows = task.phase_rows()
     console.print(data_line(data.summary()))

@@ -46,7 +46,11 @@ def divide_batches(task: TransferTask, data: ImageDataModule, trainer: Trainer, 
             f"memory     {kept / 2**20:.1f} MiB per picture, {free / 2**20:,.0f} MiB free: batches of {whole} go "
             + ("whole" if data.micro_batch_size == whole else f"in parts of {data.micro_batch_size}")
         )
-    trainer.accumulate_grad_batches *= whole // data.loaded_batch_size
+    parts = whole // data.loaded_batch_size
+    trainer.accumulate_grad_batches *= parts
+    for name in ("limit_train_batches", "val_check_interval"):
+        if isinstance(getattr(trainer, name), int):  # which counts what the loader gives
+            setattr(trainer, name, getattr(trainer, name) * parts)
 
 
 def _bytes_per_picture(task: TransferTask, phase: Phase, trainer: Trainer) -> float:

@@ -93,7 +93,11 @@ class Training:
                 logger.drop_from(step)
 
     def run(self) -> None:
-        """Trains what is left; each phase starts from the best weights so far, under a fresh schedule."""
+        """Trains what is left; each phase starts from the best weights so far, under a fresh schedule.
+
+        Raises:
+            UserError: If nothing was ever validated.
+        """
         self._begun = time.perf_counter()
         try:
             while self._position < len(self._configuration.phases):
@@ -107,6 +111,11 @@ class Training:
                     self._train(_cooling_down(phase, self._cooling))
                     self._restore_best()
                 self._position, self._cooling = self._position + 1, None
+            if not getattr(self._trainer.checkpoint_callback, "best_model_path", ""):
+                raise UserError(
+                    "nothing was validated, so there are no best weights: the run ended before its first validation; "
+                    "validate or save more often (trainer.val_check_interval, checkpoint.every_n_epochs)"
+                )
         finally:
             self._seconds_before, self._begun = self.seconds, math.nan
 

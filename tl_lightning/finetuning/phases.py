@@ -95,7 +95,7 @@ def parse_phases(value: str | Sequence[Mapping[str, Any]], *, max_epochs: int) -
     if isinstance(value, str):
         if value not in PRESETS:
             names = ", ".join(PRESETS)
-            raise UserError(f"phases: {value!r} is no preset{nearest(value, PRESETS)} (presets: {names}; or a list)")
+            raise UserError(f"phases: {value!r} is no preset{nearest(value, PRESETS)} (presets: {names}; or a list of phases)")
         value = PRESETS[value].phases
     if not value:
         raise UserError("phases: the list is empty; give at least one phase, such as {train: all}")

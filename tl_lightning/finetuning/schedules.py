@@ -103,7 +103,9 @@ def parse_schedule(value: str | Mapping[str, Any], where: str) -> Schedule:
     schedule = _parse(value, where)
     if schedule.class_path is not None:
         # What a later phase would refuse must be said before the first one trains.
-        _construct(_stand_in(schedule), schedule, length=_TRIAL_LENGTH, mode="min", where=where)
+        optimizer = _stand_in(schedule)
+        scheduler = _construct(optimizer, schedule, length=_TRIAL_LENGTH, mode="min", where=where)
+        _try_steps(optimizer, scheduler, schedule, where)
     return schedule
 
 
@@ -360,6 +362,19 @@ def _construct(optimizer: Optimizer, schedule: Schedule, *, length: int, mode: M
     if issubclass(scheduler_class, lr_scheduler.CyclicLR):
         _set_initial_rates(optimizer, rates)
     return scheduler
+
+
+def _try_steps(optimizer: Optimizer, scheduler: LRScheduler, schedule: Schedule, where: str) -> None:
+    """Some arguments, such as a ``step_size`` of 0, are refused only once the rates move."""
+    try:
+        for _ in range(2):
+            optimizer.step()
+            if isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step(0.0)
+            else:
+                scheduler.step()
+    except Exception as error:  # as in `_construct`
+        raise UserError(f"{where}: {schedule.class_path} refuses its arguments; {_one_line(error)}") from error
 
 
 def _set_initial_rates(optimizer: Optimizer, rates: Sequence[float]) -> None:
