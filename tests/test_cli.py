@@ -67,6 +67,8 @@ def test_an_unknown_command_names_the_nearest(capsys):
         (["--trainer.max_epochs", "x"], "trainer.max_epochs: 'x' does not fit; expected a whole number"),
         (["--config", "nowhere.yaml"], "--config nowhere.yaml: there is no such file"),
         (["--model.backbone", "timm/tf_efficientnet_lit0"], "tf_efficientnet_lite0"),
+        (["--ema", "x"], "ema: 'x' does not fit; expected one of 'auto' or a number or null"),
+        (["--trainer.precision", "7"], "'16-mixed', 'bf16-true', 'bf16-mixed', '32-true'"),
         (["--model.head", "square"], "model.head: 'square' does not fit; expected one of 'linear', 'mlp'"),
         (
             ["--trainer.callbacks+=my.Callback"],
@@ -79,6 +81,8 @@ def test_an_unknown_command_names_the_nearest(capsys):
         (["--checkpoint.monitor", "val/f1"], "checkpoint.monitor: 'val/f1' is never logged; did you mean val/"),
         (["--early_stopping.monitor", "acc"], "early_stopping.monitor: 'acc' is never logged"),
         (["--checkpoint.save_top_k", "3"], "checkpoint.save_top_k must be 1"),
+        (["--checkpoint.save_last", "true"], "checkpoint.dirpath and checkpoint.save_last have no effect"),
+        (["--checkpoint.dirpath", "elsewhere"], "checkpoint.dirpath and checkpoint.save_last have no effect"),
         (["--trainer.limit_test_batches", "0"], "trainer.limit_test_batches is 0"),
         (["--phases", "ful"], "phases: 'ful' is no preset; did you mean full?"),
         (["--phases", "[{train: 'from:blocks.9'}]"], "names no stage; did you mean blocks."),

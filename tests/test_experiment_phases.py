@@ -142,6 +142,17 @@ def test_a_caution_is_shown_unless_it_is_silenced(here, capsys):
     assert "caution" not in capsys.readouterr().out
 
 
+def test_a_step_over_several_batches_logs_its_rates_once(here):
+    assert fit({"train": "head"}, epochs=2, options=["--trainer.accumulate_grad_batches", "2"]) == 0
+    assert len(head_rates()) == 4  # of 3 batches, the last one is a step of its own
+
+
+def test_a_run_that_keeps_no_weights_fails(here, capsys):
+    assert fit({"train": "head"}, epochs=2, options=["--checkpoint.every_n_epochs", "3"]) == 2
+    assert "the run has no best weights: it ended before a validation could keep any" in capsys.readouterr().err
+    assert json.loads(Path("run/summary.json").read_text())["status"] == "failed"
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -151,6 +162,21 @@ def test_a_caution_is_shown_unless_it_is_silenced(here, capsys):
         (["--trainer.max_epochs", "0"], "trainer.max_epochs is 0; phases need a length"),
         (["--trainer.max_epochs", "null"], "trainer.max_epochs is None; phases need a length"),
         (["--trainer.log_every_n_steps", "0"], "trainer.log_every_n_steps is 0; it must be 1 or more"),
+        (["--trainer.accumulate_grad_batches", "0"], "trainer.accumulate_grad_batches is 0; it must be 1 or more"),
+        (["--trainer.check_val_every_n_epoch", "0"], "trainer.check_val_every_n_epoch is 0; it must be 1 or more"),
+        (["--trainer.check_val_every_n_epoch", "3"], "is 3, but phase all has epochs 10: its end would not"),
+        (
+            ["--trainer.check_val_every_n_epoch", "2", "--phases", "[{train: all, cooldown: 1}]"],
+            "is 2, but phase all has cooldown 1: its end would not be validated",
+        ),
+        (["--trainer.val_check_interval", "0"], "trainer.val_check_interval is 0; it must be a share of the epoch"),
+        (["--trainer.val_check_interval", "4"], "trainer.val_check_interval is 4, but an epoch has 3 batches"),
+        (["--trainer.overfit_batches", "2"], "trainer.overfit_batches would also validate on what it trains"),
+        (["--trainer.min_epochs", "2"], "trainer.min_epochs would count the run, not the phase"),
+        (["--trainer.min_steps", "2"], "trainer.min_steps would count the run, not the phase"),
+        (["--trainer.max_time", "00:01:00:00", "--phases", "lp_ft"], "trainer.max_time would end one phase"),
+        (["--trainer.devices", "many"], "trainer: `devices` selected with `CPUAccelerator` should be an int > 0."),
+        (["--trainer.callbacks+=BackboneFinetuning"], "BackboneFinetuning cannot work beside phases; use --phases"),
         (["--trainer.use_distributed_sampler", "true"], "trainer.use_distributed_sampler: the data module shares"),
         (["--trainer.strategy", "fsdp"], "trainer.strategy fsdp cannot run here: it shards parameters once"),
         (["--trainer.strategy", "deepspeed_stage_2"], "trainer.strategy deepspeed_stage_2 cannot run here"),

@@ -41,6 +41,9 @@ class Interrupt(Callback):
     def on_validation_end(self, trainer, pl_module):
         self._pass("validation_end", trainer)
 
+    def on_train_epoch_end(self, trainer, pl_module):
+        self._pass("train_epoch_end", trainer)
+
     def on_test_start(self, trainer, pl_module):
         self._pass("test_start", trainer)
 
@@ -228,6 +231,55 @@ def test_options_of_the_trainer_may_change(whole, interrupted):
     with (run / "metrics.csv").open() as file:
         logged = [int(row["step"]) for row in csv.DictReader(file) if row["lr/head"]]
     assert logged == list(range(9))  # those of the three epochs before
+
+
+def test_the_length_of_a_run_cannot_change(whole, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(whole / "run", "run")
+    Path("run/summary.json").unlink()
+    before = contents("run")
+    line = refused(capsys, "--run_dir", "run", "--trainer.max_epochs=8")
+    assert line == "tl resume: --trainer.max_epochs: the phases' lengths follow from it, so it cannot change in a run"
+    assert contents("run") == before
+
+
+def test_a_validation_within_an_epoch_is_not_lost(whole, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Interrupt, "place", None)
+    options = ["--trainer.val_check_interval", "2", "--save_every", "1", f"--trainer.callbacks+={__name__}.Interrupt"]
+    fit = ["fit", "--data.source", str(whole / "pictures"), *OPTIONS, *options]
+    assert main([*fit, "--run_dir", "whole"]) == 0
+    monkeypatch.setattr(Interrupt, "place", ("validation_end", 3))  # after the second of three batches
+    assert main([*fit, "--run_dir", "run"]) == 130
+    last = torch.load("run/checkpoints/last.ckpt", weights_only=True)
+    assert last["global_step"] == 3 * 3 + 1  # saved after the epoch's first batch
+    assert main(["resume", "--run_dir", "run"]) == 0
+    assert_the_same(Path("run"), Path("whole"))
+
+
+def test_a_plateau_sees_a_validation_that_came_before_the_interruption(whole, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Interrupt, "place", None)
+    plateau = "[{train: all, schedule: {class_path: ReduceLROnPlateau, init_args: {patience: 0, threshold: 9}}}]"
+    options = ["--phases", plateau, "--trainer.max_epochs", "3", "--trainer.val_check_interval", "4"]
+    options += ["--data.batch_size", "2", "--save_every", "1", f"--trainer.callbacks+={__name__}.Interrupt"]
+    fit = ["fit", "--data.source", str(whole / "pictures"), *OPTIONS, *options]
+    assert main([*fit, "--run_dir", "whole"]) == 0
+    monkeypatch.setattr(Interrupt, "place", ("train_epoch_end", 0))  # after 7 batches, the last saved is the sixth
+    assert main([*fit, "--run_dir", "run"]) == 130
+    assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
+    assert main(["resume", "--run_dir", "run"]) == 0
+    assert_the_same(Path("run"), Path("whole"))
+
+
+def test_a_run_that_stopped_while_an_average_took_the_place_of_the_best_goes_on(whole, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(whole / "run", "run")
+    Path("run/summary.json").unlink()
+    Path("run/checkpoints/best.ckpt").rename("run/checkpoints/trained.ckpt")
+    assert main(["resume", "--run_dir", "run"]) == 0
+    assert_the_same(Path("run"), whole / "run")
+    assert not Path("run/checkpoints/trained.ckpt").exists()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from PIL import Image
 
 from tl_lightning.cli import main
 from tl_lightning.configuration import Configuration, quiet
+from tl_lightning.finetuning.batch_norm import estimate_statistics
 from tl_lightning.lr_finder import Curve, RateStep, batches, draw, range_test, suggestion
 
 TINY = ["--model.backbone", "timm/test_efficientnet", "--model.weights", "none", "--trainer.accelerator", "cpu"]
@@ -217,6 +218,30 @@ def test_batch_norm_that_adapts_does_so_before_the_first_step_and_then_stays(her
     before = adapted.model.backbone.bn1.running_mean.clone()
     step(1.0)
     assert torch.equal(adapted.model.backbone.bn1.running_mean, before)
+
+
+def test_batch_norm_adapts_to_pictures_in_the_order_in_which_a_run_does(here):
+    adapted, _ = built("--phases", "[{train: all, bn: adapt}]")
+    frozen, _ = built("--phases", "[{train: all, bn: frozen}]")
+    data, backbone = frozen.datamodule, frozen.model.backbone
+    with frozen.trainer.precision_plugin.forward_context():
+        loader = data.plain_loader("train", shuffle=True)
+        estimate_statistics(backbone, (data.normalized(batch)["image"] for batch in loader))
+    assert torch.equal(adapted.model.backbone.bn1.running_var, backbone.bn1.running_var)
+
+
+def test_a_step_is_of_a_whole_batch_also_where_it_is_computed_in_parts(here, monkeypatch):
+    steps = []
+
+    class Noted(RateStep):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            steps.append(self)
+
+    monkeypatch.setattr("tl_lightning.lr_finder.RateStep", Noted)
+    options = ["--data.micro_batch_size", "2", "--steps", "20", "--output", "none"]
+    assert main(["lr_find", *OPTIONS, *options]) == 0
+    assert steps[0].number == 20 * 4  # batches of 8
 
 
 def test_batches_go_on_after_an_epoch_in_another_order(here):

@@ -1,3 +1,4 @@
+import csv
 import json
 from pathlib import Path
 
@@ -61,6 +62,15 @@ def test_a_batch_in_parts_trains_what_the_whole_batch_trains(here):
     assert max(float((whole[name] - parts[name]).abs().max()) for name in whole) < 1e-12
     figures = [json.loads(Path(run, "summary.json").read_text())["test"] for run in ("whole", "parts")]
     assert figures[0] == pytest.approx(figures[1], abs=1e-6)
+
+
+def test_a_limit_counts_batches_not_their_parts(here):
+    limits = ["--trainer.limit_train_batches", "2", "--trainer.val_check_interval", "1"]
+    assert main([*FIT, "--run_dir", "parts", "--data.micro_batch_size", "2", *limits]) == 0
+    assert torch.load("parts/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4  # 2 epochs of 2 batches
+    with Path("parts/metrics.csv").open() as file:
+        validated = [row["epoch"] for row in csv.DictReader(file) if row["val/loss"]]
+    assert validated == ["0", "0", "1", "1", "2"]  # the last one is of the best weights, at the end
 
 
 def test_auto_divides_a_batch_that_does_not_fit(here, monkeypatch, capsys):

@@ -190,7 +190,9 @@ class LastCheckpoint(Checkpoint):
         if not self._every or loop._should_accumulate() or trainer.is_last_batch:
             return
         self._due = self._due or trainer.global_step % self._every == 0
-        if self._due and not loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+        fetcher = trainer.fit_loop._data_fetcher
+        assert fetcher is not None  # while an epoch is under way
+        if self._due and not loop._should_check_val_fx(fetcher):
             self._due = False
             _save(trainer)
 

@@ -295,7 +295,7 @@ def _check_phases(phases: Sequence[Phase], trainer: Namespace) -> None:
                 )
     if trainer.max_time is not None and len(phases) > 1:
         raise UserError(
-            "trainer.max_time would end one phase, and the next would begin; give the phases epochs and patience instead"
+            "trainer.max_time would end one phase, and the next would begin; give the phases fewer epochs, or patience"
         )
 
 

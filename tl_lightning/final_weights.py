@@ -104,7 +104,9 @@ class FinalWeights:
         """The monitored figure on validation, the larger the better; not logged."""
         self._task.load_state_dict(weights)
         loggers, self._trainer.loggers = self._trainer.loggers, []
-        (figures,) = self._trainer.validate(self._task, datamodule=self._data, verbose=False)
-        self._trainer.loggers = loggers
+        try:
+            (figures,) = self._trainer.validate(self._task, datamodule=self._data, verbose=False)
+        finally:
+            self._trainer.loggers = loggers
         value = self._sign * float(figures[self._monitor])
         return value if math.isfinite(value) else -math.inf

@@ -85,10 +85,11 @@ def one_line(message: str, keys: list[str]) -> str:
 
 def _expected(message: str, *, nested: bool) -> str:
     """The tail of a message that says what would fit."""
-    if choices := re.search(r"Expected an? typing\.Literal\[([^\]]+)\]", message):
-        return f"; expected one of {choices[1]}"
+    choices = re.findall(r"Expected an? typing\.Literal\[([^\]]+)\]", message)
     words = {"float": "a number", "int": "a whole number", "str": "text", "bool": "true or false", "NoneType": "null"}
     types = dict.fromkeys(re.findall(r"Expected an? <class '(\w+)'>", message))
     if nested:
         types.pop("NoneType", None)  # that the model or the data might be null helps nobody
-    return f"; expected {' or '.join(words.get(name, f'a {name}') for name in types)}" if types else ""
+    fitting = [f"one of {', '.join(choices)}"] if choices else []
+    fitting += [words.get(name, f"a {name}") for name in types]
+    return f"; expected {' or '.join(fitting)}" if fitting else ""

@@ -96,7 +96,7 @@ class Training:
         """Trains what is left; each phase starts from the best weights so far, under a fresh schedule.
 
         Raises:
-            UserError: If nothing was ever validated.
+            UserError: If no validation came in time to keep the best weights.
         """
         self._begun = time.perf_counter()
         try:
@@ -113,8 +113,8 @@ class Training:
                 self._position, self._cooling = self._position + 1, None
             if not getattr(self._trainer.checkpoint_callback, "best_model_path", ""):
                 raise UserError(
-                    "nothing was validated, so there are no best weights: the run ended before its first validation; "
-                    "validate or save more often (trainer.val_check_interval, checkpoint.every_n_epochs)"
+                    "the run has no best weights: it ended before a validation could keep any; validate and keep "
+                    "more often (trainer.val_check_interval, checkpoint.every_n_epochs)"
                 )
         finally:
             self._seconds_before, self._begun = self.seconds, math.nan

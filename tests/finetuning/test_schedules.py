@@ -396,6 +396,9 @@ def test_a_list_that_does_not_fit_the_groups_is_an_error():
             "phases[1].schedule: OneCycleLR refuses its arguments; ValueError: anneal_strategy must be",
         ),
         (spec("CyclicLR", max_lr="high"), "phases[1].schedule: CyclicLR refuses its arguments; TypeError: "),
+        (spec("StepLR", step_size=0), "phases[1].schedule: StepLR refuses its arguments; ZeroDivisionError: "),
+        (spec("StepLR", step_size="3"), "phases[1].schedule: StepLR refuses its arguments; TypeError: "),
+        (spec("CosineAnnealingLR", T_max=0), "phases[1].schedule: CosineAnnealingLR refuses its arguments; Zero"),
         (
             spec("OneCycleLR", pct_start=1),
             "phases[1].schedule.init_args.pct_start is 1; OneCycleLR has to fall as well",

@@ -95,7 +95,8 @@ def parse_phases(value: str | Sequence[Mapping[str, Any]], *, max_epochs: int) -
     if isinstance(value, str):
         if value not in PRESETS:
             names = ", ".join(PRESETS)
-            raise UserError(f"phases: {value!r} is no preset{nearest(value, PRESETS)} (presets: {names}; or a list of phases)")
+            known = f"(presets: {names}; or a list of phases)"
+            raise UserError(f"phases: {value!r} is no preset{nearest(value, PRESETS)} {known}")
         value = PRESETS[value].phases
     if not value:
         raise UserError("phases: the list is empty; give at least one phase, such as {train: all}")

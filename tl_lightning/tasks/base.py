@@ -97,6 +97,7 @@ class TransferTask(LightningModule):
         self._start = _copy(self.backbone) if l2_sp else {}
         self._depthwise_prepared = False
         self._validated = False
+        self._figures: dict[str, float] = {}  # of that validation, where it came before a resume
         self._optimizer: torch.optim.Optimizer | None = None
 
     def on_fit_start(self) -> None:
@@ -189,20 +190,23 @@ class TransferTask(LightningModule):
 
     def on_validation_end(self) -> None:
         """Notes that there is a new figure for a schedule that waits for a plateau."""
-        self._validated = not self.trainer.sanity_checking
+        self._validated = self._validated or not self.trainer.sanity_checking
 
     def on_train_epoch_end(self) -> None:
         """Shows the epoch's figure to a schedule that waits for a plateau."""
         for config in self.trainer.lr_scheduler_configs:
             if self._validated and isinstance(config.scheduler, ReduceLROnPlateau):
-                config.scheduler.step(self.trainer.callback_metrics[str(config.monitor)])
-        self._validated = False
+                figures: dict[str, Any] = {**self._figures, **self.trainer.callback_metrics}
+                config.scheduler.step(figures[str(config.monitor)])
+        self._validated, self._figures = False, {}
 
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
         """Seeds the step's random draws, and logs the learning rate that it is about to use in each trainable stage."""
         seed_generators(self.seed, self.current_epoch, batch_idx, self.global_rank, 2)
         if self._optimizer is None or self.global_step % self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
+        if batch_idx % self.trainer.accumulate_grad_batches:
+            return  # the step has begun, and is logged already
         rates = {
             f"lr/{group['name'].removesuffix('/no_decay')}": group["lr"]
             for group in self._optimizer.param_groups
@@ -212,10 +216,19 @@ class TransferTask(LightningModule):
             logger.log_metrics(rates, step=self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Puts a running mean of the weights also where weights alone are saved; Lightning asks no callback there."""
+        """Adds what a plateau has yet to see, and a running mean where Lightning asks no callback for it."""
+        monitored = [config for config in self.trainer.lr_scheduler_configs if self._validated]
+        figures: dict[str, Any] = {**self._figures, **self.trainer.callback_metrics}
+        names = [str(config.monitor) for config in monitored if isinstance(config.scheduler, ReduceLROnPlateau)]
+        checkpoint["plateau"] = {name: float(figures[name]) for name in names if name in figures}
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, ExponentialMovingAverage) and "callbacks" not in checkpoint:
                 checkpoint["state_dict"] = callback.averaged(checkpoint["state_dict"])
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on with what a plateau has yet to see."""
+        self._figures = dict(checkpoint.get("plateau", {}))
+        self._validated = bool(self._figures)
 
     def on_after_backward(self) -> None:
         """Keeps the BatchNorm statistics of all processes equal."""
