@@ -87,10 +87,17 @@ def test_steps_are_logged_as_often_as_the_trainer_says(tmp_path):
     assert logged(log, "train/loss_epoch") == [(0, 4, 3), (1, 9, 13)]
 
 
-def test_an_accumulated_step_is_logged_with_the_loss_of_its_last_batch_and_the_mean_is_over_all(tmp_path):
+def test_a_step_over_several_batches_is_logged_with_their_mean(tmp_path):
     log = tmp_path / "metrics.csv"
     train(log, batches=5, accumulate=2)
-    assert logged(log, "train/loss_step") == [(0, 0, 2), (0, 1, 4), (0, 2, 5), (1, 3, 12), (1, 4, 14), (1, 5, 15)]
+    assert logged(log, "train/loss_step") == [
+        (0, 0, 1.5),
+        (0, 1, 3.5),
+        (0, 2, 5),
+        (1, 3, 11.5),
+        (1, 4, 13.5),
+        (1, 5, 15),
+    ]
     assert logged(log, "train/loss_epoch") == [(0, 2, 3), (1, 5, 13)]
 
 

@@ -138,7 +138,9 @@ def test_a_caution_is_shown_unless_it_is_silenced(here, capsys):
     text = "caution    the backbone's weights are random and no phase trains them"
     assert fit({"train": "head"}, epochs=1) == 0
     assert text in capsys.readouterr().out
-    assert fit({"train": "head"}, epochs=1, options=["--silence", "random_frozen,input_size", "--run_dir", "silent"]) == 0
+    assert (
+        fit({"train": "head"}, epochs=1, options=["--silence", "random_frozen,input_size", "--run_dir", "silent"]) == 0
+    )
     assert "caution" not in capsys.readouterr().out
 
 

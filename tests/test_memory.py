@@ -55,9 +55,13 @@ def weights(run):
     return torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
 
 
-def test_a_batch_in_parts_trains_what_the_whole_batch_trains(here):
-    assert main([*FIT, "--run_dir", "whole"]) == 0
-    assert main([*FIT, "--run_dir", "parts", "--data.micro_batch_size", "2"]) == 0
+@pytest.mark.parametrize("weights_of_classes", ["none", "balanced"])
+def test_a_batch_in_parts_trains_what_the_whole_batch_trains(here, weights_of_classes):
+    for number in range(7):  # so that the classes differ in size
+        Path("pictures", "cat", f"{number}.png").unlink()
+    options = ["--model.class_weights", weights_of_classes]
+    assert main([*FIT, *options, "--run_dir", "whole"]) == 0
+    assert main([*FIT, *options, "--run_dir", "parts", "--data.micro_batch_size", "2"]) == 0
     whole, parts = weights("whole"), weights("parts")
     assert max(float((whole[name] - parts[name]).abs().max()) for name in whole) < 1e-12
     figures = [json.loads(Path(run, "summary.json").read_text())["test"] for run in ("whole", "parts")]

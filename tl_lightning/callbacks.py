@@ -28,6 +28,7 @@ class TrainingLoss(Callback):
     def __init__(self) -> None:
         self._total: Tensor | float = 0.0
         self._batches = 0
+        self._parts: list[Tensor] = []  # the batches of the step under way
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the loss so far in the epoch under way, the mean over the processes."""
@@ -44,8 +45,12 @@ class TrainingLoss(Callback):
         loss = outputs["loss"].detach().float() * trainer.accumulate_grad_batches  # Lightning has divided it
         self._total = self._total + loss
         self._batches += 1
-        if not trainer.fit_loop._should_accumulate() and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._log(trainer, "train/loss_step", loss)
+        self._parts.append(loss)
+        if trainer.fit_loop._should_accumulate():
+            return
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._log(trainer, "train/loss_step", torch.stack(self._parts).mean())
+        self._parts = []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the mean and starts anew."""

@@ -288,7 +288,7 @@ class Experiment:
             "baseline": {"majority_accuracy": self.data.majority_accuracy("test" if data["test"] else "val")},
             "phases": self.training.records,
             "timing": {
-                "total_s": time.perf_counter() - self.started,
+                "total_s": self.training.seconds_before + time.perf_counter() - self.started,
                 "fit_s": self.training.seconds,
                 **self.timing,
             },

@@ -28,6 +28,7 @@ class Training:
 
     Attributes:
         records: What each phase trained so far, as ``summary.json`` tells it; the last one may be under way.
+        seconds_before: How long it had trained when it was interrupted.
         patience: Validations without a gain that end a phase which says nothing else.
 
     Args:
@@ -44,7 +45,8 @@ class Training:
         self._cooling: float | None = None  # in a cool-down, the share of the phase's rates that it starts from
         self._checkpoint: Path | None = None  # to go on from
         self._epochs, self._stopped = 0, False  # of that checkpoint
-        self._seconds_before, self._begun = 0.0, math.nan
+        self.seconds_before = 0.0
+        self._seconds, self._begun = 0.0, math.nan
         callbacks = self._trainer.callbacks  # type: ignore[attr-defined]
         callbacks.append(LastCheckpoint(every=configuration.config.save_every, state=self._state))
         self._stopping = next((callback for callback in callbacks if isinstance(callback, EarlyStopping)), None)
@@ -54,7 +56,8 @@ class Training:
     @property
     def seconds(self) -> float:
         """How long it has trained, also before it was resumed."""
-        return self._seconds_before + (0.0 if math.isnan(self._begun) else time.perf_counter() - self._begun)
+        under_way = 0.0 if math.isnan(self._begun) else time.perf_counter() - self._begun
+        return self.seconds_before + self._seconds + under_way
 
     def check(self, phase: Phase) -> None:
         """Makes sure that a phase can be started.
@@ -84,7 +87,7 @@ class Training:
                 raise UserError(f"the pictures of {self._data.source} are not those that the run began with")
             self.records, self._position, self._cooling = run["phases"], run["position"], run["cooling"]
             self._data.micro_batch_size = run["micro_batch_size"]
-            self._stopped, self._seconds_before = run["stopped"], float(run["fit_s"])
+            self._stopped, self.seconds_before = run["stopped"], float(run["fit_s"])
             self._epochs = int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
             self._checkpoint = checkpoint
             console.print(f"resuming   phase {self.records[-1]['name']} after epoch {self._epochs}, step {step}")
@@ -117,7 +120,7 @@ class Training:
                     "more often (trainer.val_check_interval, checkpoint.every_n_epochs)"
                 )
         finally:
-            self._seconds_before, self._begun = self.seconds, math.nan
+            self._seconds, self._begun = time.perf_counter() - self._begun, math.nan
 
     def _state(self) -> dict[str, Any]:
         """What a checkpoint remembers of the run."""

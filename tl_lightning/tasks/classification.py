@@ -172,6 +172,10 @@ class ClassificationTask(TransferTask):
         mean_loss.reset()
 
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        if self.balanced and not target.is_floating_point():
+            # Class indices would have torch divide by the batch's own sum of weights: the loss would depend on how a
+            # batch is divided into parts and processes. Probabilities are divided by the number of examples.
+            target = functional.one_hot(target, len(self.classes)).to(logits.dtype)
         weight = self.loss_weights.to(logits.dtype)  # a trainer's `bf16-true` makes them bfloat16
         if self.focal_gamma is None:
             return functional.cross_entropy(logits, target, weight=weight, label_smoothing=self.label_smoothing)
