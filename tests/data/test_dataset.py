@@ -58,7 +58,7 @@ def test_a_resumed_epoch_starts_later_and_keeps_its_length(rank: int) -> None:
     for epoch in (0, 1, 2):
         sampler.set_epoch(epoch)
         whole[epoch] = list(sampler)
-    sampler.resume_at(1, 2)
+    sampler.resume_at(1, 8)
     for epoch, start in ((0, 0), (1, 8), (2, 0), (1, 8)):
         sampler.set_epoch(epoch)
         assert list(sampler) == whole[epoch][start:]
