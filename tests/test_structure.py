@@ -51,6 +51,7 @@ TOP = [
     "checkpoints",
     "parser",
     "run",
+    "checks",
     "configuration",
     "evaluation",
     "memory",
