@@ -102,8 +102,8 @@ def suggestion(curve: Curve) -> float | None:
     mean trails the losses by nearly a window. The minimum itself is bold: the loss goes on falling, on the strength of
     all the steps so far, at rates at which longer training would diverge. A tenth of it, fastai's ``minimum`` rule, was
     measured to be timid here: of three rates tried for fine-tuning on ELPV with AdamW (one seed each), five times the
-    minimum's did best, the minimum's next, a tenth of it worst. fastai's ``valley``, the middle of the longest falling sequence, moves with every chance fall at
-    the rates too low to matter.
+    minimum's did best, the minimum's next, a tenth of it worst. fastai's ``valley``, the middle of the longest falling
+    sequence, moves with every chance fall at the rates too low to matter.
 
     Args:
         curve: From `range_test`.
