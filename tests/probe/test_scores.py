@@ -1,0 +1,79 @@
+"""Paths are scored on other rows, and the best strength is chosen."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from tl_lightning.probe import PathScores, choose, cross_validate, logistic_path, score_path
+from tl_lightning.probe import features as features_module
+from tl_lightning.probe import scores as module
+
+FEW = (1e-4, 1e-2, 1.0)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_scores_are_those_of_each_head(draw, monkeypatch, classes):
+    features, labels = draw(120, 6, classes)
+    weights = torch.linspace(0.5, 2, classes).double()
+    path = logistic_path(features[:80], labels[:80], classes=classes, strengths=FEW, class_weights=weights)
+    monkeypatch.setattr(features_module, "CHUNK_BYTES", 7 * 6 * 8)
+    monkeypatch.setattr(module, "LOGITS", 2 * classes * 7)
+    scores = score_path(path, features[80:], labels[80:], class_weights=weights)
+    for position in range(3):
+        logits = features[80:] @ path.weights[position].T + path.biases[position]
+        losses = functional.cross_entropy(logits, labels[80:], reduction="none") * weights[labels[80:]]
+        assert float(scores.losses[position]) == pytest.approx(float(losses.mean()), rel=1e-12)
+        assert float(scores.accuracies[position]) == float((logits.argmax(dim=1) == labels[80:]).double().mean())
+
+
+def test_the_training_rows_score_the_training_loss(draw):
+    features, labels = draw(80, 6, 3)
+    weights = torch.tensor([0.5, 1.0, 2.0])
+    path = logistic_path(features, labels, classes=3, strengths=FEW, class_weights=weights)
+    scores = score_path(path, features, labels, class_weights=weights)
+    assert torch.allclose(scores.losses, path.losses, rtol=1e-12, atol=0)
+
+
+def test_the_lowest_loss_is_chosen_and_of_equal_ones_the_most_regularised():
+    losses = torch.tensor([0.5, 0.3, 0.3, 0.4])
+    assert choose(PathScores(losses, torch.zeros(4))) == 1
+
+
+def test_cross_validation_scores_each_row_by_heads_that_have_not_seen_it(draw):
+    features, labels = draw(90, 6, 3)
+    fold = module._stratified(labels, folds=3, seed=1)
+    losses, accuracies = torch.zeros(3).double(), torch.zeros(3).double()
+    for number in range(3):
+        path = logistic_path(features[fold != number], labels[fold != number], classes=3, strengths=FEW)
+        scores = score_path(path, features[fold == number], labels[fold == number])
+        losses += scores.losses * (fold == number).sum() / 90
+        accuracies += scores.accuracies * (fold == number).sum() / 90
+    scores = cross_validate(features, labels, classes=3, folds=3, seed=1, strengths=FEW)
+    assert torch.allclose(scores.losses, losses, rtol=1e-12, atol=0)
+    assert torch.allclose(scores.accuracies, accuracies, rtol=1e-12, atol=0)
+
+
+def test_labels_without_any_meaning_get_no_better_than_chance(draw):
+    features, _ = draw(60, 40, 2)
+    labels = torch.arange(60) % 2
+    scores = cross_validate(features, labels, classes=2, strengths=(1.0,))
+    assert scores.accuracies[0] < 0.75 and scores.losses[0] > 0.6
+
+
+def test_folds_hold_every_class_in_proportion_and_depend_on_the_seed():
+    labels = torch.tensor([0] * 23 + [1] * 9 + [2] * 3)
+    fold = module._stratified(labels, folds=5, seed=0)
+    for name in range(3):
+        sizes = torch.bincount(fold[labels == name], minlength=5)
+        assert sizes.max() - sizes.min() <= 1
+    sizes = torch.bincount(fold)
+    assert sizes.tolist() == [7] * 5
+    assert not torch.equal(fold, module._stratified(labels, folds=5, seed=1))
+    assert torch.equal(fold, module._stratified(labels, folds=5, seed=0))
+
+
+@pytest.mark.parametrize("folds", [1, 91])
+def test_a_number_of_folds_without_sense_is_refused(draw, folds):
+    features, labels = draw(90, 6, 3)
+    with pytest.raises(ValueError, match=f"{folds} folds of 90 rows"):
+        cross_validate(features, labels, classes=3, folds=folds)

@@ -1,0 +1,23 @@
+"""Linear heads on kept features, solved instead of trained; pure functions of features and labels."""
+
+from tl_lightning.probe.features import Features, Rows
+from tl_lightning.probe.logistic import STRENGTHS, LogisticPath, logistic_path
+from tl_lightning.probe.ridge import RIDGE_STRENGTHS, RidgeClassifier, RidgePath, ridge_classifier, ridge_path
+from tl_lightning.probe.scores import PathScores, choose, cross_validate, score_path
+
+__all__ = [
+    "RIDGE_STRENGTHS",
+    "STRENGTHS",
+    "Features",
+    "LogisticPath",
+    "PathScores",
+    "RidgeClassifier",
+    "RidgePath",
+    "Rows",
+    "choose",
+    "cross_validate",
+    "logistic_path",
+    "ridge_classifier",
+    "ridge_path",
+    "score_path",
+]

@@ -1,0 +1,150 @@
+"""Ridge regression for every penalty from one eigendecomposition, with its exact leave-one-out error."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tl_lightning.probe.features import Features
+from tl_lightning.probe.leave_one_out import RidgeProblem
+from tl_lightning.probe.logistic import check_labels
+
+RIDGE_STRENGTHS: tuple[float, ...] = tuple(10 ** (-6 + step / 4) for step in range(41))
+"""Penalties per row and squared weight, 1e-6 to 1e4; the features have deviation 1."""
+
+SAMPLE_ROWS = 20_000  # that the temperature, a single number, is fitted to
+SAMPLE_NUMBERS = 2**21  # of the outputs of those rows; many classes make them fewer
+HOTTEST, COLDEST = 1e3, 1e-3  # range of the temperature
+
+
+@dataclass(frozen=True)
+class RidgePath:
+    """Linear regressions for several penalties.
+
+    Attributes:
+        strengths: The penalties, ascending.
+        weights: ``(strengths, outputs, width)`` float64, for raw features.
+        biases: ``(strengths, outputs)`` float64.
+        errors: Leave-one-out squared error, a weighted mean over rows and outputs, one for each penalty.
+        chosen: The position of the lowest error; of equal ones the most regularised.
+    """
+
+    strengths: tuple[float, ...]
+    weights: Tensor
+    biases: Tensor
+    errors: tuple[float, ...]
+    chosen: int
+
+
+@dataclass(frozen=True)
+class RidgeClassifier:
+    """A linear head by ridge regression; softmax of ``weight @ features + bias`` gives the probabilities.
+
+    Attributes:
+        weight: ``(classes, width)`` float64, for raw features, divided by the temperature.
+        bias: ``(classes,)`` float64, likewise.
+        strengths: The penalties, ascending.
+        errors: Leave-one-out squared error of targets -1 and +1, one for each penalty.
+        chosen: The position of the penalty.
+        temperature: What the regression's outputs were divided by.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    strengths: tuple[float, ...]
+    errors: tuple[float, ...]
+    chosen: int
+    temperature: float
+
+
+def ridge_path(
+    features: Features,
+    targets: Tensor,
+    *,
+    strengths: tuple[float, ...] = RIDGE_STRENGTHS,
+    row_weights: Tensor | None = None,
+) -> RidgePath:
+    """Solves ridge regression for every penalty, on features with mean 0 and deviation 1; the biases are free.
+
+    The objective is the mean of row weight times squared error, plus the penalty times the squared weights:
+    scikit-learn's ``Ridge`` with ``alpha = rows * penalty``. Leaving a row out is exact for the same scaling of the
+    columns (Hastie, Tibshirani and Friedman 2009, equation 7.64). Memory does not grow with the number of rows.
+
+    Args:
+        features: At least two rows, on the CPU. A constant column gets the weight 0.
+        targets: ``(rows, outputs)`` float64.
+        strengths: Penalties, more than 0, in any order.
+        row_weights: ``(rows,)``, more than 0; `None` for 1.
+
+    Returns:
+        The regressions, with the scaling folded into them.
+
+    Raises:
+        ValueError: If a number is out of range, or a feature is not finite.
+    """
+    rows = features.shape[0]
+    if targets.ndim != 2 or len(targets) != rows:
+        raise ValueError(f"targets of {rows} rows expected, but their shape is {tuple(targets.shape)}")
+    weights = torch.ones(rows, dtype=torch.float64) if row_weights is None else row_weights.double()
+    problem = RidgeProblem(
+        features, lambda part: targets[part].double(), lambda part: weights[part], strengths=strengths
+    )
+    raw = [problem.raw(position) for position in range(len(problem.strengths))]
+    heads, biases = torch.stack([head for head, _ in raw]), torch.stack([bias for _, bias in raw])
+    return RidgePath(problem.strengths, heads, biases, problem.errors, problem.chosen)
+
+
+def ridge_classifier(
+    features: Features,
+    labels: Tensor,
+    *,
+    classes: int,
+    class_weights: Tensor | None = None,
+    strengths: tuple[float, ...] = RIDGE_STRENGTHS,
+) -> RidgeClassifier:
+    """Regresses -1 and +1 for each class; the leave-one-out rows choose the penalty, and then the temperature.
+
+    Args:
+        features: At least two rows, on the CPU.
+        labels: Class of each row, ``(rows,)`` int64.
+        classes: 2 or more.
+        class_weights: ``(classes,)``, more than 0; `None` for 1.
+        strengths: Penalties, more than 0; see `ridge_path`.
+
+    Returns:
+        The head whose leave-one-out error is lowest. Its temperature has the lowest weighted cross-entropy on (a sample
+        of) the leave-one-out outputs, between 1e-3 and 1e3.
+
+    Raises:
+        ValueError: If a number is out of range, or a feature is not finite.
+    """
+    check_labels(features, labels, classes=classes)
+    weights = torch.ones(classes, dtype=torch.float64) if class_weights is None else class_weights.double()
+
+    def targets(part: slice) -> Tensor:
+        return 2 * torch.nn.functional.one_hot(labels[part], classes).double() - 1
+
+    problem = RidgeProblem(features, targets, lambda part: weights[labels[part]], strengths=strengths)
+    step = -(-len(labels) // min(SAMPLE_ROWS, max(SAMPLE_NUMBERS // classes, 1)))
+    samples = [(outputs, labels[part][::step]) for part, outputs in problem.left_out(step)]
+    target = torch.cat([own for _, own in samples])
+    temperature = _temperature(torch.cat([outputs for outputs, _ in samples]), target, weights[target])
+    weight, bias = problem.raw(problem.chosen)
+    return RidgeClassifier(
+        weight / temperature, bias / temperature, problem.strengths, problem.errors, problem.chosen, temperature
+    )
+
+
+def _temperature(outputs: Tensor, labels: Tensor, weights: Tensor) -> float:
+    """Bisects the slope of the cross-entropy by the inverse temperature, which only ever grows."""
+    own = outputs.gather(1, labels[:, None])[:, 0]
+    low, high = -math.log(HOTTEST), -math.log(COLDEST)
+    for _ in range(40):
+        middle = (low + high) / 2
+        chances = (outputs * math.exp(middle)).softmax(dim=1)
+        if float(weights @ ((chances * outputs).sum(dim=1) - own)) > 0:
+            high = middle
+        else:
+            low = middle
+    return math.exp(-(low + high) / 2)

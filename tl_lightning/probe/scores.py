@@ -1,0 +1,112 @@
+"""How good the heads of a path are on rows they were not solved for, and which one to take."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tl_lightning.probe.features import Features, Rows, chunks
+from tl_lightning.probe.logistic import STRENGTHS, LogisticPath, check_labels, logistic_path
+
+LOGITS = 2**21  # numbers held at once
+
+
+@dataclass(frozen=True)
+class PathScores:
+    """One figure for each strength of a path.
+
+    Attributes:
+        losses: Mean of class weight times cross-entropy, in nats, ``(strengths,)`` float64.
+        accuracies: Unweighted share of rows whose most probable class is right, 0 to 1, ``(strengths,)`` float64.
+    """
+
+    losses: Tensor
+    accuracies: Tensor
+
+
+def score_path(
+    path: LogisticPath, features: Features, labels: Tensor, *, class_weights: Tensor | None = None
+) -> PathScores:
+    """Scores all strengths in one pass over the rows.
+
+    Args:
+        path: The heads.
+        features: Raw features, at least one row.
+        labels: Class of each row, ``(rows,)`` int64.
+        class_weights: Those of the training, ``(classes,)``; `None` for 1.
+
+    Raises:
+        ValueError: If there is no row, or the labels do not fit.
+    """
+    count, classes, width = path.weights.shape
+    check_labels(features, labels, classes=classes)
+    rows = features.shape[0]
+    weights = torch.ones(classes, dtype=torch.float64) if class_weights is None else class_weights.double()
+    losses, right = path.biases.new_zeros(count), path.biases.new_zeros(count)
+    for part, block in chunks(features):
+        target = labels[part]
+        size = max(1, LOGITS // (classes * len(block)))
+        for start in range(0, count, size):
+            some = slice(start, start + size)
+            logits = torch.addmm(path.biases[some].reshape(-1, 1), path.weights[some].reshape(-1, width), block.T)
+            logits = logits.view(-1, classes, len(block))
+            own = logits.gather(1, target.expand(len(logits), 1, -1))[:, 0]
+            losses[some] += (logits.logsumexp(dim=1) - own) @ weights[target]
+            right[some] += (logits.argmax(dim=1) == target).sum(dim=1)
+    return PathScores(losses / rows, right / rows)
+
+
+def choose(scores: PathScores) -> int:
+    """The position of the lowest loss; of equal ones the most regularised."""
+    return int(scores.losses.tolist().index(scores.losses.min().item()))
+
+
+def cross_validate(
+    features: Features,
+    labels: Tensor,
+    *,
+    classes: int,
+    folds: int = 5,
+    seed: int = 0,
+    strengths: tuple[float, ...] = STRENGTHS,
+    class_weights: Tensor | None = None,
+) -> PathScores:
+    """Scores every strength on rows that its head has not seen: each fold by the heads solved on the others.
+
+    Args:
+        features: At least `folds` rows.
+        labels: Class of each row, ``(rows,)`` int64; every class is spread evenly over the folds.
+        classes: 2 or more.
+        folds: 2 or more.
+        seed: Which rows go together.
+        strengths: Values of C; the scores are in ascending order of it. With fewer rows than all of them, the same C
+            means a penalty that weighs a little more.
+        class_weights: ``(classes,)``; `None` for 1.
+
+    Raises:
+        ValueError: If there are fewer rows than folds, or a number is out of range.
+    """
+    check_labels(features, labels, classes=classes)
+    rows = features.shape[0]
+    if not 2 <= folds <= rows:
+        raise ValueError(f"{folds} folds of {rows} rows")
+    fold = _stratified(labels, folds=folds, seed=seed)
+    total = PathScores(torch.zeros(len(strengths)).double(), torch.zeros(len(strengths)).double())
+    for number in range(folds):
+        inside, outside = (fold == number).nonzero()[:, 0], (fold != number).nonzero()[:, 0]
+        path = logistic_path(
+            Rows(features, outside), labels[outside], classes=classes, strengths=strengths, class_weights=class_weights
+        )
+        scores = score_path(path, Rows(features, inside), labels[inside], class_weights=class_weights)
+        total.losses.add_(scores.losses * (len(inside) / rows))
+        total.accuracies.add_(scores.accuracies * (len(inside) / rows))
+    return total
+
+
+def _stratified(labels: Tensor, *, folds: int, seed: int) -> Tensor:
+    """The fold of each row; sizes differ by at most one, of the whole as of each class."""
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    by_class = shuffled[labels[shuffled].argsort(stable=True)]
+    fold = torch.empty_like(labels)
+    fold[by_class] = torch.arange(len(labels)) % folds
+    return fold
