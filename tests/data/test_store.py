@@ -1,7 +1,9 @@
 import errno
+import json
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from tl_lightning import cache_folder
+from tl_lightning.cache_folder import cache_dir, entries, make_room, remove
 from tl_lightning.data import store as module
 from tl_lightning.data.pictures import read_picture, resize
-from tl_lightning.data.store import PictureStore, default_cache_dir
+from tl_lightning.data.store import PictureStore
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess import Preprocess
 
@@ -26,8 +30,8 @@ def paths(tmp_path: Path, picture: Picture) -> list[Path]:
 
 
 def stores() -> list[Path]:
-    folder = default_cache_dir() / "pictures"
-    return sorted(folder.iterdir()) if folder.exists() else []
+    folder = cache_dir() / "pictures"
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.exists() else []
 
 
 def decoding_is_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +75,7 @@ def test_an_interrupted_writing_leaves_nothing(
     def interrupt(path: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_flush_to_disk", interrupt)
+    monkeypatch.setattr(cache_folder, "flush_to_disk", interrupt)
     with pytest.raises(KeyboardInterrupt):
         PictureStore.open(paths, small)
     assert stores() == []
@@ -81,10 +85,10 @@ def test_a_full_disk_is_one_clear_line(paths: list[Path], small: Preprocess, mon
     def fill(path: Path) -> None:
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(module, "_flush_to_disk", fill)
+    monkeypatch.setattr(cache_folder, "flush_to_disk", fill)
     with pytest.raises(UserError) as error:
         PictureStore.open(paths, small)
-    folder = default_cache_dir() / "pictures"
+    folder = cache_dir() / "pictures"
     assert str(error.value) == (
         f"the cache of decoded pictures cannot be written to {folder}: No space left on device; "
         "make room there, or set TL_CACHE_DIR to another folder"
@@ -126,9 +130,50 @@ def test_a_pickled_store_carries_no_pixels(paths: list[Path], small: Preprocess)
     assert copy._pixels is None and torch.equal(copy[0], pixels)
 
 
-def test_cache_folder_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("TL_CACHE_DIR")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_cache_dir() == tmp_path / "tl_lightning"
-    monkeypatch.setenv("TL_CACHE_DIR", str(tmp_path / "mine"))
-    assert default_cache_dir() == tmp_path / "mine"
+def test_a_store_is_left_alone_while_it_is_open(paths: list[Path], small: Preprocess) -> None:
+    store = PictureStore.open(paths, small)
+    assert not remove(store.folder)
+    assert torch.equal(store[0], PictureStore.open(paths, small)[0])
+    folder = store.folder
+    del store
+    assert remove(folder) and stores() == []
+
+
+def test_a_store_says_what_it_holds(paths: list[Path], small: Preprocess) -> None:
+    paths[1].write_bytes(b"")
+    store = PictureStore.open(paths, small)
+    (entry,) = entries()
+    assert (entry.kind, entry.key, entry.in_use) == ("pictures", store.key, True)
+    view = "20 pixels, center, bilinear"
+    assert entry.about == {"source": str(paths[0].parent), "view": view, "rows": 4, "done": 3}
+    assert entry.about == json.loads((store.folder / "about.json").read_text())
+
+
+def test_room_is_made_for_a_new_store_and_none_is_no_obstacle(
+    paths: list[Path], small: Preprocess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def note(needed: int) -> None:
+        asked.append(needed)
+        make_room(needed)
+
+    monkeypatch.setattr(module, "make_room", note)
+    monkeypatch.setenv("TL_CACHE_SIZE", "0B")
+    assert len(PictureStore.open(paths, small)) == len(PictureStore.open(paths, small)) == 4
+    assert asked == [3 * 20 * 20 * 4]
+
+
+def test_a_store_that_another_process_is_making_is_waited_for(
+    paths: list[Path], small: Preprocess, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def wait(folder: Path, *, on_wait: Callable[[], None]) -> Iterator[None]:
+        on_wait()
+        module._write_store(folder, paths, small)  # what the other process does
+        decoding_is_forbidden(monkeypatch)
+        yield
+
+    monkeypatch.setattr(module, "building", wait)
+    assert len(PictureStore.open(paths, small)) == 4
+    assert capsys.readouterr().out == "waiting for another process that is decoding the same pictures\n"

@@ -1,14 +1,12 @@
 """Pictures decoded once: their resized pixels lie in one memory-mapped file that every later epoch and run reads."""
 
-import errno
 import hashlib
 import json
 import os
-import secrets
-import shutil
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tl_lightning.console import track
+from tl_lightning.cache_folder import KEY_LENGTH, Hold, NoRoom, building, cache_dir, hold, make_room, writing
+from tl_lightning.console import console, track
 from tl_lightning.data.pictures import BrokenPicture, read_picture, resize
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess import Preprocess
@@ -29,16 +28,18 @@ class PictureStore:
     """The resized ``uint8`` pixels of a list of pictures, each in its own shape, grey kept as one channel.
 
     On disk a store is the folder ``<cache>/pictures/<key>/`` with ``pixels.bin`` (height x width x channels bytes, one
-    picture after another), ``index.npz`` (offsets and shapes) and ``broken.json`` (reasons by path). The key covers
-    paths, sizes and times of the files and whatever changes the stored pixels, so nothing stale is ever read.
+    picture after another), ``index.npz`` (offsets and shapes), ``broken.json`` (reasons by path) and ``about.json``
+    (for people). The key covers paths, sizes and times of the files and whatever changes the stored pixels, so nothing
+    stale is ever read.
 
     Attributes:
         folder: Where the store lies.
         broken: Why a picture could not be read, by its index.
     """
 
-    def __init__(self, folder: Path, paths: list[Path]) -> None:
+    def __init__(self, folder: Path, paths: list[Path], held: Hold) -> None:
         self.folder = folder
+        self._hold = held
         with np.load(folder / "index.npz") as index:
             self._offsets: NDArray[np.int64] = index["offsets"]
             self._shapes: NDArray[np.int64] = index["shapes"]
@@ -47,33 +48,43 @@ class PictureStore:
         self._pixels: NDArray[np.uint8] | None = None
 
     @classmethod
-    def open(cls, paths: list[Path], preprocess: Preprocess, *, cache_dir: Path | None = None) -> "PictureStore":
+    def open(cls, paths: list[Path], preprocess: Preprocess) -> "PictureStore":
         """Opens the store of these pictures, and makes it first where there is none yet.
+
+        Of several processes one makes it. The pictures are needed, hence a limit on the cache's size only makes others
+        go.
 
         Args:
             paths: The picture files.
             preprocess: Only what comes before the crop matters: resized side, crop mode and interpolation.
-            cache_dir: Folder of all caches; by default `default_cache_dir()`.
 
         Returns:
-            The store; see `broken` for what it could not read.
+            The store, held until it is collected; see `broken` for what it could not read.
 
         Raises:
-            UserError: If the cache folder cannot be written, as when the disk is full.
+            UserError: If the cache folder cannot be written, as when the disk is full, or ``TL_CACHE_SIZE`` is no size.
         """
         paths = [Path(os.path.abspath(path)) for path in paths]
-        parent = (default_cache_dir() if cache_dir is None else cache_dir) / "pictures"
+        parent = cache_dir() / "pictures"
         folder = parent / _key(paths, preprocess)
+        held = hold(folder)
         if not folder.exists():
             try:
-                _write_store(folder, paths, preprocess)
+                with building(folder, on_wait=_say_waiting):
+                    if not folder.exists():
+                        _write_store(folder, paths, preprocess)
             except OSError as error:
                 reason = os.strerror(error.errno) if error.errno else error
                 raise UserError(
                     f"the cache of decoded pictures cannot be written to {parent}: {reason}; "
                     "make room there, or set TL_CACHE_DIR to another folder"
                 ) from error
-        return cls(folder, paths)
+        return cls(folder, paths, held)
+
+    @property
+    def key(self) -> str:
+        """Tells apart lists of files, as they are on the disk, and ways to resize them."""
+        return self.folder.name
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -94,11 +105,8 @@ class PictureStore:
         return {**self.__dict__, "_pixels": None}
 
 
-def default_cache_dir() -> Path:
-    """The folder of all caches: ``TL_CACHE_DIR``, else ``tl_lightning`` under the user's cache folder."""
-    if chosen := os.environ.get("TL_CACHE_DIR"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tl_lightning"
+def _say_waiting() -> None:
+    console.print("waiting for another process that is decoding the same pictures")
 
 
 def _key(paths: list[Path], preprocess: Preprocess) -> str:
@@ -112,15 +120,13 @@ def _key(paths: list[Path], preprocess: Preprocess) -> str:
         except OSError:
             state = (-1, -1, False)
         digest.update(f"{path}\0{state}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()[:KEY_LENGTH]
 
 
 def _write_store(folder: Path, paths: list[Path], preprocess: Preprocess) -> None:
-    """Writes under a temporary name and renames at the end, so that a store is whole or is not there."""
-    # Not tempfile.mkdtemp, whose folders nobody else may read: a cache may be shared.
-    unfinished = folder.parent / f".{folder.name}-{os.getpid()}-{secrets.token_hex(4)}"
-    unfinished.mkdir(parents=True)
-    try:
+    with suppress(NoRoom):
+        make_room(3 * preprocess.resized**2 * len(paths))  # about; a long picture takes more, a grey one less
+    with writing(folder) as unfinished:
         shapes = np.zeros((len(paths), 3), dtype=np.int64)
         broken = {}
         with (unfinished / "pixels.bin").open("wb") as file:
@@ -133,17 +139,14 @@ def _write_store(folder: Path, paths: list[Path], preprocess: Preprocess) -> Non
                     file.write(np.ascontiguousarray(pixels).data)
         offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))[:-1]])
         np.savez(unfinished / "index.npz", offsets=offsets, shapes=shapes)
+        about = {
+            "source": os.fsencode(os.path.commonpath([path.parent for path in paths])).decode(errors="replace"),
+            "view": f"{preprocess.resized} pixels, {preprocess.crop_mode}, {preprocess.interpolation}",
+            "rows": len(paths),
+            "done": len(paths) - len(broken),
+        }
+        (unfinished / "about.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
         (unfinished / "broken.json").write_text(json.dumps(broken, indent=1))
-        for path in [*unfinished.iterdir(), unfinished]:
-            _flush_to_disk(path)
-        try:
-            unfinished.rename(folder)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-            # Another process was first; its store has the same content.
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _decode_in_order(paths: list[Path], preprocess: Preprocess) -> Iterator[NDArray[np.uint8] | str]:
@@ -169,11 +172,3 @@ def _decode(path: Path, preprocess: Preprocess) -> NDArray[np.uint8] | str:
         return resize(read_picture(path), preprocess)
     except BrokenPicture as error:
         return str(error)
-
-
-def _flush_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
