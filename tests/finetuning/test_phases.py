@@ -128,6 +128,9 @@ def test_everything_a_phase_can_say_is_kept():
         ([{"cooldown": None}], "phases[0].cooldown is None"),
         ([{"cooldown": True}], "phases[0].cooldown is True"),
         ([{"augmentation": 3}], "phases[0].augmentation is 3; it must be text"),
+        ([{"views": 0}], "phases[0].views is 0; it must be a whole number, 1 or more"),
+        ([{"views": 2.0}], "phases[0].views is 2.0"),
+        ([{"views": True}], "phases[0].views is True"),
         ([{"name": 3}], "phases[0].name is 3; it must be text"),
         ([{"schedule": "cosin"}], "phases[0].schedule: 'cosin' is no schedule; did you mean cosine"),
         ([{"schedule": "OneCycle"}], "phases[0].schedule: 'OneCycle' is no schedule; did you mean OneCycleLR"),
@@ -185,12 +188,26 @@ def test_gradual_within_a_list_keeps_what_its_phase_says():
     phases = plan(parse_phases([first, second, {"train": "all"}], max_epochs=9), SIX[:2])
     shared = {"lr_scale": 0.1, "bn": "train", "patience": 2}
     assert phases == [
-        Phase(train="head", epochs=2, name="head"),
-        Phase(train="head", epochs=1, name="thaw: head", **shared),
+        Phase(train="head", epochs=2, name="head", augmentation="none"),
+        Phase(train="head", epochs=1, name="thaw: head", augmentation="none", **shared),
         Phase(train="last:1", epochs=1, name="thaw: last:1", **shared),
         Phase(train="all", epochs=2, name="thaw: all", **shared),
         Phase(train="all", epochs=3, name="all"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "augmentation", "views"),
+    [
+        ({}, "none", None),
+        ({"augmentation": "flips"}, "flips", None),
+        ({"views": 4}, None, 4),  # of data.augmentation
+        ({"train": "last:1"}, None, None),
+    ],
+)
+def test_the_head_alone_sees_plain_pictures_unless_its_phase_says_otherwise(asked, augmentation, views):
+    (phase,) = plan(parse_phases([{"train": "head", **asked}], max_epochs=2), SIX)
+    assert (phase.augmentation, phase.views) == (augmentation, views)
 
 
 def test_gradual_in_one_epoch_is_refused():
@@ -231,6 +248,7 @@ def test_what_changes_nothing_is_called_by_its_name():
         {"schedule": "linear"},
         {"warmup": 0.2},
         {"augmentation": "none"},
+        {"views": 2},
         {"patience": 2},
         {"min_delta": 0.1},
         {"cooldown": 1},

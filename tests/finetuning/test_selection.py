@@ -2,7 +2,7 @@ import pytest
 
 from tl_lightning.backbones import Stage
 from tl_lightning.errors import UserError
-from tl_lightning.finetuning.selection import select
+from tl_lightning.finetuning.selection import frozen_stages, select
 
 STAGES = (
     Stage("stem", ("stem.conv.weight", "stem.bn.weight", "stem.bn.bias"), ()),
@@ -60,3 +60,20 @@ def test_what_selects_nothing_is_an_error_that_names_the_valid_words(selection, 
         select(STAGES, selection)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("selection", "count"),
+    [
+        ("head", 4),
+        ("all", 0),
+        ("last:1", 3),
+        ("from:blocks.0", 1),
+        ("layers:7:", 3),
+        ("layers::2", 0),
+        (r"regex:^blocks\.1\.", 2),  # what lies above is frozen too, but its input changes
+        ("regex:bn", 0),
+    ],
+)
+def test_the_stages_below_the_first_that_trains_are_frozen(selection, count):
+    assert frozen_stages(STAGES, selection) == count

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -18,6 +19,24 @@ Transform = Callable[[Tensor], Tensor]
 # Of the picture's area. timm's 0.08 suits training from scratch; on small sets it often cuts away what the label says.
 CROP_SCALE = (0.5, 1.0)
 COLOR_JITTER = 0.4
+
+# The symmetries of the square among which an augmentation draws: a number of quarter turns, from 4 on mirrored.
+SYMMETRIES = {"none": (0,), "flips": (0, 4), "dihedral": tuple(range(8))}
+
+
+@dataclass(frozen=True)
+class View:
+    """One fixed version of every picture, which an augmentation might have drawn.
+
+    Attributes:
+        name: Says which; equal names make equal pixels.
+        transform: From stored pixels to what the model sees.
+        draw: Which of the versions that a random transform would draw; `None` where it draws none.
+    """
+
+    name: str
+    transform: Transform
+    draw: int | None = None
 
 
 def augmentation(name: str, preprocess: Preprocess, *, key: str = "data.augmentation") -> Transform:
@@ -49,6 +68,43 @@ def augmentation(name: str, preprocess: Preprocess, *, key: str = "data.augmenta
     return makers[name](preprocess)
 
 
+def views(name: str, preprocess: Preprocess, *, count: int | None, key: str = "data.augmentation") -> list[View]:
+    """Lists fixed versions of the pictures that stand for an augmentation; drawing one of them is drawing from it.
+
+    Args:
+        name: As for `augmentation`.
+        preprocess: What the weights expect.
+        count: How many; `None` for all that there are.
+        key: What an error calls the augmentation.
+
+    Returns:
+        The views, the same for every run; none where there is no end to them and no count was given.
+
+    Raises:
+        UserError: If the name is unknown, or there are not as many.
+    """
+    drawn = augmentation(name, preprocess, key=key)
+    if name not in SYMMETRIES:
+        return [View(f"{name}, draw {draw}", drawn, draw) for draw in range(count or 0)]
+    symmetries = SYMMETRIES[name]
+    if count is not None and count > len(symmetries):
+        raise UserError(f"views is {count}, but {key} {name} has only {len(symmetries)}")
+    return [
+        View(_described(symmetry), partial(_symmetric, symmetry=symmetry, preprocess=preprocess))
+        for symmetry in symmetries[:count]
+    ]
+
+
+def _described(symmetry: int) -> str:
+    turned = f"turned by {90 * (symmetry % 4)} degrees" if symmetry % 4 else ""
+    return ", ".join(filter(None, (turned, "mirrored" if symmetry >= 4 else ""))) or "plain"
+
+
+def plain_view(preprocess: Preprocess) -> View:
+    """The version that validation, testing and prediction see."""
+    return views("none", preprocess, count=None)[0]
+
+
 def evaluation(preprocess: Preprocess) -> Transform:
     """Makes the crop that validation, testing and prediction use; shapes as for `augmentation`."""
     return partial(_evaluate, preprocess=preprocess)
@@ -60,19 +116,19 @@ def _evaluate(pixels: Tensor, *, preprocess: Preprocess) -> Tensor:
 
 
 # numpy rather than torch, whose threads cost more than they bring for one picture, the more so on a busy machine.
-def _flip(pixels: Tensor, *, preprocess: Preprocess) -> Tensor:
-    square = crop(pixels, preprocess).numpy()
-    if random.random() < 0.5:
-        square = square[:, :, ::-1]
-    return to_channels(torch.from_numpy(np.ascontiguousarray(square)), preprocess.channels)
-
-
-def _turn(pixels: Tensor, *, preprocess: Preprocess) -> Tensor:
-    symmetry = random.randrange(8)
+def _symmetric(pixels: Tensor, *, symmetry: int, preprocess: Preprocess) -> Tensor:
     square = np.rot90(crop(pixels, preprocess).numpy(), symmetry % 4, (1, 2))
     if symmetry >= 4:
         square = square[:, :, ::-1]
     return to_channels(torch.from_numpy(np.ascontiguousarray(square)), preprocess.channels)
+
+
+def _flip(pixels: Tensor, *, preprocess: Preprocess) -> Tensor:
+    return _symmetric(pixels, symmetry=4 if random.random() < 0.5 else 0, preprocess=preprocess)
+
+
+def _turn(pixels: Tensor, *, preprocess: Preprocess) -> Tensor:
+    return _symmetric(pixels, symmetry=random.randrange(8), preprocess=preprocess)
 
 
 def _standard(preprocess: Preprocess) -> Transform:

@@ -1,9 +1,11 @@
 """Samples in an order, and augmented, as a function of seed, epoch and index alone."""
 
-from collections.abc import Iterator
-from typing import TypedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
@@ -52,6 +54,70 @@ class PictureDataset(Dataset[Item]):
             with seeded(self.seed, epoch, index):
                 image = self.transform(pixels)
         return {"image": image, "label": int(self.labels[index]), "index": index}
+
+
+class Reader(Protocol):
+    """Hands out what the frozen part of a backbone makes of pictures, computed before."""
+
+    def read(self, indices: NDArray[np.int64]) -> list[Tensor]:
+        """The tensors of the pictures with these indices, each ``(n, ...)``."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the loaders read instead of pictures.
+
+    Attributes:
+        training: A reader for each version of the training pictures.
+        evaluation: Of the pictures as evaluation sees them.
+    """
+
+    training: Sequence[Reader]
+    evaluation: Reader
+
+
+class KeptDataset(Dataset[dict[str, Any]]):
+    """Kept activations, a batch at a time; each epoch draws one version of each picture."""
+
+    def __init__(self, readers: Sequence[Reader], labels: NDArray[np.int64], *, seed: int = 0) -> None:
+        """Puts the parts together.
+
+        Args:
+            readers: One for each version.
+            labels: The class of each picture.
+            seed: Of the draws.
+        """
+        self.readers = readers
+        self.labels = labels
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitems__(self, places: list[tuple[int, int]]) -> dict[str, Any]:
+        """A batch: ``activations`` (a list of tensors ``(n, ...)``), ``label`` and ``index``."""
+        indices = np.array([index for _, index in places])
+        tensors = self.readers[0].read(indices)
+        if len(self.readers) > 1:
+            drawn = self._versions(places[0][0])[indices]
+            for version in np.unique(drawn[drawn > 0]):
+                where = torch.from_numpy(np.flatnonzero(drawn == version))
+                for tensor, part in zip(tensors, self.readers[version].read(indices[where.numpy()]), strict=True):
+                    tensor[where] = part
+        return {
+            "activations": tensors,
+            "label": torch.from_numpy(self.labels[indices]),
+            "index": torch.from_numpy(indices),
+        }
+
+    def _versions(self, epoch: int) -> NDArray[np.int64]:
+        generator = np.random.default_rng((self.seed, epoch, 0, 0, 3))
+        return generator.integers(len(self.readers), size=len(self.labels))
+
+
+def as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
+    """Collates what is a batch already; a function of the module, so that worker processes can have it."""
+    return batch
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

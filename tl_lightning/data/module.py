@@ -1,7 +1,9 @@
 """The data module: labelled pictures, as Lightning wants them."""
 
 import hashlib
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from tl_lightning.data.augmentations import Transform, evaluation
+from tl_lightning.data.augmentations import Transform, View, evaluation, plain_view, views
 from tl_lightning.data.augmentations import augmentation as make_augmentation
-from tl_lightning.data.dataset import EpochSampler, Item, PictureDataset
+from tl_lightning.data.dataset import EpochSampler, Item, Kept, KeptDataset, PictureDataset, as_it_is
 from tl_lightning.data.mixing import check_mixing, mix
 from tl_lightning.data.samples import check_training_has_all, name_some
 from tl_lightning.data.sources import read_source
@@ -23,6 +25,8 @@ from tl_lightning.data.splits import split_samples
 from tl_lightning.data.store import PictureStore
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess import Preprocess
+
+VIEW_SEED = 0  # of the views that are kept, whatever the run's seed, so that runs can share them
 
 
 class ImageDataModule(LightningDataModule):
@@ -131,8 +135,9 @@ class ImageDataModule(LightningDataModule):
         )
         self.split_digest = _digest(self.samples.paths, self.splits)
         self.skipped = 0
-        self._configured_augment = make_augmentation(augmentation, self._preprocess)
-        self._augment = self._configured_augment
+        self.augmentation = augmentation
+        self._augment = make_augmentation(augmentation, self._preprocess)
+        self._kept: Callable[[], Kept | None] | None = None
         self._resume: dict[str, int] | None = None
         self._store: PictureStore | None = None
 
@@ -219,9 +224,27 @@ class ImageDataModule(LightningDataModule):
             UserError: If the name is unknown; the message begins with ``augmentation``, for a caller to say whose.
         """
         if name is None:
-            self._augment = self._configured_augment
+            self._augment = make_augmentation(self.augmentation, self._preprocess)
         else:
             self._augment = make_augmentation(name, self._preprocess, key="augmentation")
+
+    def views(self, name: str | None, count: int | None) -> list[View]:
+        """Fixed versions of the training pictures that stand for an augmentation; see `augmentations.views`.
+
+        Args:
+            name: As for ``augmentation``; `None` for the one that was configured.
+            count: How many; `None` for all that there are.
+        """
+        return views(name or self.augmentation, self._preprocess, count=count, key="augmentation")
+
+    def serve(self, kept: Callable[[], Kept | None] | None) -> None:
+        """Has the loaders of the next fit read kept activations instead of pictures; test pictures stay pictures.
+
+        Args:
+            kept: Asked when the first loader is made, once the model is in place; where it gives `None`, or is `None`,
+                the loaders read pictures.
+        """
+        self._kept = kept
 
     def train_dataloader(self) -> DataLoader[Item]:
         """Shuffled and augmented; a last batch that is not full is dropped, unless it is the only one."""
@@ -234,7 +257,14 @@ class ImageDataModule(LightningDataModule):
             sampler.set_epoch(self._resume["epoch"])
             sampler.resume_at(self._resume["epoch"], self._resume["batches"] * self.loaded_batch_size)
             self._resume = None
+        if (kept := self._kept and self._kept()) is not None:
+            return self._kept_loader(KeptDataset(kept.training, self.samples.labels, seed=self.seed), sampler)
         return self._loader(sampler, self._augment, seed=self.seed)
+
+    @property
+    def training_batches(self) -> int:
+        """Batches of an epoch that `train_dataloader` will give this process."""
+        return math.ceil(len(self._sampler("train", shuffle=True)) / self.loaded_batch_size)
 
     @property
     def loaded_batch_size(self) -> int:
@@ -243,6 +273,10 @@ class ImageDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Item]:
         """In order, as prediction sees the pictures."""
+        if (kept := self._kept and self._kept()) is not None:
+            return self._kept_loader(
+                KeptDataset([kept.evaluation], self.samples.labels), self._sampler("val", shuffle=False)
+            )
         return self.plain_loader("val")
 
     def test_dataloader(self) -> DataLoader[Item] | list[DataLoader[Item]]:
@@ -263,6 +297,35 @@ class ImageDataModule(LightningDataModule):
         """
         return self._loader(self._sampler(split, shuffle=shuffle), evaluation(self._preprocess))
 
+    def view_loader(self, view: View, indices: NDArray[np.int64], batch_size: int) -> DataLoader[Item]:
+        """One fixed version of some pictures, in order; its batches hold bytes, see `normalized`.
+
+        Args:
+            view: Which version.
+            indices: Of the pictures among `samples`.
+            batch_size: Pictures per batch; of the last one as many as are left.
+        """
+        seed = None if view.draw is None else VIEW_SEED
+        sampler = EpochSampler(indices, shuffle=False, seed=0)
+        sampler.set_epoch(view.draw or 0)
+        return self._loader(sampler, view.transform, seed=seed, batch_size=batch_size)
+
+    @property
+    def plain_view(self) -> View:
+        """The version of the pictures that evaluation sees."""
+        return plain_view(self._preprocess)
+
+    @property
+    def pictures_key(self) -> str:
+        """Tells apart lists of picture files, as they are on the disk now."""
+        return self._opened_store.key
+
+    @property
+    def _opened_store(self) -> PictureStore:
+        if self._store is None:
+            raise RuntimeError("ImageDataModule.setup comes before its loaders")
+        return self._store
+
     def _sampler(self, split: str, *, shuffle: bool) -> EpochSampler:
         indices = self.splits[split]
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
@@ -275,17 +338,27 @@ class ImageDataModule(LightningDataModule):
             indices, shuffle=shuffle, seed=self.seed, batch_size=self.batch_size, rank=rank, world_size=world_size
         )
 
-    def _loader(self, sampler: EpochSampler, transform: Transform, *, seed: int | None = None) -> DataLoader[Item]:
-        if self._store is None:
-            raise RuntimeError("ImageDataModule.setup comes before its loaders")
+    def _loader(
+        self, sampler: EpochSampler, transform: Transform, *, seed: int | None = None, batch_size: int | None = None
+    ) -> DataLoader[Item]:
         return DataLoader(
-            PictureDataset(self._store, self.samples.labels, transform=transform, seed=seed),
-            batch_size=self.loaded_batch_size,
+            PictureDataset(self._opened_store, self.samples.labels, transform=transform, seed=seed),
+            batch_size=batch_size or self.loaded_batch_size,
             sampler=sampler,  # leaves out the incomplete batch in training, hence no drop_last
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             # Without one of its own a loader draws from the global generator, and dropout would depend on it.
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def _kept_loader(self, dataset: KeptDataset, sampler: EpochSampler) -> DataLoader[Item]:
+        return DataLoader(
+            dataset,  # type: ignore[arg-type]  # its batches have activations in the place of the image
+            batch_size=self.loaded_batch_size,
+            sampler=sampler,
+            collate_fn=as_it_is,  # type: ignore[arg-type]  # of a dataset with __getitems__ it gets the batch itself
+            pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(self.seed),
         )
 
@@ -337,6 +410,8 @@ class ImageDataModule(LightningDataModule):
         Returns:
             The batch as `normalized` makes it, with ``target`` where it was mixed.
         """
+        if "image" not in batch:  # kept activations
+            return batch
         batch = self.normalized(batch)
         if self.trainer is None or not self.trainer.training or not (self.mixup or self.cutmix):
             return batch

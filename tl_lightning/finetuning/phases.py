@@ -30,7 +30,10 @@ class Phase:
             estimates the statistics of the whole backbone once on the training pictures, then keeps them.
         schedule: How the learning rates move.
         warmup: The share of the phase's steps, from 0 to 1, over which the rates rise to their peak.
-        augmentation: Of the training pictures; `None` for ``data.augmentation``.
+        augmentation: Of the training pictures; `None` for ``data.augmentation``, but for ``none`` where the head alone
+            trains: its features are then computed once, and augmenting them seldom pays.
+        views: Versions of each picture that are kept where the frozen part of the backbone is computed once; one of
+            them is drawn in each epoch. `None` for all that there are: 1, of ``flips`` 2, of ``dihedral`` 8.
         patience: The phase ends after so many validations without a gain; `None` for ``early_stopping.patience``.
         min_delta: What counts as a gain; `None` for ``early_stopping.min_delta``.
         cooldown: After a stop for lack of patience, the rates fall linearly to 0 over so many epochs more.
@@ -44,6 +47,7 @@ class Phase:
     schedule: Schedule = field(default_factory=Schedule)
     warmup: float = DEFAULT_WARMUP
     augmentation: str | None = None
+    views: int | None = None
     patience: int | None = None
     min_delta: float | None = None
     cooldown: int = 0
@@ -127,6 +131,7 @@ def plan(phases: Sequence[Phase], stages: Sequence[Stage]) -> list[Phase]:
         selections = _thawing(phase.epochs or 0, len(stages), f"phases[{position}]")
         named = f"{phase.name or GRADUAL}: "
         planned += [replace(phase, train=train, epochs=epochs, name=named + train) for train, epochs in selections]
+    planned = [_unaugmented(phase) if phase.keeps_backbone else phase for phase in planned]
     chosen = [select(stages, phase.train) for phase in planned]
     for position in range(1, len(planned)):
         before, after = (replace(planned[k], train="", epochs=None, name="") for k in (position - 1, position))
@@ -136,6 +141,12 @@ def plan(phases: Sequence[Phase], stages: Sequence[Stage]) -> list[Phase]:
                 "the same parameters in the same way; join them into one phase"
             )
     return planned
+
+
+def _unaugmented(phase: Phase) -> Phase:
+    """The same phase on plain pictures, unless it says itself how they are augmented."""
+    asked = phase.augmentation is not None or phase.views is not None
+    return phase if asked else replace(phase, augmentation="none")
 
 
 def _thawing(epochs: int, stages: int, where: str) -> list[tuple[str, int]]:
@@ -205,6 +216,8 @@ def _phase(entry: Mapping[str, Any], where: str) -> Phase:
         raise UserError(f"{where}.lr_scale is {phase.lr_scale!r}; it must be a number above 0")
     if not _is_number(phase.warmup) or not 0 <= phase.warmup <= 1:
         raise UserError(f"{where}.warmup is {phase.warmup!r}; it must be a share of the phase, from 0 to 1")
+    if phase.views is not None and (type(phase.views) is not int or phase.views < 1):
+        raise UserError(f"{where}.views is {phase.views!r}; it must be a whole number, 1 or more")
     if phase.patience is not None and (type(phase.patience) is not int or phase.patience < 1):
         raise UserError(f"{where}.patience is {phase.patience!r}; it must be a whole number of validations, 1 or more")
     if phase.min_delta is not None and (not _is_number(phase.min_delta) or phase.min_delta < 0):

@@ -42,6 +42,13 @@ def select(stages: Sequence[Stage], selection: str) -> frozenset[str]:
     raise UserError(f"train: {selection!r} is not a selection of stages{hint or ''} (forms: {FORMS})")
 
 
+def frozen_stages(stages: Sequence[Stage], selection: str) -> int:
+    """Counts the stages, from the input up, in which a selection trains nothing."""
+    trainable = select(stages, selection)
+    touched = [position for position, stage in enumerate(stages) if not trainable.isdisjoint(stage.parameters)]
+    return min(touched, default=len(stages))
+
+
 def _parameters_of(stages: Sequence[Stage]) -> frozenset[str]:
     return frozenset(name for stage in stages for name in stage.parameters)
 
