@@ -17,6 +17,7 @@ FIT = [
     *("--trainer.log_every_n_steps", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
     *("--trainer.precision", "32-true", "--run_dir", "run"),
 ]
+STEPPED = ["--model.head_solver", "sgd"]  # the head alone would be solved, without epochs, rates or patience
 STEPS = 3  # an epoch: 15 of the 24 pictures are trained on
 
 
@@ -65,7 +66,8 @@ def test_a_phase_has_a_patience_of_its_own(here, capsys):
     # Nothing can gain 2 in macro F1: one validation sets the mark, each other one costs patience.
     first = {"train": "head", "epochs": 5, "patience": 2, "min_delta": 2}
     second = {"train": "last:1", "epochs": 2, "lr_scale": 0.5}
-    assert fit(first, second, {"train": "all", "patience": 1, "min_delta": 2}, epochs=10) == 0
+    last = {"train": "all", "patience": 1, "min_delta": 2}
+    assert fit(first, second, last, epochs=10, options=STEPPED) == 0
     assert phases_of_the_run() == [("head", 0, 3), ("last:1", 3, 2), ("all", 5, 2)]
     shown = capsys.readouterr().out
     assert "phase head stopped early after 3 epochs" in shown
@@ -82,7 +84,7 @@ FALLING = {"train": "head", "epochs": 4, "patience": 1, "min_delta": 2, "schedul
 )
 def test_a_cool_down_takes_the_rates_from_where_they_stand_to_0_in_exactly_its_epochs(here, patience, options):
     last = {"train": "last:1", "schedule": "constant", "warmup": 0.0}
-    assert fit({**FALLING, "patience": patience, "cooldown": 3}, last, epochs=5, options=options) == 0
+    assert fit({**FALLING, "patience": patience, "cooldown": 3}, last, epochs=5, options=[*options, *STEPPED]) == 0
     assert phases_of_the_run() == [("head", 0, 2), ("head, cooling down", 2, 3), ("last:1", 5, 1)]
     rates = head_rates()
     assert len(rates) == 6 * STEPS
@@ -93,8 +95,15 @@ def test_a_cool_down_takes_the_rates_from_where_they_stand_to_0_in_exactly_its_e
 
 
 def test_a_phase_that_reaches_its_end_does_not_cool_down(here):
-    assert fit({**FALLING, "epochs": 2, "patience": 2, "cooldown": 3}, {"train": "last:1"}, epochs=3) == 0
+    first = {**FALLING, "epochs": 2, "patience": 2, "cooldown": 3}
+    assert fit(first, {"train": "last:1"}, epochs=3, options=STEPPED) == 0
     assert phases_of_the_run() == [("head", 0, 2), ("last:1", 2, 1)]
+
+
+def test_a_solved_phase_takes_one_epoch_and_has_nothing_to_cool_down(here, capsys):
+    assert fit({**FALLING, "cooldown": 3}, {"train": "last:1"}, epochs=6) == 0
+    assert phases_of_the_run() == [("head", 0, 1), ("last:1", 1, 2)]
+    assert "stopped early" not in capsys.readouterr().out
 
 
 def test_the_last_phase_cools_down_too(here):
@@ -113,7 +122,7 @@ def test_each_phase_has_an_augmentation_of_its_own(here, monkeypatch):
     none = {"train": "head", "epochs": 2, "augmentation": "none"}
     dihedral = {"train": "head", "epochs": 2, "augmentation": "dihedral"}
     # What is configured for the data is for phases that say nothing.
-    options = ["--data.augmentation", "flips", f"--trainer.callbacks+={__name__}.Batches"]
+    options = ["--data.augmentation", "flips", "--cache", "off", f"--trainer.callbacks+={__name__}.Batches"]
     assert fit(none, dihedral, {"train": "last:1"}, epochs=6, options=options) == 0
     seen = Batches.seen
     indices = {index for _, index in seen}
@@ -145,7 +154,7 @@ def test_a_caution_is_shown_unless_it_is_silenced(here, capsys):
 
 
 def test_a_step_over_several_batches_logs_its_rates_once(here):
-    assert fit({"train": "head"}, epochs=2, options=["--trainer.accumulate_grad_batches", "2"]) == 0
+    assert fit({"train": "head"}, epochs=2, options=["--trainer.accumulate_grad_batches", "2", *STEPPED]) == 0
     assert len(head_rates()) == 4  # of 3 batches, the last one is a step of its own
 
 

@@ -10,6 +10,8 @@ import torch
 from lightning import Callback
 from pictures import write_pictures
 
+from tl_lightning import activations
+from tl_lightning.cache_folder import NoRoom
 from tl_lightning.cli import main
 
 PHASES = "[{train: head, epochs: 2}, {train: 'last:2', lr_scale: 0.5, bn: train}]"
@@ -270,6 +272,79 @@ def test_a_plateau_sees_a_validation_that_came_before_the_interruption(whole, tm
     assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
     assert main(["resume", "--run_dir", "run"]) == 0
     assert_the_same(Path("run"), Path("whole"))
+
+
+KEPT = {
+    "pictures": "[{train: head, epochs: 2}, {train: all, lr_scale: 0.5, bn: train}]",
+    "activations": "[{train: head, epochs: 2}, {train: 'last:2', lr_scale: 0.5, bn: train, augmentation: flips}]",
+}
+
+
+@pytest.fixture(scope="module", params=KEPT)
+def solved(request, whole):
+    """A run with a solved head, and then pictures or kept activations; with the options that made it."""
+    phases = ["--model.head_dropout", "0", "--phases", KEPT[request.param]]
+    fit = ["fit", "--data.source", str(whole / "pictures"), *OPTIONS, *phases]
+    run = whole / f"solved, then {request.param}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TL_CACHE_DIR", str(whole / "cache"))
+        assert main([*fit, "--run_dir", str(run)]) == 0
+    return run, fit
+
+
+def without_times(run):
+    """Drops from a summary how long the head took to solve."""
+    content = summary(run)
+    for phase in content["phases"]:
+        phase.get("head", {}).pop("seconds", None)
+    Path(run, "summary.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("hook", "epoch", "options"),
+    [
+        ("train_batch_end", 0, []),  # in the solved phase, before its checkpoint
+        ("train_batch_end", 0, ["--save_every", "1"]),  # in the solved phase, after a checkpoint of its first step
+        ("train_epoch_end", 0, []),
+        ("fit_start", 1, []),  # between the phases
+        ("train_batch_end", 2, []),  # the second phase
+        ("test_start", 4, []),
+    ],
+)
+def test_a_run_with_a_solved_head_ends_as_if_it_had_not_been_interrupted(
+    solved, tmp_path, monkeypatch, hook, epoch, options
+):
+    reference, fit = solved
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Interrupt, "place", (hook, epoch))
+    assert main([*fit, *options, f"--trainer.callbacks+={__name__}.Interrupt", "--run_dir", "run"]) == 130
+    assert main(["resume", "--run_dir", "run"]) == 0
+    without_times("run")
+    without_times(reference)
+    assert_the_same(Path("run"), reference)
+
+
+def test_a_phase_that_found_no_room_goes_on_as_it_began(whole, tmp_path, monkeypatch, capsys):
+    def full(needed):
+        raise NoRoom("the cache is full")
+
+    monkeypatch.chdir(tmp_path)
+    fit = ["fit", "--data.source", str(whole / "pictures"), *OPTIONS, "--model.head_dropout", "0"]
+    fit += ["--phases", "[{train: head}]", "--trainer.max_epochs", "3"]
+    with monkeypatch.context() as patch:
+        patch.setattr(activations, "make_room", full)
+        assert main([*fit, "--run_dir", "whole"]) == 0
+        patch.setattr(Interrupt, "place", ("train_batch_end", 1))
+        assert main([*fit, f"--trainer.callbacks+={__name__}.Interrupt", "--run_dir", "run"]) == 130
+        shutil.copytree("run", "roomy")
+        assert main(["resume", "--run_dir", "run"]) == 0
+    assert_the_same(Path("run"), Path("whole"))
+    capsys.readouterr()
+    assert main(["resume", "--run_dir", "roomy"]) == 0  # there is room now, but the head goes on being trained
+    assert "solved" not in capsys.readouterr().out
+    one, other = (torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True) for run in ("roomy", "whole"))
+    assert one["global_step"] == other["global_step"]
+    torch.testing.assert_close(one["state_dict"]["head.1.weight"], other["state_dict"]["head.1.weight"])
 
 
 def test_a_run_that_stopped_while_an_average_took_the_place_of_the_best_goes_on(whole, tmp_path, monkeypatch):

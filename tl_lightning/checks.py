@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Sequence
 
+import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import BaseFinetuning, StochasticWeightAveraging
@@ -23,6 +24,11 @@ def check_own(config: Namespace) -> None:
         raise UserError(f"soup is {config.soup}; it must be 0 for none, or 2 or more")
     if config.save_every is not None and config.save_every < 1:
         raise UserError(f"save_every is {config.save_every}; it must be 1 step or more")
+    if isinstance(config.compile, str):
+        backends = torch.compiler.list_backends(exclude_tags=())
+        if config.compile not in backends:
+            known = ", ".join(torch.compiler.list_backends())
+            raise UserError(f"compile is {config.compile!r}; it must be true, false, or a backend of torch ({known})")
     if not isinstance(config.wise_ft, bool) and not 0 <= config.wise_ft <= 1:
         raise UserError(f"wise_ft is {config.wise_ft}; it must be true, false, or an alpha from 0 to 1, such as 0.5")
     if isinstance(config.silence, str):

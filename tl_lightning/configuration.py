@@ -19,6 +19,7 @@ from tl_lightning.backbones import preprocess_of
 from tl_lightning.callbacks import EpochLine, MetricsCsv, StepBar, TrainingLoss
 from tl_lightning.checkpoints import BestCheckpoint, Ingredients, WholeCheckpoints
 from tl_lightning.checks import check_callbacks, check_monitor, check_own, check_phases, check_strategy, check_trainer
+from tl_lightning.compilation import Compilation
 from tl_lightning.data.module import ImageDataModule
 from tl_lightning.errors import UserError
 from tl_lightning.finetuning.audit import Audit
@@ -100,6 +101,18 @@ class Configuration(LightningCLI):
             type=str | list[dict[str, Any]],
             default="full",
             help=f"How to transfer: {', '.join(PRESETS)}, or a list of phases such as [{{epochs: 3, train: head}}].",
+        )
+        parser.add_argument(
+            "--cache",
+            type=Literal["off", "auto", "require"],
+            default="auto",
+            help="Compute what a phase freezes once and keep it: never, where it can be and pays, or else fail.",
+        )
+        parser.add_argument(
+            "--compile",
+            type=bool | str,
+            default=False,
+            help="Compile the backbone for training with torch.compile, and say what it gains; or a backend's name.",
         )
         parser.add_argument(
             "--ema",
@@ -228,6 +241,8 @@ class Configuration(LightningCLI):
             ours += [] if self.config.trainer.enable_progress_bar is False else [StepBar(epochs)]
         if self.checkpoint is None:
             ours.append(TrainingLoss())
+            if self.config.compile is not False:
+                ours.append(Compilation("inductor" if self.config.compile is True else self.config.compile))
             if self.config.ema is not None:
                 ours.append(ExponentialMovingAverage(self.config.ema))
             if not any(isinstance(callback, EarlyStopping) for callback in theirs):

@@ -1,9 +1,7 @@
 """``tl lr_find``: a learning-rate range test before the first real run; it leaves a picture and nothing else."""
 
-import importlib.util
 import itertools
 import math
-import os
 import statistics
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +23,7 @@ from tl_lightning.finetuning.freezing import StageRow
 from tl_lightning.finetuning.groups import parameter_groups
 from tl_lightning.finetuning.phases import Phase
 from tl_lightning.memory import divide_batches
+from tl_lightning.plots import INSTALL, can_draw, new_figure, save_figure
 from tl_lightning.tables import data_line
 from tl_lightning.tasks.base import TransferTask
 
@@ -135,11 +134,8 @@ def draw(curve: Curve, path: Path, *, head_rate: float, suggested: float | None,
         suggested: The suggested factor, if there is one.
         title: Above the picture.
     """
-    from matplotlib.figure import Figure  # an extra, and slow to import; without pyplot no window system is asked for
-
     rates = [head_rate * factor for factor in curve.factors]
-    figure = Figure(figsize=(9, 5.4), dpi=100, layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = new_figure()
     axes.set_xscale("log")
     axes.plot(rates, curve.losses, color="tab:blue", alpha=0.3, linewidth=1, label="loss of each batch")
     axes.plot(rates, curve.smoothed, color="tab:blue", linewidth=2, label="smoothed")
@@ -155,14 +151,8 @@ def draw(curve: Curve, path: Path, *, head_rate: float, suggested: float | None,
     axes.set_title(title)
     axes.set_xlabel("learning rate of the head; the stages' rates rise in proportion")
     axes.set_ylabel("training loss")
-    axes.grid(alpha=0.3)
     axes.legend()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, format="png")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_figure(figure, path)
 
 
 def batches(data: LightningDataModule, trainer: Trainer) -> Iterator[Any]:
@@ -334,10 +324,8 @@ def _picture(path: str) -> Path | None:
     """Checks, before anything is trained, that the curve can be drawn there."""
     if path == "none":
         return None
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UserError(
-            "--output needs matplotlib: pip install 'tl_lightning[plots]', or --output none for the table alone"
-        )
+    if not can_draw():
+        raise UserError(f"--output needs matplotlib: {INSTALL}, or --output none for the table alone")
     return writable(path)
 
 

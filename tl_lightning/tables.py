@@ -35,7 +35,8 @@ def stage_table(phase: Phase, rows: Sequence[StageRow], *, title: str) -> Table:
     table.add_column("BatchNorm")
     for row in rows:
         trainable = f"{row.trainable:,}" if row.trainable else "frozen"
-        rate = "" if row.learning_rate is None else f"{row.learning_rate:.2e}"
+        without = "solved" if row.trainable else ""
+        rate = without if row.learning_rate is None else f"{row.learning_rate:.2e}"
         style = None if row.trainable else "dim"
         table.add_row(row.name, f"{row.parameters:,}", trainable, rate, row.batch_norm, style=style)
     total, trained = sum(row.parameters for row in rows), sum(row.trainable for row in rows)

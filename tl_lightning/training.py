@@ -20,6 +20,8 @@ from tl_lightning.final_weights import keep_start
 from tl_lightning.finetuning.freezing import StageRow
 from tl_lightning.finetuning.phases import Phase
 from tl_lightning.finetuning.schedules import parse_schedule
+from tl_lightning.head_solver import HeadSolver
+from tl_lightning.keeping import Keeping
 from tl_lightning.tables import stage_table
 
 
@@ -48,6 +50,9 @@ class Training:
         self.seconds_before = 0.0
         self._seconds, self._begun = 0.0, math.nan
         callbacks = self._trainer.callbacks  # type: ignore[attr-defined]
+        self._keeping = Keeping(self._task, self._data, self._trainer, configuration.config.cache)
+        self._solver = HeadSolver(self._keeping, self._data, self._head_report)
+        callbacks.insert(0, self._solver)
         callbacks.append(LastCheckpoint(every=configuration.config.save_every, state=self._state))
         self._stopping = next((callback for callback in callbacks if isinstance(callback, EarlyStopping)), None)
         self.patience: Any = math.inf if self._stopping is None else self._stopping.patience
@@ -59,15 +64,25 @@ class Training:
         under_way = 0.0 if math.isnan(self._begun) else time.perf_counter() - self._begun
         return self.seconds_before + self._seconds + under_way
 
+    @property
+    def cache_seconds(self) -> float:
+        """How long the frozen parts took to compute."""
+        return self._keeping.seconds
+
+    def _head_report(self) -> Path | None:
+        folder = self._configuration.folder
+        return None if folder is None else folder.path / f"head-{self._position + 1}"
+
     def check(self, phase: Phase) -> None:
         """Makes sure that a phase can be started.
 
         Raises:
-            UserError: If its augmentation is unknown.
+            UserError: If its augmentation or its views are wrong, or it cannot be kept though it has to be.
         """
         self._task.start_phase(phase)
         try:
             self._data.set_augmentation(phase.augmentation)
+            self._keeping.plan_for(phase)
         except UserError as error:
             raise UserError(f"phase {phase.name}: {error}") from error
 
@@ -107,7 +122,7 @@ class Training:
                 phase = self._configuration.phases[self._position]
                 if self._cooling is None:
                     self._train(phase)
-                    stopped = self.records[-1]["epochs"] < (phase.epochs or 0)
+                    stopped = not self._task.solved and self.records[-1]["epochs"] < (phase.epochs or 0)
                     self._cooling = self._task.share_of_rates() if stopped and phase.cooldown else None
                     self._restore_best()
                 if self._cooling is not None:
@@ -120,10 +135,14 @@ class Training:
                     "more often (trainer.val_check_interval, checkpoint.every_n_epochs)"
                 )
         finally:
+            self._keeping.end()
             self._seconds, self._begun = time.perf_counter() - self._begun, math.nan
 
     def _state(self) -> dict[str, Any]:
         """What a checkpoint remembers of the run."""
+        self.records[-1] |= self._ways()  # as there may not have been room to keep anything
+        if self._task.solved:
+            self.records[-1]["head"] = self._solver.solution
         return {
             "phases": self.records,
             "position": self._position,
@@ -137,15 +156,24 @@ class Training:
     def _train(self, phase: Phase) -> None:
         self._task.start_phase(phase)
         self._data.set_augmentation(phase.augmentation)
-        rows = self._task.phase_rows()
-        title = f"phase {self._position + 1}/{len(self._configuration.phases)}: {phase.name}, {_epochs(phase.epochs)}"
-        console.print(stage_table(phase, rows, title=title))
-        assert phase.epochs is not None  # parse_phases filled it in
         checkpoint, self._checkpoint = self._checkpoint, None
+        # A phase that was resumed goes on as it began, whether or not there was room to keep anything.
+        plan = self._keeping.begin(phase, solve=checkpoint is None or self.records[-1].get("solved", False))
+        rows = self._task.phase_rows()
+        length = "solved" if plan.solved else _epochs(phase.epochs)
+        title = f"phase {self._position + 1}/{len(self._configuration.phases)}: {phase.name}, {length}"
+        console.print(stage_table(phase, rows, title=title))
+        if plan.reason:
+            console.print(f"{'not solved' if plan.cut else 'not kept':<10} {plan.reason}", style="dim")
+        assert phase.epochs is not None  # parse_phases filled it in
         if checkpoint is None:
             self._begin(phase, rows)
         record = self.records[-1]
         end = record["first_epoch"] + phase.epochs
+        if plan.solved:  # it is only looked at, in as few epochs as end with a validation that keeps its weights
+            kept_every = self._configuration.config.checkpoint.every_n_epochs or 1
+            every = math.lcm(self._trainer.check_val_every_n_epoch or 1, kept_every)
+            end = min(end, (record["first_epoch"] // every + 1) * every)
         # A phase that had already run out of patience only takes up its state.
         self._trainer.fit_loop.max_epochs = self._epochs if checkpoint is not None and self._stopped else end
         self._be_patient(phase)
@@ -154,7 +182,7 @@ class Training:
             self._trainer.fit(self._task, datamodule=self._data, ckpt_path=path, weights_only=True)
         finally:
             record["epochs"] = self._trainer.current_epoch - record["first_epoch"]
-        if self._trainer.current_epoch < end:
+        if not self._task.solved and self._trainer.current_epoch < end:
             console.print(f"phase {phase.name} stopped early after {_epochs(record['epochs'])}")
 
     def _begin(self, phase: Phase, rows: Sequence[StageRow]) -> None:
@@ -171,12 +199,17 @@ class Training:
                 "train": phase.train,
                 "trainable_parameters": sum(row.trainable for row in rows),
                 "total_parameters": sum(row.parameters for row in rows),
-                "learning_rates": {row.name: row.learning_rate for row in rows if row.learning_rate is not None},
+                **self._ways(),
             }
         )
         if self._stopping is not None:  # it ends a phase, not the run
             self._stopping.wait_count = 0
             self._stopping.best_score = torch.tensor(math.inf if self._stopping.mode == "min" else -math.inf)
+
+    def _ways(self) -> dict[str, Any]:
+        """How the phase fits what it trains: solved, or by steps at these rates."""
+        rates = {row.name: row.learning_rate for row in self._task.phase_rows() if row.learning_rate is not None}
+        return {"solved": self._task.solved, "learning_rates": rates}
 
     def _be_patient(self, phase: Phase) -> None:
         if self._stopping is not None:

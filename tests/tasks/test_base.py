@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from pictures import write_pictures
+from pictures import TINY, write_pictures, write_tiny
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -136,3 +136,59 @@ def test_a_plateau_is_looked_for_once_per_validation_of_training(monkeypatch):
         task.on_train_epoch_end()
         rates.append(optimizer.param_groups[0]["lr"])
     assert rates == [1.0, 1.0, 0.5, 0.5, 0.5, 0.25]
+
+
+def trained_in(monkeypatch, precision):
+    """A task that thinks it is being trained in a precision, with its optimizer."""
+    task = classifier()
+    task._trainer = SimpleNamespace(
+        precision=precision,
+        datamodule=SimpleNamespace(training_batches=3),
+        limit_train_batches=1.0,
+        accumulate_grad_batches=1,
+        max_epochs=1,
+        checkpoint_callback=None,
+    )
+    monkeypatch.setattr(type(task), "trainer", property(lambda self: self._trainer))
+    return task, task.configure_optimizers()["optimizer"]
+
+
+@pytest.mark.parametrize(("precision", "fused"), [("32-true", True), ("bf16-mixed", True), ("16-mixed", False)])
+def test_the_optimizer_is_fused_unless_the_loss_is_scaled(monkeypatch, precision, fused):
+    _, optimizer = trained_in(monkeypatch, precision)
+    assert optimizer.defaults["fused"] is fused
+
+
+@pytest.mark.parametrize("algorithm", ["norm", "value", None])
+def test_gradients_are_clipped_with_a_fused_optimizer(monkeypatch, algorithm):
+    task, optimizer = trained_in(monkeypatch, "bf16-mixed")
+    for parameter in task.parameters():
+        parameter.grad = torch.full_like(parameter, 3.0)
+    task.configure_gradient_clipping(optimizer, None, algorithm)
+    task.configure_gradient_clipping(optimizer, 0.0, algorithm)
+    assert all((parameter.grad == 3.0).all() for parameter in task.parameters())
+    task.configure_gradient_clipping(optimizer, 0.5, algorithm)
+    gradients = torch.cat([parameter.grad.flatten() for parameter in task.parameters()])
+    if algorithm == "value":
+        assert (gradients == 0.5).all()
+    else:
+        assert float(gradients.norm()) == pytest.approx(0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+@pytest.mark.parametrize("phase", ["{train: head}", "{train: all}"])
+def test_a_run_in_reduced_precision_clips(tmp_path, monkeypatch, algorithm, phase):
+    monkeypatch.chdir(write_tiny(tmp_path))
+    args = ["fit", *TINY, "--phases", f"[{phase}]", "--trainer.max_epochs", "1", "--model.head_solver", "sgd"]
+    args += ["--trainer.precision", "bf16-mixed", "--trainer.gradient_clip_algorithm", algorithm]
+    for run, limit in (("free", "100.0"), ("clipped", "1.0e-14")):
+        assert main([*args, "--trainer.gradient_clip_val", limit, "--run_dir", run, "--model.weight_decay", "0"]) == 0
+    free, clipped = (
+        torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True)["state_dict"]["head.1.weight"]
+        for run in ("free", "clipped")
+    )
+    assert not torch.allclose(free, clipped, atol=1e-3)
+    args[args.index("--trainer.max_epochs") + 1] = "2"
+    assert main([*args, "--trainer.gradient_clip_val", "1.0e-14", "--run_dir", "two", "--model.weight_decay", "0"]) == 0
+    again = torch.load("two/checkpoints/last.ckpt", weights_only=True)["state_dict"]["head.1.weight"]
+    torch.testing.assert_close(again, clipped, rtol=0, atol=1e-5)  # gradients that are clipped away move nothing

@@ -39,6 +39,7 @@ class ClassificationTask(TransferTask):
         head: HeadKind = "linear",
         head_hidden: int = 512,
         head_dropout: float = 0.0,
+        head_solver: Literal["lbfgs", "ridge", "sgd"] = "lbfgs",
         loss: Literal["cross_entropy", "focal"] = "cross_entropy",
         focal_gamma: float = 2.0,
         label_smoothing: float = 0.0,
@@ -61,6 +62,9 @@ class ClassificationTask(TransferTask):
             head: ``linear``, or ``mlp`` with one hidden layer.
             head_hidden: Width of the MLP's hidden layer.
             head_dropout: Probability of dropping an input of the head's last layer.
+            head_solver: How a linear head alone on kept features is fitted: ``lbfgs`` solves logistic regression for a
+                path of regularisation strengths, of which validation chooses; ``ridge`` solves least squares, which
+                streams any number of rows, the strength chosen by leaving one out; ``sgd`` trains by epochs.
             loss: ``cross_entropy``, or ``focal``, in which examples that the model is sure of count for less.
             focal_gamma: How much less they count, 0 (as cross-entropy) or more; matters with ``loss: focal``.
             label_smoothing: Share of the label spread over all classes, 0 to 1.
@@ -95,12 +99,15 @@ class ClassificationTask(TransferTask):
             raise UserError(f"model.loss is {loss!r}; it must be cross_entropy or focal")
         if not 0 <= focal_gamma < math.inf:
             raise UserError(f"model.focal_gamma is {focal_gamma}; it must be 0 or more")
+        if head_solver not in ("lbfgs", "ridge", "sgd"):
+            raise UserError(f"model.head_solver is {head_solver!r}; it must be lbfgs, ridge or sgd")
         self.save_hyperparameters()
         # The values in force, also where none were given: prediction never falls back to a library's defaults.
         self.hparams["preprocess"] = self.preprocess
         self.classes = list(classes)
         self.focal_gamma = focal_gamma if loss == "focal" else None
         self.label_smoothing = label_smoothing
+        self.head_solver = head_solver
         self.balanced = class_weights == "balanced"
         self.head = build_head(head, self.num_features, len(self.classes), hidden=head_hidden, dropout=head_dropout)
         self.register_buffer("loss_weights", torch.ones(len(self.classes)))
@@ -124,13 +131,49 @@ class ClassificationTask(TransferTask):
         Returns:
             Logits of shape ``(N, classes)``, ``float32``; ``float64`` where the weights are.
         """
-        dtype = next(self.backbone.parameters()).dtype  # float32, but for the trainer's `bf16-true` and kin
-        logits: Tensor = self.head(self.backbone(images.to(dtype)))
+        return self.logits(self.features({"image": images}))
+
+    def logits(self, features: Tensor) -> Tensor:
+        """What the head makes of features, from pictures or kept; training, validation and prediction go through it.
+
+        Args:
+            features: ``(N, num_features)``.
+
+        Returns:
+            As `forward`.
+        """
+        # In full precision, which costs next to nothing here: logits rounded to bfloat16 have three digits.
+        with torch.autocast(features.device.type, enabled=False):
+            logits: Tensor = self.head(features.to(next(self.head.parameters()).dtype))
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+    @property
+    def unsolvable(self) -> str | None:
+        """Why the head has to be trained by steps; `None` where it can be solved."""
+        reasons = {
+            "model.head_solver is sgd": self.head_solver == "sgd",
+            f"model.head {self.hparams['head']} has more than one optimum": self.hparams["head"] != "linear",
+            f"model.loss {self.hparams['loss']} has no solver": self.focal_gamma is not None,
+            "model.label_smoothing is above 0": self.label_smoothing > 0,
+            "model.head_dropout is above 0": self.hparams["head_dropout"] > 0,
+        }
+        return next((reason for reason, holds in reasons.items() if holds), None)
+
+    @torch.no_grad()
+    def set_linear_head(self, weight: Tensor, bias: Tensor) -> None:
+        """Sets what was solved.
+
+        Args:
+            weight: ``(classes, num_features)``.
+            bias: ``(classes,)``.
+        """
+        linear = self.head.get_submodule("1")
+        linear.weight.copy_(weight)  # type: ignore[operator]
+        linear.bias.copy_(bias)  # type: ignore[operator]
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """The loss to descend."""
-        loss = self._loss(self(batch["image"]), batch.get("target", batch["label"]))
+        loss = self._loss(self.logits(self.features(batch)), batch.get("target", batch["label"]))
         return loss + self.penalty()
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
@@ -158,7 +201,7 @@ class ClassificationTask(TransferTask):
         self.confusion.reset()
 
     def _add(self, batch: Mapping[str, Tensor], metrics: MetricCollection, mean_loss: MeanMetric) -> None:
-        logits = self(batch["image"])
+        logits = self.logits(self.features(batch))
         mean_loss.update(self._loss(logits, batch["label"]), weight=len(batch["label"]))
         metrics.update(logits.softmax(dim=1), batch["label"])
         self.confusion.update(logits, batch["label"])

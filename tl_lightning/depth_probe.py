@@ -1,0 +1,217 @@
+"""``tl probe``: where in a backbone's depth the useful features sit, from one forward pass."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.table import Table
+from torch import Tensor
+
+from tl_lightning.activations import ActivationStore, TensorLayout
+from tl_lightning.arguments import OptionParser, writable
+from tl_lightning.backbones import CannotSplit, Stage, stage_outputs
+from tl_lightning.cache_folder import NoRoom
+from tl_lightning.configuration import Configuration, quiet
+from tl_lightning.console import console, track
+from tl_lightning.data.module import ImageDataModule
+from tl_lightning.errors import UserError
+from tl_lightning.extraction import Extractor, layout_of
+from tl_lightning.plots import INSTALL, can_draw, new_figure, save_figure
+from tl_lightning.probe import choose, cross_validate, logistic_path
+from tl_lightning.run_folder import write_text
+from tl_lightning.tables import data_line
+
+STRENGTHS = tuple(10.0**exponent for exponent in range(-5, 3))  # coarser than the head's: stages are to be compared
+FOLDS = 3
+
+
+@dataclass(frozen=True)
+class StageProbe:
+    """How well a linear head does on what one stage hands on.
+
+    Attributes:
+        name: The stage.
+        width: Features, averaged over all positions of the picture.
+        strength: The regularisation C that cross-validation within the training pictures chose.
+        loss: On the validation pictures, of a head solved on the training pictures.
+        right: Which validation pictures it got right.
+    """
+
+    name: str
+    width: int
+    strength: float
+    loss: float
+    right: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        """The share of the validation pictures that it got right."""
+        return float(self.right.double().mean())
+
+    @property
+    def error(self) -> float:
+        """The standard error of the accuracy."""
+        return math.sqrt(self.accuracy * (1 - self.accuracy) / len(self.right))
+
+    def behind(self, other: "StageProbe") -> tuple[float, float]:
+        """How much less accurate this is on the same pictures, with the standard error of the difference."""
+        difference = other.right.double() - self.right.double()
+        return float(difference.mean()), float(difference.std(correction=0)) / math.sqrt(len(difference))
+
+
+def probe_stages(data: ImageDataModule, store: ActivationStore, stages: Sequence[Stage]) -> list[StageProbe]:
+    """Solves a head on the features of every stage.
+
+    Args:
+        data: Its training pictures fit and choose, its validation pictures score.
+        store: One tensor per stage, a row per picture.
+        stages: In the same order.
+    """
+    labels = torch.from_numpy(data.samples.labels)
+    splits, classes = data.splits, len(data.classes)
+    probes = []
+    for position, stage in enumerate(track(stages, "solving a head per stage", total=len(stages))):
+        training, answers = store.rows(splits["train"], position), labels[splits["train"]]
+        folds = cross_validate(training, answers, classes=classes, folds=FOLDS, strengths=STRENGTHS)
+        chosen = choose(folds)
+        path = logistic_path(training, answers, classes=classes, strengths=STRENGTHS[chosen : chosen + 1])
+        features = store.rows(splits["val"], position)[:].double()
+        logits = features @ path.weights[0].T + path.biases[0]
+        expected = labels[splits["val"]]
+        loss = torch.nn.functional.cross_entropy(logits, expected)
+        right = logits.argmax(dim=1) == expected
+        probes.append(StageProbe(stage.name, features.shape[1], STRENGTHS[chosen], float(loss), right))
+    return probes
+
+
+def probe_command(args: list[str]) -> None:
+    """``tl probe``: solves a linear head on the features of every stage, and shows accuracy against depth.
+
+    Args:
+        args: ``--output NAME`` and everything that ``tl fit`` takes.
+
+    Raises:
+        UserError: If an option is wrong, or something that ``tl fit`` would say.
+    """
+    parser = OptionParser(
+        "probe",
+        "Shows where in the depth of the backbone the useful features sit: one forward pass, then a linear head solved "
+        "on what each stage hands on. Takes every option of tl fit too (tl fit --help).",
+    )
+    parser.add_argument(
+        "--output", type=writable, default=Path("probe"), help="writes NAME.csv and, with matplotlib, NAME.png"
+    )
+    options, rest = parser.parse_known_args(args)
+    if any(argument.partition("=")[0] == "--run_dir" for argument in rest):
+        raise UserError("--run_dir has no effect here: tl probe makes no run folder; leave it out")
+    quiet()
+    with console.status("building the model"):
+        configuration = Configuration(rest, folder=None)
+    task, data, trainer = configuration.model, configuration.datamodule, configuration.trainer
+    if trainer.world_size > 1:
+        raise UserError(f"tl probe runs in one process, and trainer.devices asks for {trainer.world_size}")
+    data.prepare_data()
+    data.setup("fit")
+    console.print(data_line(data.summary()))
+    task.to(trainer.strategy.root_device)
+    probes = probe_stages(data, _pooled(configuration), task.stages)
+    console.print(_table(probes, majority=data.majority_accuracy("val")))
+    console.print(advice(probes))
+    _write(probes, options.output.with_suffix(".csv"))
+    if can_draw():
+        draw(probes, options.output.with_suffix(".png"), majority=data.majority_accuracy("val"))
+        console.print(f"figures in {options.output}.csv, picture in {options.output}.png")
+    else:
+        console.print(f"figures in {options.output}.csv; {INSTALL} for a picture")
+
+
+def _pooled(configuration: Configuration) -> ActivationStore:
+    """What every stage hands on, averaged over positions, of the training and validation pictures."""
+    task, data = configuration.model, configuration.datamodule
+    extractor = Extractor(task, data, configuration.trainer)
+
+    def layouts() -> list[TensorLayout]:
+        pictures = extractor.two_pictures()
+        with extractor.computing():
+            return [layout_of(tensor) for tensor in outputs(pictures)]
+
+    try:
+        outputs = stage_outputs(task.backbone, task.stages)
+        view = data.plain_view
+        rows = torch.from_numpy(data.splits["train"]), torch.from_numpy(data.splits["val"])
+        wanted = [(view, torch.cat(rows).sort().values.numpy())]
+        stores = extractor.extract(outputs, task.stages, "every stage, pooled", layouts=layouts, wanted=wanted)
+    except CannotSplit as error:
+        raise UserError(f"model.backbone {task.hparams.backbone} cannot be probed stage by stage: {error}") from error
+    except NoRoom as error:
+        raise UserError(f"the activations cannot be kept: {error}") from error
+    return stores[view.name]
+
+
+def advice(probes: Sequence[StageProbe]) -> str:
+    """Says in words where the features are best, and what follows for the cut."""
+    best = max(probes, key=lambda probe: probe.accuracy)
+    names = [probe.name for probe in probes]
+    near = next(probe for probe in probes if probe.behind(best)[0] <= probe.behind(best)[1])
+    lines = [f"best after {best.name}: {best.accuracy:.3f} ± {best.error:.3f}"]
+    if near is not best:
+        lines.append(f"{near.name} is the first that does as well within the noise")
+    last = names.index(near.name)
+    if last + 1 < len(names):
+        phases = f'[{{train: "from:{names[last + 1]}"}}]'
+        lines.append(f"what is above may serve the source more than you: --phases '{phases}' trains it")
+    return "; ".join(lines)
+
+
+def _table(probes: Sequence[StageProbe], *, majority: float) -> Table:
+    title = f"linear probe of every stage, {len(probes[0].right):,} validation pictures"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("after stage")
+    for column in ("features", "C", "loss", "accuracy", "behind the best"):
+        table.add_column(column, justify="right")
+    best = max(probes, key=lambda probe: probe.accuracy)
+    for probe in probes:
+        distance, error = probe.behind(best)
+        behind = "best" if probe is best else f"{distance:.3f} ± {error:.3f}"
+        accuracy = f"{probe.accuracy:.3f} ± {probe.error:.3f}"
+        style = "bold" if probe is best else None
+        table.add_row(
+            probe.name, f"{probe.width:,}", f"{probe.strength:.0e}", f"{probe.loss:.4f}", accuracy, behind, style=style
+        )
+    table.add_section()
+    table.add_row("majority class", "", "", "", f"{majority:.3f}", "")
+    return table
+
+
+def _write(probes: Sequence[StageProbe], file: Path) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["stage", "features", "strength", "loss", "accuracy", "standard_error"])
+    for probe in probes:
+        writer.writerow([probe.name, probe.width, probe.strength, probe.loss, probe.accuracy, probe.error])
+    write_text(file, text.getvalue())
+
+
+def draw(probes: Sequence[StageProbe], file: Path, *, majority: float) -> None:
+    """Draws accuracy against depth.
+
+    Args:
+        probes: One per stage, input to output.
+        file: The PNG to write.
+        majority: Accuracy of always answering the most frequent class.
+    """
+    figure, axes = new_figure()
+    places = range(len(probes))
+    accuracies = [probe.accuracy for probe in probes]
+    axes.errorbar(places, accuracies, yerr=[probe.error for probe in probes], marker="o", capsize=4, color="tab:blue")
+    axes.axhline(majority, color="gray", linestyle="--", label=f"majority class: {majority:.3f}")
+    axes.set_xticks(places, [probe.name for probe in probes], rotation=45, ha="right")
+    axes.set_xlabel("features after this stage, input to output")
+    axes.set_ylabel("validation accuracy of a linear head (± 1 s.e.)")
+    axes.set_title("linear probe of every stage")
+    axes.legend()
+    save_figure(figure, file)

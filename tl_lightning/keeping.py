@@ -1,0 +1,202 @@
+"""Paying only for what trains: which part of a phase's backbone is computed once, and served instead of pictures."""
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from lightning.pytorch import Trainer
+
+from tl_lightning.activations import TensorLayout
+from tl_lightning.backbones import CannotSplit, Split, split_backbone
+from tl_lightning.cache_folder import NoRoom
+from tl_lightning.console import console
+from tl_lightning.data.augmentations import View
+from tl_lightning.data.dataset import Kept
+from tl_lightning.data.module import ImageDataModule
+from tl_lightning.errors import UserError
+from tl_lightning.extraction import Extractor, layout_of
+from tl_lightning.finetuning.phases import Phase
+from tl_lightning.finetuning.selection import frozen_stages
+from tl_lightning.tasks.base import TransferTask
+
+CacheMode = Literal["off", "auto", "require"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What of a phase is computed once.
+
+    Attributes:
+        cut: How many stages, from the input up; 0 for none.
+        views: Versions of the training pictures that are kept.
+        solved: Whether the head is then solved rather than trained.
+        reason: Why nothing is kept, or why the head is not solved, where that might be expected; else empty.
+    """
+
+    cut: int = 0
+    views: tuple[View, ...] = ()
+    solved: bool = False
+    reason: str = ""
+
+
+class Keeping:
+    """Decides for each phase what is kept, has it computed, and has the data module serve it.
+
+    Attributes:
+        plan: Of the phase that was begun last.
+        kept: What its loaders read; `None` where they read pictures.
+        seconds: Spent on computing, in all phases.
+
+    Args:
+        task: Its backbone is cut.
+        data: Its pictures are run through the part below the cut.
+        trainer: Of the run.
+        mode: ``off`` keeps nothing; ``auto`` whatever can be and is worth it; ``require`` fails where something is
+            frozen but cannot be kept.
+    """
+
+    def __init__(self, task: TransferTask, data: ImageDataModule, trainer: Trainer, mode: CacheMode) -> None:
+        self._task, self._data, self._trainer, self._mode = task, data, trainer, mode
+        self.plan = Plan()
+        self.kept: Kept | None = None
+        self.seconds = 0.0
+        self._phase = Phase()
+        self._opened = False
+        self._unsplittable: dict[int, str] = {}  # why, by cut; empty where it can be split
+
+    def plan_for(self, phase: Phase) -> Plan:
+        """Decides what is kept in a phase.
+
+        Raises:
+            UserError: If the mode is ``require`` and nothing can be kept, or the phase asks for views there are not.
+        """
+        stages = self._task.stages
+        cut = frozen_stages(stages, phase.train)
+        if not cut or self._mode == "off":
+            return Plan()
+        obstacle = self._obstacle(phase, cut)
+        if obstacle and self._mode == "require":
+            raise UserError(f"cache is require, but phase {phase.name} cannot be kept: {obstacle}")
+        if obstacle:
+            return Plan(reason=obstacle)
+        views = tuple(self._data.views(phase.augmentation, phase.views))
+        unsolvable = self._task.unsolvable if cut == len(stages) else ""
+        if unsolvable is None and len(views) > 1 and self._task.hparams["head_solver"] == "ridge":
+            unsolvable = "ridge leaves one row out, which means little where other views of the picture stay"
+        return Plan(cut, views, solved=unsolvable is None, reason=unsolvable or "")
+
+    def _obstacle(self, phase: Phase, cut: int) -> str:
+        """Why a phase's frozen part is not kept; empty where it is."""
+        data, trainer = self._data, self._trainer
+        if not hasattr(data, "serve"):
+            return f"{type(data).__name__} can serve pictures only"
+        # As a number of batches 1 is a limit, as a share it is none.
+        limits = (trainer.limit_train_batches, trainer.limit_val_batches)
+        if any(limit is not None and (type(limit) is int or limit != 1.0) for limit in limits):
+            return "trainer.limit_*_batches asks for a part of the pictures"
+        if data.mixup or data.cutmix:
+            return "data.mixup and data.cutmix mix pictures anew in each epoch"
+        views = data.views(phase.augmentation, phase.views)
+        if not views:
+            name = phase.augmentation or data.augmentation
+            return f"augmentation {name} draws anew in each epoch (views: 4 would keep four versions of each picture)"
+        whole = cut == len(self._task.stages)
+        epochs = phase.epochs or 1
+        if not whole and self._mode == "auto" and phase.views is None and len(views) >= epochs:
+            return f"computing {_count(len(views), 'view')} once is no less work than {_count(epochs, 'epoch')}"
+        if cut not in self._unsplittable:
+            try:
+                split_backbone(self._task.backbone, self._task.stages, cut)
+                self._unsplittable[cut] = ""
+            except CannotSplit as error:
+                self._unsplittable[cut] = str(error)
+        return self._unsplittable[cut]
+
+    def begin(self, phase: Phase, *, solve: bool = True) -> Plan:
+        """Sets what the loaders of the next fit read.
+
+        Args:
+            phase: About to start.
+            solve: Whether its head may be solved.
+
+        Returns:
+            What is kept.
+        """
+        plan = self.plan_for(phase)
+        self._phase, self.kept, self._opened = phase, None, False
+        self.plan = plan if solve else Plan(plan.cut, plan.views, reason=plan.reason)
+        self._serve()
+        return self.plan
+
+    def end(self) -> None:
+        """Goes back to pictures, which is where every evaluation of a finished run starts."""
+        self.plan, self.kept = Plan(), None
+        self._serve()
+
+    def _serve(self) -> None:
+        self._task.start_above(None)
+        self._task.solved = self.plan.solved
+        if hasattr(self._data, "serve"):
+            self._data.serve(self._open if self.plan.cut else None)
+
+    def _open(self) -> Kept | None:
+        """Computes what is missing; called when the first loader is made, after BatchNorm has adapted."""
+        if self._opened:
+            return self.kept
+        self._opened, begun = True, time.perf_counter()
+        try:
+            self.kept = self._compute()
+        except (NoRoom, CannotSplit) as error:
+            if self._mode == "require":
+                raise UserError(f"cache is require, but phase {self._phase.name} cannot be kept: {error}") from error
+            console.print(f"not kept   {error}; going on from pictures", style="yellow")
+            if self.plan.solved:  # one epoch was to be enough, to look at the result
+                self._trainer.fit_loop.max_epochs = self._trainer.current_epoch + (self._phase.epochs or 1)
+            self.plan, self._task.solved = Plan(reason=str(error)), False
+        self.seconds += time.perf_counter() - begun
+        return self.kept
+
+    def _compute(self) -> Kept:
+        begun = time.perf_counter()
+        stages = self._task.stages[: self.plan.cut]
+        split = split_backbone(self._task.backbone, self._task.stages, self.plan.cut)
+        extractor = Extractor(self._task, self._data, self._trainer)
+        plain = self._data.plain_view
+        wanted = {view.name: (view, self._data.splits["train"]) for view in self.plan.views}
+        held_out = self._data.splits["val"]
+        rows = np.union1d(wanted[plain.name][1], held_out) if plain.name in wanted else held_out
+        wanted[plain.name] = (plain, rows)
+        stores = extractor.extract(
+            split.prefix,
+            stages,
+            stages[-1].name,
+            layouts=lambda: self._layouts(split, extractor),
+            wanted=list(wanted.values()),
+        )
+        total = sum(len(indices) for _, indices in wanted.values())
+        found = total - extractor.computed
+        parts = [f"{found:,} found in the cache"] if found else []
+        if extractor.computed:
+            parts.append(f"{extractor.computed:,} computed in {time.perf_counter() - begun:.1f} s")
+        versions = f" in {len(self.plan.views)} views" if len(self.plan.views) > 1 else ""
+        size = total * stores[plain.name].row_bytes / 2**20
+        console.print(
+            f"kept       {total:,} pictures{versions} after {stages[-1].name} ({size:,.1f} MiB): " + ", ".join(parts)
+        )
+        self._task.start_above(split.suffix)
+        return Kept([stores[view.name] for view in self.plan.views], stores[plain.name])
+
+    def _layouts(self, split: Split, extractor: Extractor) -> list[TensorLayout]:
+        """What crosses the cut, as two pictures show it; they also prove that the parts make the whole."""
+        images = extractor.two_pictures()
+        with extractor.computing():
+            crossing = split.prefix(images)
+            parts, whole = split.suffix(*crossing).float(), self._task.backbone(images).float()
+        if (parts - whole).abs().max() > 1e-2 * whole.abs().max():  # exact but for what a GPU's kernels may choose
+            raise CannotSplit("the two parts of the backbone do not compute what the whole does")
+        return [layout_of(tensor) for tensor in crossing]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
