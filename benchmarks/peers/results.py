@@ -28,9 +28,9 @@ COLUMNS = (
 )
 HEADER = """# Measured side by side
 
-Written by `benchmarks/feature_cache.py`; nothing here is edited by hand. Every contestant runs in a process of its own,
-one after the other, ours right before each of the others, with the same files, weights, split, preparation, batch size,
-epochs and number of threads, and no augmentation.
+Written by `benchmarks/feature_cache.py` and `benchmarks/solved_head.py`; nothing here is edited by hand. In the first,
+every contestant runs in a process of its own, one after the other, ours right before each of the others, with the same
+files, weights, split, preparation, batch size, epochs and number of threads, and no augmentation.
 
 - **work**: from the end of the imports until the trained model is validated: reading and decoding pictures, building
   the model, every epoch and its validation. The limit's alone leaves out building the model.
@@ -114,10 +114,10 @@ def section(contest: Contest, runs: Runs, claims: Sequence[Claim], *, task: Task
     versions = runs[contest.contestants[0].key][0].result.versions
     lines = [about, "", f"Machine: {machine()}, {task.threads} threads; {arithmetic(task)} where it says so.  "]
     lines += ["Versions: " + ", ".join(f"{name} {number}" for name, number in versions.items()), ""]
-    lines += [*_markdown(columns(contest), rows(contest, runs, task)), "", *_parts(contest, runs), ""]
+    lines += [*markdown(columns(contest), rows(contest, runs, task)), "", *_parts(contest, runs), ""]
     own = [claim for claim in claims if claim.contest == contest.key]
     body = [[claim.text, claim.target, claim.found, claim.bound, verdict(claim)] for claim in own]
-    return "\n".join([*lines, *_markdown(["claim", "to reach", "found", "bound", ""], body)])
+    return "\n".join([*lines, *markdown(["claim", "to reach", "found", "bound", ""], body)])
 
 
 def write(path: Path, name: str, text: str) -> None:
@@ -175,6 +175,7 @@ def _spread(results: Sequence[Result], figure: Callable[[Result], float | None],
     return middle if low == high else f"{middle} ({low}-{high})"
 
 
-def _markdown(heads: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+def markdown(heads: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table of which all columns but the first are figures."""
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *body]
     return ["| " + " | ".join(cells[: len(heads)]) + " |" for cells in lines]
