@@ -1,3 +1,4 @@
+import errno
 import os
 import pickle
 import signal
@@ -34,6 +35,7 @@ BLOCK = 4096
 def disk(monkeypatch):
     """A disk with as much space as a test says, and a limit that does not matter."""
     monkeypatch.setenv("TL_CACHE_SIZE", "1TB")
+    monkeypatch.setattr(cache_folder, "RESERVE", 0)
     free = {"bytes": 2**40}
     monkeypatch.setattr("shutil.disk_usage", lambda _path: Usage(0, 0, free["bytes"]))
     return free
@@ -383,6 +385,46 @@ def test_without_locks_the_entry_of_a_faster_process_stays():
         (unfinished / "mine").touch()
     assert [path.name for path in folder.iterdir()] == ["data.bin"]
     assert list(folder.parent.glob("*unfinished*")) == []
+
+
+def test_without_locks_a_builder_leaves_alone_what_another_is_writing(monkeypatch):
+    folder = cache_dir() / "activations" / KEYS[0]
+    folder.parent.mkdir(parents=True)
+    monkeypatch.setattr(cache_folder.fcntl, "flock", cannot_lock)
+    with building(folder), writing(folder) as unfinished:
+        with building(folder):
+            assert unfinished.is_dir()
+        (unfinished / "data.bin").write_bytes(b"x")
+    assert (folder / "data.bin").read_bytes() == b"x"
+
+
+def cannot_lock(*args):
+    raise OSError(errno.ENOSYS, "no locks here")
+
+
+def test_what_cannot_be_removed_is_not_counted_as_removed(monkeypatch):
+    folder = fill(KEYS[0])
+    monkeypatch.setattr(cache_folder.shutil, "rmtree", lambda path, **options: None)
+    assert not remove(folder)
+
+
+def test_the_disk_is_never_filled_up(disk, monkeypatch):
+    monkeypatch.setattr(cache_folder, "RESERVE", 100)
+    disk["bytes"] = 110
+    make_room(10)
+    with pytest.raises(NoRoom, match="11 B are needed"):
+        make_room(11)
+
+
+def test_what_has_to_come_makes_others_go_even_if_that_is_not_enough(monkeypatch):
+    fill(KEYS[0], blocks=2)
+    monkeypatch.setenv("TL_CACHE_SIZE", f"{3 * BLOCK}B")
+    with pytest.raises(NoRoom):
+        make_room(4 * BLOCK)
+    assert keys() == [KEYS[0]]
+    with pytest.raises(NoRoom):
+        make_room(4 * BLOCK, all_or_nothing=False)
+    assert keys() == []
 
 
 def test_an_interrupted_writing_leaves_nothing():

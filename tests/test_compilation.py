@@ -57,7 +57,7 @@ def test_compiled_training_gives_the_same_losses_and_says_what_it_gained(here, c
 
 def test_only_training_runs_compiled_and_measuring_leaves_everything_as_it_was(here, monkeypatch):
     modes, before_and_after = [], []
-    real, measure = TransferTask.compile_training, compilation.Compilation.on_train_start
+    real, measure = TransferTask.compile_training, compilation.Compilation.on_train_batch_start
 
     def compiling(self, backend):
         real(self, backend)
@@ -69,19 +69,42 @@ def test_only_training_runs_compiled_and_measuring_leaves_everything_as_it_was(h
 
         self._compiled = [noting]
 
-    def measuring(self, trainer, task):
+    def measuring(self, trainer, task, batch, batch_idx):
+        if not self._due:
+            return
         before = {name: tensor.clone() for name, tensor in task.state_dict().items()}
-        measure(self, trainer, task)
+        measure(self, trainer, task, batch, batch_idx)
         before_and_after.append((before, {name: tensor.clone() for name, tensor in task.state_dict().items()}))
         assert all(parameter.grad is None for parameter in task.parameters())
 
     monkeypatch.setattr(TransferTask, "compile_training", compiling)
-    monkeypatch.setattr(compilation.Compilation, "on_train_start", measuring)
+    monkeypatch.setattr(compilation.Compilation, "on_train_batch_start", measuring)
     assert fit("[{train: all, bn: train}]", "--compile", "eager") == 0
     steps = 2 * 3
     assert modes == [(True, False)] * (1 + compilation.STEPS + 1 + steps)
     ((before, after),) = before_and_after
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_worker_processes_lose_no_batch_to_the_measuring(here):
+    for run, options in (("eager", []), ("compiled", ["--compile", "eager"])):
+        assert fit("full", "--data.num_workers", "1", *options, run=run) == 0
+    assert losses("compiled") == losses("eager")
+    assert len(losses("eager")) > 2 * 3
+
+
+def test_without_a_compiler_training_goes_on(here, capsys, monkeypatch):
+    def broken(*args):
+        raise RuntimeError("no compiler\nand much more")
+
+    monkeypatch.setattr(torch, "compile", lambda trunk, backend: broken)
+    assert fit("full", "--compile", "eager") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("not compiled")]
+    assert lines == ["not compiled: RuntimeError: no compiler; going on without"]
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    assert fit("full", run="eager") == 0
+    assert losses("run") == losses("eager")
 
 
 def test_a_phase_with_a_frozen_backbone_has_nothing_to_compile(here, capsys):

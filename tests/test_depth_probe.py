@@ -77,7 +77,7 @@ def test_a_second_look_computes_nothing_and_gives_the_same(here, monkeypatch):
     [
         (["--run_dir", "run"], "--run_dir has no effect here"),
         (["--run_dir=run"], "--run_dir has no effect here"),
-        (["--output", "nowhere/probe"], "--output nowhere/probe: there is no folder nowhere"),
+        (["--output", "nowhere/probe"], "--output nowhere/probe.csv: there is no folder nowhere"),
         (["--model.backbone", "timm/test_efficientne"], "did you mean"),
     ],
 )
@@ -107,6 +107,12 @@ def test_what_makes_it_impossible_is_one_line(here, capsys, monkeypatch, module,
     assert main(["probe", *TINY]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
+
+
+def test_a_name_with_a_dot_stays_whole(here, capsys):
+    assert main(["probe", *TINY, "--output", "resnet50.a1"]) == 0
+    assert {path.name for path in Path().glob("resnet50*")} == {"resnet50.a1.csv", "resnet50.a1.png"}
+    assert "figures in resnet50.a1.csv, picture in resnet50.a1.png" in capsys.readouterr().out
 
 
 def test_a_full_disk_is_one_line(here, capsys, monkeypatch):

@@ -324,6 +324,26 @@ def test_a_run_with_a_solved_head_ends_as_if_it_had_not_been_interrupted(
     assert_the_same(Path("run"), reference)
 
 
+def test_a_solved_phase_that_was_over_needs_nothing_that_was_kept(solved, tmp_path, monkeypatch, capsys):
+    def full(needed):
+        raise NoRoom("the cache is full")
+
+    reference, fit = solved
+    if "activations" in reference.name:
+        return  # its second phase would go on from pictures
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Interrupt, "place", ("fit_start", 1))
+    assert main([*fit, f"--trainer.callbacks+={__name__}.Interrupt", "--run_dir", "run"]) == 130
+    monkeypatch.setenv("TL_CACHE_DIR", str(tmp_path / "empty"))
+    monkeypatch.setattr(activations, "make_room", full)
+    capsys.readouterr()
+    assert main(["resume", "--run_dir", "run"]) == 0
+    assert "kept " not in capsys.readouterr().out
+    without_times("run")
+    without_times(reference)
+    assert_the_same(Path("run"), reference)
+
+
 def test_a_phase_that_found_no_room_goes_on_as_it_began(whole, tmp_path, monkeypatch, capsys):
     def full(needed):
         raise NoRoom("the cache is full")

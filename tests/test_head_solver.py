@@ -129,9 +129,9 @@ def test_ridge_is_solved_too(here):
 
 def test_ridge_does_not_leave_out_one_version_of_a_picture_while_others_stay(here, capsys):
     phases = "[{train: head, augmentation: flips}]"
-    assert fit("--model.head_solver", "ridge", phases=phases) == 0
+    assert fit("--model.head_solver", "ridge", phases=phases, epochs=3) == 0
     assert "not solved ridge leaves one row out" in capsys.readouterr().out
-    assert summary()["phases"][0]["epochs"] == 2
+    assert summary()["phases"][0]["epochs"] == 3
 
 
 def test_all_versions_of_the_pictures_are_rows_of_the_problem(here, monkeypatch):
@@ -183,12 +183,21 @@ def test_an_average_of_the_weights_starts_from_the_solved_head(here):
 
 def test_a_solved_phase_lasts_until_its_weights_are_kept(here):
     assert fit("--checkpoint.every_n_epochs", "2", epochs=4) == 0
-    assert summary()["phases"][0]["epochs"] == 2
+    assert summary()["phases"][0]["epochs"] == 4
 
 
-def test_a_solved_phase_ends_with_a_validation(here):
-    assert fit("--trainer.check_val_every_n_epoch", "2", epochs=4) == 0
-    assert summary()["phases"][0]["epochs"] == 2
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--trainer.check_val_every_n_epoch", "2"],
+        ["--trainer.check_val_every_n_epoch", "null", "--trainer.val_check_interval", "4"],  # of 3 batches an epoch
+        ["--checkpoint.every_n_train_steps", "5"],
+    ],
+)
+def test_a_solved_phase_ends_with_a_validation(here, options):
+    assert fit(*options, epochs=4) == 0
+    assert summary()["phases"][0]["epochs"] == 4
+    assert summary()["monitor"]["best"] is not None
 
 
 def test_a_new_phase_after_the_solved_one_trains_with_clipped_fused_steps(here):

@@ -17,6 +17,7 @@ from tl_lightning.backbones import CannotSplit
 from tl_lightning.cache_folder import NoRoom
 from tl_lightning.cli import main
 from tl_lightning.data.module import ImageDataModule
+from tl_lightning.tasks.classification import ClassificationTask
 
 STEPPED = ["--model.head_solver", "sgd"]
 BUILT = 2  # made-up pictures, by which a new backbone counts its features
@@ -131,7 +132,9 @@ def test_training_on_what_is_kept_is_training_on_pictures(here, phase):
     assert [(row["epoch"], row["step"], row["lr/head"]) for row in rows("kept")] == [
         (row["epoch"], row["step"], row["lr/head"]) for row in rows("off")
     ]
-    assert summary("kept")["phases"] == summary("off")["phases"]
+    phases = [summary(run)["phases"][0] for run in ("kept", "off")]
+    assert [found.pop("kept") is None for found in phases] == [False, True]
+    assert phases[0] == phases[1]
 
 
 def test_a_phase_that_trains_everything_goes_back_to_pictures(here, monkeypatch, capsys):
@@ -210,6 +213,83 @@ def test_more_versions_than_there_are_is_one_line_and_leaves_nothing(here, capsy
     assert not Path("run").exists()
 
 
+@pytest.mark.parametrize("phase", [{"train": "head"}, {"train": "all"}])
+def test_views_that_nothing_reads_are_said(here, capsys, phase):
+    views = {**phase, "augmentation": "flips", "views": 2}
+    assert fit([views], "--cache", "off") == (0 if phase["train"] == "head" else 2)
+    shown = capsys.readouterr()
+    words = "cache is off: views has no effect" if phase["train"] == "head" else "there is nothing to keep"
+    assert words in shown.out + shown.err
+    assert fit([{**views, "views": 3}], "--cache", "off", run="more") == 2
+
+
+class PicturesOfItsOwn(ImageDataModule):
+    """Prepares pictures otherwise than the cache would know."""
+
+    def normalized(self, batch):
+        return {**super().normalized(batch), "image": super().normalized(batch)["image"] * 0.5}
+
+
+class TaskOfItsOwn(ClassificationTask):
+    """Trains in a way of its own."""
+
+    def training_step(self, batch, batch_idx):
+        return super().training_step(batch, batch_idx) * 2.0
+
+
+class HeadOfItsOwn(ClassificationTask):
+    """Has a head that no solver knows."""
+
+    def __init__(self, backbone: str, classes: list[str], *, weights: str = "none", preprocess: dict | None = None):
+        super().__init__(backbone, classes, weights=weights, preprocess=preprocess)
+        self.head = nn.Sequential(nn.LayerNorm(self.num_features), nn.Linear(self.num_features, len(classes)))
+
+
+@pytest.mark.parametrize(
+    ("own", "line"),
+    [
+        ("data=PicturesOfItsOwn", "not kept   PicturesOfItsOwn has its own normalized"),
+        ("model=TaskOfItsOwn", "not kept   TaskOfItsOwn has its own training_step"),
+        ("model=HeadOfItsOwn", "not solved its head is not one linear layer"),
+    ],
+)
+def test_a_users_own_class_is_not_passed_by(here, capsys, own, line):
+    kind, _, name = own.partition("=")
+    rates = [option for option in ("--model.lr", "0.01") if kind == "data"]
+    start = TINY.index("--model.lr")
+    options = [*TINY[:start], *TINY[start + 2 :], *rates]
+    phases = ["--phases", '[{"train": "head"}]', "--trainer.max_epochs", "2", "--run_dir", "run"]
+    assert main(["fit", f"--{kind}={__name__}.{name}", *options, *phases]) == 0
+    assert said(capsys.readouterr().out, "not ") == [line]
+    assert summary()["phases"][0]["epochs"] == 2
+
+
+def test_numbers_that_are_not_finite_are_one_line_that_names_the_picture(here, capsys):
+    state = torch.load("start.pth", weights_only=True)
+    state["conv_stem.weight"][0] = torch.inf
+    torch.save(state, "start.pth")
+    assert fit("feature_extraction") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the frozen part of the backbone gives numbers that are not finite in precision 32-true" in line
+    assert "pictures/" in line
+
+
+def test_a_cool_down_reads_what_its_phase_read(here, capsys):
+    phase = {"train": "last:1", "augmentation": "flips", "patience": 1, "min_delta": 2, "cooldown": 2}
+    assert fit([{**phase, "schedule": "constant", "warmup": 0.0}], epochs=6) == 0
+    assert [(found["epochs"], found["kept"]) for found in summary()["phases"]] == [(2, "blocks.3"), (2, "blocks.3")]
+    assert said(capsys.readouterr().out, "not kept") == []
+
+
+def test_a_store_that_was_left_half_filled_asks_for_room_again(here, capsys, monkeypatch):
+    assert fit("feature_extraction", run="first") == 0
+    (store,) = Path(os.environ["TL_CACHE_DIR"], "activations").glob("[0-9a-f]*")
+    (store / "done.bin").write_bytes(bytes((store / "done.bin").stat().st_size))
+    monkeypatch.setattr(extraction, "make_room", no_room)
+    assert fit("feature_extraction", epochs=2) == 0
+    assert said(capsys.readouterr().out, "not kept") == ["not kept   the cache is full; going on from pictures"]
+
+
 def cannot_split(*args):
     raise CannotSplit("blocks go round in circles")
 
@@ -263,7 +343,7 @@ def test_parts_that_do_not_make_the_whole_are_not_used(here, capsys, monkeypatch
 
 
 def test_a_data_module_that_serves_only_pictures_is_trained_on_pictures(here, capsys, monkeypatch):
-    monkeypatch.delattr(ImageDataModule, "serve")
+    monkeypatch.setattr(keeping, "ImageDataModule", type("Another", (), {}))
     assert fit([{"train": "head"}]) == 0
     assert len(said(capsys.readouterr().out, "not kept   ImageDataModule can serve pictures only")) == 1
     assert summary()["phases"][0]["epochs"] == 3
@@ -305,4 +385,4 @@ def test_without_room_a_run_that_requires_the_cache_fails(here, capsys, monkeypa
     monkeypatch.setattr(activations, "make_room", no_room)
     assert fit([{"train": "head"}], "--cache", "require") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == "tl fit: cache is require, but phase head cannot be kept: the cache is full"
+    assert line == "tl fit: phase head: cache is require, but what is frozen cannot be kept: the cache is full"

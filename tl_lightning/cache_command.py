@@ -25,7 +25,11 @@ def cache_command(args: list[str]) -> None:
     actions = {"list": _list, "clear": _clear}
     name, *rest = args or ["list"]
     if name in actions:
-        actions[name](rest)
+        try:
+            actions[name](rest)
+        except OSError as error:
+            where = error.filename or cache_dir()
+            raise UserError(f"{where}: {error.strerror}; TL_CACHE_DIR names another folder") from error
     elif name in ("-h", "--help"):
         parser = OptionParser("cache", "What is kept on disk under TL_CACHE_DIR, at most TL_CACHE_SIZE (such as 20GB).")
         parser.add_argument("action", choices=tuple(actions), help="each has a --help of its own (default: list)")

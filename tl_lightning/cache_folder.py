@@ -22,6 +22,7 @@ from tl_lightning.errors import UserError
 
 KINDS = ("pictures", "activations")
 KEY_LENGTH = 16  # hexadecimal digits
+RESERVE = 256 * 2**20  # bytes of the disk that are left to others, such as the run's next checkpoint
 
 # Whatever else lies in a folder that a user chose is none of ours, and is never removed.
 _OURS = re.compile(rf"\.?([0-9a-f]{{{KEY_LENGTH}}})(\.(use|build|unfinished-[0-9a-f]+))?")
@@ -119,13 +120,15 @@ def building(folder: Path, *, on_wait: Callable[[], None] | None = None) -> Iter
     """
     path = _lock_file(folder, "build")
     try:
-        lock = Hold(_lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB))
+        descriptor = _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         if on_wait is not None:
             on_wait()
-        lock = Hold(_lock(path, fcntl.LOCK_EX))
+        descriptor = _lock(path, fcntl.LOCK_EX)
+    lock = Hold(descriptor)
     try:
-        _clear_leftovers(folder)  # their process is dead, or it would have the lock
+        if descriptor is not None:
+            _clear_leftovers(folder)  # their process is dead, or it would have the lock
         yield
     finally:
         lock.release()
@@ -181,11 +184,13 @@ def remove(folder: Path) -> bool:
         folder: The entry.
 
     Returns:
-        Whether it is gone.
+        Whether it is gone, and its bytes with it.
 
     Raises:
         OSError: If it belongs to somebody else.
     """
+    if folder.exists() and not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
     locks: list[Hold] = []
     files = [_lock_file(folder, "use"), _lock_file(folder, "build")]
     try:
@@ -203,7 +208,7 @@ def remove(folder: Path) -> bool:
     finally:
         for lock in locks:
             lock.release()
-    return True
+    return not folder.exists() and not _leftovers(folder)
 
 
 def entries() -> list[Entry]:
@@ -216,14 +221,17 @@ def entries() -> list[Entry]:
     return [entry for entry in found if entry.finished or entry.bytes or entry.in_use]
 
 
-def make_room(needed: int) -> None:
+def make_room(needed: int, *, all_or_nothing: bool = True) -> None:
     """Removes the least recently used entries that nobody holds until something new fits.
 
+    What is in use counts with all that it will take once it is filled.
+
     Args:
-        needed: Bytes to fit into the limit (see `size_limit`) and onto the disk.
+        needed: Bytes to fit into the limit (see `size_limit`) and onto the disk, beside a `RESERVE`.
+        all_or_nothing: Whether to remove nothing where that is not enough, as what is new will not come then.
 
     Raises:
-        NoRoom: If that cannot be reached; then nothing is removed.
+        NoRoom: If that cannot be reached.
         UserError: If ``TL_CACHE_SIZE`` is no size.
     """
     known = entries()
@@ -232,9 +240,9 @@ def make_room(needed: int) -> None:
     held = sum(entry.bytes for entry in known)
     free = free_space() - growing
     limit = size_limit(held)
-    excess = max(held + growing + needed - limit, needed - free)
+    excess = max(held + growing + needed - limit, needed + RESERVE - free)
     candidates = sorted((entry for entry in known if not entry.in_use), key=lambda e: (e.finished, e.last_used))
-    if sum(entry.bytes for entry in candidates) >= excess:
+    if not all_or_nothing or sum(entry.bytes for entry in candidates) >= excess:
         for entry in candidates:
             if excess <= 0:
                 return

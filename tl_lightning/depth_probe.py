@@ -103,9 +103,10 @@ def probe_command(args: list[str]) -> None:
         "on what each stage hands on. Takes every option of tl fit too (tl fit --help).",
     )
     parser.add_argument(
-        "--output", type=writable, default=Path("probe"), help="writes NAME.csv and, with matplotlib, NAME.png"
+        "--output", default="probe", metavar="NAME", help="writes NAME.csv and, with matplotlib, NAME.png"
     )
     options, rest = parser.parse_known_args(args)
+    table, picture = writable(f"{options.output}.csv"), writable(f"{options.output}.png")
     if any(argument.partition("=")[0] == "--run_dir" for argument in rest):
         raise UserError("--run_dir has no effect here: tl probe makes no run folder; leave it out")
     quiet()
@@ -117,16 +118,20 @@ def probe_command(args: list[str]) -> None:
     data.prepare_data()
     data.setup("fit")
     console.print(data_line(data.summary()))
+    if len(data.splits["train"]) < FOLDS:
+        raise UserError(
+            f"{len(data.splits['train'])} training pictures are too few to probe: {FOLDS} or more are needed"
+        )
     task.to(trainer.strategy.root_device)
     probes = probe_stages(data, _pooled(configuration), task.stages)
     console.print(_table(probes, majority=data.majority_accuracy("val")))
     console.print(advice(probes))
-    _write(probes, options.output.with_suffix(".csv"))
+    _write(probes, table)
     if can_draw():
-        draw(probes, options.output.with_suffix(".png"), majority=data.majority_accuracy("val"))
-        console.print(f"figures in {options.output}.csv, picture in {options.output}.png")
+        draw(probes, picture, majority=data.majority_accuracy("val"))
+        console.print(f"figures in {table}, picture in {picture}")
     else:
-        console.print(f"figures in {options.output}.csv; {INSTALL} for a picture")
+        console.print(f"figures in {table}; {INSTALL} for a picture")
 
 
 def _pooled(configuration: Configuration) -> ActivationStore:

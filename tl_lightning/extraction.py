@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from tl_lightning.activations import ActivationStore, TensorLayout
 from tl_lightning.backbones import Stage
-from tl_lightning.cache_folder import NoRoom, cache_dir
-from tl_lightning.console import track
+from tl_lightning.cache_folder import NoRoom, cache_dir, make_room
+from tl_lightning.console import console, track
 from tl_lightning.data.augmentations import View
 from tl_lightning.data.module import ImageDataModule
+from tl_lightning.errors import UserError
 from tl_lightning.tasks.base import TransferTask
 
 FORMAT = 1  # Raise it whenever the same model and picture would give other activations.
@@ -109,9 +110,9 @@ class Extractor:
             "preprocess": data.prepared,
             "pictures": data.pictures_key,
             "part": [name, len(stages)],
-            "precision": str(self._trainer.precision),
-            "device": task.device.type,
-            "versions": {package: version(package) for package in ("torch", "timm")},
+            "arithmetic": [str(self._trainer.precision), torch.get_float32_matmul_precision(), _device(task.device)],
+            "versions": {package: version(package) for package in ("torch", "torchvision", "timm", "pillow")},
+            "classes": [*_foreign(task), *_foreign(data)],
         }
         about = {"backbone": task.hparams["backbone"], "cut": name, "source": data.source}
 
@@ -135,18 +136,21 @@ class Extractor:
         seen = all(Path(folder).is_dir() for folder in folders)
         if not self._trainer.strategy.reduce_boolean_decision(seen, all=True):
             raise NoRoom("the processes do not share one cache folder; set TL_CACHE_DIR to one that all machines see")
-        return stores or opened()
+        self._agree(lambda: stores.update({} if self._trainer.is_global_zero else opened()))
+        return stores
 
     def _fill(self, store: ActivationStore, part: nn.Module, view: View, indices: NDArray[np.int64]) -> None:
-        missing = store.missing(indices)
-        if self._trainer.world_size > 1:
-            self._trainer.strategy.barrier()  # before anyone writes, so that all share out the same rows
+        """Computes what is missing; the first process says what that is, so that all share out the same rows."""
+        strategy, first = self._trainer.strategy, self._trainer.is_global_zero
+        missing = strategy.broadcast(store.missing(indices))
+        if not len(missing):
+            return
+        with store.building(on_wait=_say_waiting) if first else nullcontext():
+            missing = strategy.broadcast(store.missing(indices))  # another process may have been waited for
             share = np.array_split(missing, self._trainer.world_size)[self._trainer.global_rank]
+            # An earlier run may have left the store half filled, and other things may have come since.
+            self._agree(lambda: make_room(0) if first and len(missing) else None)
             self._agree(lambda: self._run(store, part, view, share))
-        elif len(missing):
-            with store.building():  # waits for a process that is at it already
-                missing = store.missing(indices)
-                self._run(store, part, view, missing)
         self.computed += len(missing)
 
     def _run(self, store: ActivationStore, part: nn.Module, view: View, indices: NDArray[np.int64]) -> None:
@@ -159,21 +163,56 @@ class Extractor:
                 if count < BATCH:  # a row must not depend on how many were left to compute
                     images = images[torch.arange(BATCH).clamp(max=count - 1)]
                     images = images.contiguous(memory_format=torch.channels_last)
-                store.write(batch["index"].numpy(), [tensor[:count].cpu() for tensor in part(images)])
+                try:
+                    tensors = [tensor[:count].cpu() for tensor in part(images)]
+                except torch.OutOfMemoryError as error:
+                    raise NoRoom(f"{BATCH} pictures at once do not fit into the device's memory") from error
+                self._check_finite(tensors, batch["index"])
+                store.write(batch["index"].numpy(), tensors)
                 if time.perf_counter() - committed > COMMIT_EVERY_S:
                     store.commit()
                     committed = time.perf_counter()
         store.commit()
 
+    def _check_finite(self, tensors: Sequence[Tensor], indices: Tensor) -> None:
+        for tensor in tensors:
+            finite = tensor.flatten(1).isfinite().all(dim=1)
+            if not finite.all():
+                path = self._data.samples.paths[int(indices[~finite][0])]
+                raise UserError(
+                    f"{path}: the frozen part of the backbone gives numbers that are not finite in precision "
+                    f"{self._trainer.precision}; look at the weights, or try --trainer.precision 32-true"
+                )
+
     def _agree(self, work: Callable[[], None]) -> None:
-        """Does work that may fail in one process, so that it fails in all."""
+        """Does work that may fail in one process, so that it fails in all, and in the same way."""
         failure: Exception | None = None
         try:
             work()
-        except (NoRoom, OSError) as error:
+        except Exception as error:  # the others would wait for this process for ever
             failure = error
-        if not self._trainer.strategy.reduce_boolean_decision(failure is None, all=True):
+        strategy = self._trainer.strategy
+        if strategy.reduce_boolean_decision(failure is None, all=True):
+            return
+        # Without room all go on from pictures; after anything else none does.
+        mild = failure is None or isinstance(failure, NoRoom | OSError)
+        if strategy.reduce_boolean_decision(mild, all=True):
             raise failure or NoRoom("another process could not write to the cache")
+        raise failure if failure is not None and not mild else UserError("another process failed, and says why")
+
+
+def _say_waiting() -> None:
+    console.print("waiting for another process that computes the same activations")
+
+
+def _foreign(owner: object) -> list[str]:
+    """The name of a class that is not the package's, and may make something else of the same pictures."""
+    own = type(owner)
+    return [] if own.__module__.startswith("tl_lightning.") else [f"{own.__module__}.{own.__qualname__}"]
+
+
+def _device(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def layout_of(tensor: Tensor) -> TensorLayout:

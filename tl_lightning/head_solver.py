@@ -16,6 +16,7 @@ from torch import Tensor
 from tl_lightning.activations import ActivationStore
 from tl_lightning.console import console
 from tl_lightning.data.module import ImageDataModule
+from tl_lightning.errors import UserError
 from tl_lightning.keeping import Keeping
 from tl_lightning.plots import can_draw, new_figure, save_figure
 from tl_lightning.probe import Features, choose, logistic_path, ridge_classifier, score_path
@@ -72,10 +73,17 @@ class HeadSolver(Callback):
             return
         assert isinstance(pl_module, ClassificationTask)  # no other task says that its head can be solved
         solved: Any = None
+        failure: Exception | None = None
         if trainer.is_global_zero:
-            with console.status("solving the head"):
-                solved = self._solve(pl_module)
-        weight, bias, self.solution = trainer.strategy.broadcast(solved)
+            try:
+                with console.status("solving the head"):
+                    solved = self._solve(pl_module)
+            except Exception as error:  # the others would wait for ever
+                failure = error
+        solved = trainer.strategy.broadcast(solved)
+        if solved is None:
+            raise failure or UserError("the first process could not solve the head, and says why")
+        weight, bias, self.solution = solved
         pl_module.set_linear_head(weight, bias)
 
     def _solve(self, task: ClassificationTask) -> tuple[Tensor, Tensor, dict[str, Any]]:
@@ -105,6 +113,7 @@ class HeadSolver(Callback):
                 "iterations": solved.iterations.tolist(),
             }
             said = f"validation loss {scores.losses[chosen]:.4f}"
+            said += "" if solved.converged[chosen] else f", not converged in {solved.iterations[chosen]} passes"
         seconds = time.perf_counter() - begun
         word = "lambda" if task.head_solver == "ridge" else "C"
         console.print(f"head       solved for {len(path)} strengths in {seconds:.1f} s: {word} {strength:.2g}, {said}")

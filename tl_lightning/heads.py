@@ -34,3 +34,15 @@ def build_head(kind: HeadKind, num_features: int, num_outputs: int, *, hidden: i
     return nn.Sequential(
         nn.Linear(num_features, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, num_outputs)
     )
+
+
+def linear_layer(head: nn.Module) -> nn.Linear | None:
+    """The layer that is all of a head but for dropout; `None` where a head is more than that.
+
+    Args:
+        head: Such as `build_head` makes.
+    """
+    if isinstance(head, nn.Sequential) and [type(part) for part in head] == [nn.Dropout, nn.Linear]:
+        layer = head[1]
+        return layer if isinstance(layer, nn.Linear) else None
+    return None

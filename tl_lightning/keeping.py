@@ -1,7 +1,7 @@
 """Paying only for what trains: which part of a phase's backbone is computed once, and served instead of pictures."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -18,9 +18,11 @@ from tl_lightning.errors import UserError
 from tl_lightning.extraction import Extractor, layout_of
 from tl_lightning.finetuning.phases import Phase
 from tl_lightning.finetuning.selection import frozen_stages
-from tl_lightning.tasks.base import TransferTask
+from tl_lightning.tasks.base import TransferTask, replaced
 
 CacheMode = Literal["off", "auto", "require"]
+
+SERVING = ("train_dataloader", "val_dataloader", "normalized", "on_after_batch_transfer")  # what keeping goes round
 
 
 @dataclass(frozen=True)
@@ -60,37 +62,51 @@ class Keeping:
         self._task, self._data, self._trainer, self._mode = task, data, trainer, mode
         self.plan = Plan()
         self.kept: Kept | None = None
-        self.seconds = 0.0
+        self.seconds = 0.0  # also before a resume
         self._phase = Phase()
         self._opened = False
         self._unsplittable: dict[int, str] = {}  # why, by cut; empty where it can be split
 
-    def plan_for(self, phase: Phase) -> Plan:
+    def plan_for(self, phase: Phase, *, anyway: bool = False) -> Plan:
         """Decides what is kept in a phase.
+
+        Args:
+            phase: Which.
+            anyway: Whether to keep what can be kept, even if it does not pay.
 
         Raises:
             UserError: If the mode is ``require`` and nothing can be kept, or the phase asks for views there are not.
         """
         stages = self._task.stages
         cut = frozen_stages(stages, phase.train)
+        if phase.views is not None:
+            self._data.views(phase.augmentation, phase.views)
+            if not cut:
+                raise UserError(f"views is {phase.views}, but the first stage trains: there is nothing to keep")
         if not cut or self._mode == "off":
-            return Plan()
-        obstacle = self._obstacle(phase, cut)
+            return Plan(reason="cache is off: views has no effect" if phase.views is not None else "")
+        unsolvable = self._unsolvable(phase) if cut == len(stages) else ""
+        obstacle = self._obstacle(phase, cut, pays=anyway or unsolvable is None)
         if obstacle and self._mode == "require":
-            raise UserError(f"cache is require, but phase {phase.name} cannot be kept: {obstacle}")
+            raise UserError(f"cache is require, but what is frozen cannot be kept: {obstacle}")
         if obstacle:
             return Plan(reason=obstacle)
         views = tuple(self._data.views(phase.augmentation, phase.views))
-        unsolvable = self._task.unsolvable if cut == len(stages) else ""
-        if unsolvable is None and len(views) > 1 and self._task.hparams["head_solver"] == "ridge":
-            unsolvable = "ridge leaves one row out, which means little where other views of the picture stay"
         return Plan(cut, views, solved=unsolvable is None, reason=unsolvable or "")
 
-    def _obstacle(self, phase: Phase, cut: int) -> str:
+    def _unsolvable(self, phase: Phase) -> str | None:
+        several = phase.views != 1 and len(self._data.views(phase.augmentation, phase.views)) > 1
+        if self._task.unsolvable is None and self._task.hparams["head_solver"] == "ridge" and several:
+            return "ridge leaves one row out, which means little where other views of the picture stay"
+        return self._task.unsolvable
+
+    def _obstacle(self, phase: Phase, cut: int, *, pays: bool) -> str:
         """Why a phase's frozen part is not kept; empty where it is."""
         data, trainer = self._data, self._trainer
-        if not hasattr(data, "serve"):
+        if not isinstance(data, ImageDataModule):
             return f"{type(data).__name__} can serve pictures only"
+        if reason := self._task.unkeepable or replaced(data, ImageDataModule, SERVING):
+            return reason
         # As a number of batches 1 is a limit, as a share it is none.
         limits = (trainer.limit_train_batches, trainer.limit_val_batches)
         if any(limit is not None and (type(limit) is int or limit != 1.0) for limit in limits):
@@ -101,9 +117,8 @@ class Keeping:
         if not views:
             name = phase.augmentation or data.augmentation
             return f"augmentation {name} draws anew in each epoch (views: 4 would keep four versions of each picture)"
-        whole = cut == len(self._task.stages)
         epochs = phase.epochs or 1
-        if not whole and self._mode == "auto" and phase.views is None and len(views) >= epochs:
+        if not pays and self._mode == "auto" and phase.views is None and len(views) >= epochs:
             return f"computing {_count(len(views), 'view')} once is no less work than {_count(epochs, 'epoch')}"
         if cut not in self._unsplittable:
             try:
@@ -113,21 +128,27 @@ class Keeping:
                 self._unsplittable[cut] = str(error)
         return self._unsplittable[cut]
 
-    def begin(self, phase: Phase, *, solve: bool = True) -> Plan:
+    def begin(self, phase: Phase, *, keep: bool | None = None, solved: bool | None = None) -> Plan:
         """Sets what the loaders of the next fit read.
 
         Args:
             phase: About to start.
-            solve: Whether its head may be solved.
+            keep: Whether to keep anything; `None` to keep what can be kept and pays.
+            solved: Whether its head is solved; `None` to solve what can be solved.
 
         Returns:
             What is kept.
         """
-        plan = self.plan_for(phase)
+        plan = Plan() if keep is False else self.plan_for(phase, anyway=keep is True)
         self._phase, self.kept, self._opened = phase, None, False
-        self.plan = plan if solve else Plan(plan.cut, plan.views, reason=plan.reason)
+        self.plan = plan if solved is None else replace(plan, solved=solved)
         self._serve()
         return self.plan
+
+    @property
+    def kept_after(self) -> str | None:
+        """The stage whose output is kept; `None` where pictures are read."""
+        return self._task.stages[self.plan.cut - 1].name if self.plan.cut else None
 
     def end(self) -> None:
         """Goes back to pictures, which is where every evaluation of a finished run starts."""
@@ -137,7 +158,7 @@ class Keeping:
     def _serve(self) -> None:
         self._task.start_above(None)
         self._task.solved = self.plan.solved
-        if hasattr(self._data, "serve"):
+        if isinstance(self._data, ImageDataModule):
             self._data.serve(self._open if self.plan.cut else None)
 
     def _open(self) -> Kept | None:
@@ -149,7 +170,9 @@ class Keeping:
             self.kept = self._compute()
         except (NoRoom, CannotSplit) as error:
             if self._mode == "require":
-                raise UserError(f"cache is require, but phase {self._phase.name} cannot be kept: {error}") from error
+                raise UserError(
+                    f"phase {self._phase.name}: cache is require, but what is frozen cannot be kept: {error}"
+                ) from error
             console.print(f"not kept   {error}; going on from pictures", style="yellow")
             if self.plan.solved:  # one epoch was to be enough, to look at the result
                 self._trainer.fit_loop.max_epochs = self._trainer.current_epoch + (self._phase.epochs or 1)
@@ -192,10 +215,12 @@ class Keeping:
         images = extractor.two_pictures()
         with extractor.computing():
             crossing = split.prefix(images)
+            layouts = [layout_of(tensor) for tensor in crossing]  # before the suffix, which may work in place
             parts, whole = split.suffix(*crossing).float(), self._task.backbone(images).float()
-        if (parts - whole).abs().max() > 1e-2 * whole.abs().max():  # exact but for what a GPU's kernels may choose
+        # Exact but for what a GPU's kernels may choose; whatever is not finite is said while computing.
+        if whole.isfinite().all() and not (parts - whole).abs().max() <= 1e-2 * whole.abs().max():
             raise CannotSplit("the two parts of the backbone do not compute what the whole does")
-        return [layout_of(tensor) for tensor in crossing]
+        return layouts
 
 
 def _count(number: int, noun: str) -> str:

@@ -22,6 +22,7 @@ from tl_lightning.finetuning.batch_norm import estimate_statistics
 from tl_lightning.finetuning.freezing import StageRow
 from tl_lightning.finetuning.groups import parameter_groups
 from tl_lightning.finetuning.phases import Phase
+from tl_lightning.keeping import Keeping
 from tl_lightning.memory import divide_batches
 from tl_lightning.plots import INSTALL, can_draw, new_figure, save_figure
 from tl_lightning.tables import data_line
@@ -298,6 +299,11 @@ def lr_find_command(args: list[str]) -> None:
     task.start_phase(phase)
     rows = task.phase_rows()
     console.print(data_line(data.summary()))
+    if Keeping(task, data, configuration.trainer, configuration.config.cache).plan_for(phase).solved:
+        solved = (
+            f"phase {phase.name} is solved, not trained by steps: it will use no rate (--model.head_solver sgd would)"
+        )
+        console.print(f"caution    {solved}", style="yellow")
     curve = range_test(
         RateStep(task, data, configuration.trainer, phase=phase),
         steps=options.steps,

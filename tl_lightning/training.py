@@ -21,7 +21,7 @@ from tl_lightning.finetuning.freezing import StageRow
 from tl_lightning.finetuning.phases import Phase
 from tl_lightning.finetuning.schedules import parse_schedule
 from tl_lightning.head_solver import HeadSolver
-from tl_lightning.keeping import Keeping
+from tl_lightning.keeping import Keeping, Plan
 from tl_lightning.tables import stage_table
 
 
@@ -103,6 +103,7 @@ class Training:
             self.records, self._position, self._cooling = run["phases"], run["position"], run["cooling"]
             self._data.micro_batch_size = run["micro_batch_size"]
             self._stopped, self.seconds_before = run["stopped"], float(run["fit_s"])
+            self._keeping.seconds = float(run.get("cache_s", 0.0))
             self._epochs = int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
             self._checkpoint = checkpoint
             console.print(f"resuming   phase {self.records[-1]['name']} after epoch {self._epochs}, step {step}")
@@ -149,6 +150,7 @@ class Training:
             "cooling": self._cooling,
             "stopped": bool(self._trainer.should_stop),
             "fit_s": self.seconds,
+            "cache_s": self._keeping.seconds,
             "split_digest": self._data.split_digest,
             "micro_batch_size": self._data.micro_batch_size,
         }
@@ -156,34 +158,46 @@ class Training:
     def _train(self, phase: Phase) -> None:
         self._task.start_phase(phase)
         self._data.set_augmentation(phase.augmentation)
-        checkpoint, self._checkpoint = self._checkpoint, None
-        # A phase that was resumed goes on as it began, whether or not there was room to keep anything.
-        plan = self._keeping.begin(phase, solve=checkpoint is None or self.records[-1].get("solved", False))
-        rows = self._task.phase_rows()
+        plan, rows = self._kept_or_not(phase), self._task.phase_rows()
         length = "solved" if plan.solved else _epochs(phase.epochs)
         title = f"phase {self._position + 1}/{len(self._configuration.phases)}: {phase.name}, {length}"
         console.print(stage_table(phase, rows, title=title))
         if plan.reason:
             console.print(f"{'not solved' if plan.cut else 'not kept':<10} {plan.reason}", style="dim")
-        assert phase.epochs is not None  # parse_phases filled it in
+        checkpoint, self._checkpoint = self._checkpoint, None
         if checkpoint is None:
             self._begin(phase, rows)
         record = self.records[-1]
-        end = record["first_epoch"] + phase.epochs
-        if plan.solved:  # it is only looked at, in as few epochs as end with a validation that keeps its weights
-            kept_every = self._configuration.config.checkpoint.every_n_epochs or 1
-            every = math.lcm(self._trainer.check_val_every_n_epoch or 1, kept_every)
-            end = min(end, (record["first_epoch"] // every + 1) * every)
         # A phase that had already run out of patience only takes up its state.
-        self._trainer.fit_loop.max_epochs = self._epochs if checkpoint is not None and self._stopped else end
+        ended = checkpoint is not None and self._stopped
+        self._trainer.fit_loop.max_epochs = self._epochs if ended else record["first_epoch"] + self._length(phase)
         self._be_patient(phase)
         try:
             path = None if checkpoint is None else str(checkpoint)
             self._trainer.fit(self._task, datamodule=self._data, ckpt_path=path, weights_only=True)
         finally:
             record["epochs"] = self._trainer.current_epoch - record["first_epoch"]
-        if not self._task.solved and self._trainer.current_epoch < end:
+        if record["epochs"] < self._length(phase):
             console.print(f"phase {phase.name} stopped early after {_epochs(record['epochs'])}")
+
+    def _kept_or_not(self, phase: Phase) -> Plan:
+        """Has the phase's data served: as it began if it is resumed, and in a cool-down as in its phase."""
+        before = self.records[-1] if self._checkpoint is not None or self._cooling is not None else None
+        if before is None:
+            return self._keeping.begin(phase)
+        first, solved = before["first_epoch"], before.get("solved", False)
+        self._task.solved = solved
+        if self._checkpoint is not None and (self._stopped or self._epochs >= first + self._length(phase)):
+            return self._keeping.begin(phase, keep=False, solved=solved)  # it is over: nothing will be read
+        return self._keeping.begin(phase, keep=before.get("kept") is not None, solved=solved)
+
+    def _length(self, phase: Phase) -> int:
+        """Epochs of a phase; one look at what is solved is enough, where each epoch keeps the weights it validates."""
+        assert phase.epochs is not None  # parse_phases filled it in
+        keeper = self._configuration.config.checkpoint
+        looks = self._trainer.check_val_every_n_epoch == 1 and keeper.every_n_epochs in (None, 1)
+        often = keeper.every_n_train_steps is None and keeper.train_time_interval is None
+        return 1 if self._task.solved and looks and often else phase.epochs
 
     def _begin(self, phase: Phase, rows: Sequence[StageRow]) -> None:
         """Notes a phase that starts at its beginning."""
@@ -207,9 +221,9 @@ class Training:
             self._stopping.best_score = torch.tensor(math.inf if self._stopping.mode == "min" else -math.inf)
 
     def _ways(self) -> dict[str, Any]:
-        """How the phase fits what it trains: solved, or by steps at these rates."""
+        """The stage whose activations are read instead of pictures, and how the phase fits: solved, or by rates."""
         rates = {row.name: row.learning_rate for row in self._task.phase_rows() if row.learning_rate is not None}
-        return {"solved": self._task.solved, "learning_rates": rates}
+        return {"kept": self._keeping.kept_after, "solved": self._task.solved, "learning_rates": rates}
 
     def _be_patient(self, phase: Phase) -> None:
         if self._stopping is not None:

@@ -130,6 +130,20 @@ def test_a_pickled_store_carries_no_pixels(paths: list[Path], small: Preprocess)
     assert copy._pixels is None and torch.equal(copy[0], pixels)
 
 
+@pytest.mark.parametrize("name", ["index.npz", "broken.json", "pixels.bin"])
+@pytest.mark.parametrize("damage", ["gone", "cut off"])
+def test_a_damaged_store_is_made_anew(paths: list[Path], small: Preprocess, name: str, damage: str) -> None:
+    store = PictureStore.open(paths, small)
+    pixels = store[3]
+    file = store.folder / name
+    del store
+    if damage == "gone":
+        file.unlink()
+    elif name != "broken.json":
+        file.write_bytes(file.read_bytes()[:-10])
+    assert torch.equal(PictureStore.open(paths, small)[3], pixels)
+
+
 def test_a_store_is_left_alone_while_it_is_open(paths: list[Path], small: Preprocess) -> None:
     store = PictureStore.open(paths, small)
     assert not remove(store.folder)
@@ -154,9 +168,9 @@ def test_room_is_made_for_a_new_store_and_none_is_no_obstacle(
 ) -> None:
     asked: list[int] = []
 
-    def note(needed: int) -> None:
+    def note(needed: int, *, all_or_nothing: bool) -> None:
         asked.append(needed)
-        make_room(needed)
+        make_room(needed, all_or_nothing=all_or_nothing)
 
     monkeypatch.setattr(module, "make_room", note)
     monkeypatch.setenv("TL_CACHE_SIZE", "0B")

@@ -115,8 +115,12 @@ def test_the_classifier_is_the_chosen_regression_at_the_best_temperature(draw, c
         )
         left_out[row] = weight @ features[row] + bias
 
+    doubt = 1 / (torch.bincount(labels) + 2.0)
+    expected = functional.one_hot(labels, classes).double() * (1 - doubt[labels])[:, None]
+    expected = torch.where(expected > 0, expected, (doubt[labels] / (classes - 1))[:, None])
+
     def loss(temperature):
-        return float((functional.cross_entropy(left_out / temperature, labels, reduction="none") * weights).mean())
+        return float((functional.cross_entropy(left_out / temperature, expected, reduction="none") * weights).mean())
 
     assert loss(head.temperature) < min(loss(head.temperature * 1.01), loss(head.temperature / 1.01))
 
@@ -132,10 +136,33 @@ def test_the_temperature_of_a_sample_is_about_that_of_all(draw, monkeypatch, nam
     assert sampled.errors == whole.errors
 
 
-def test_classes_that_are_told_apart_at_once_keep_a_finite_head():
+def test_classes_that_are_told_apart_at_once_are_not_told_apart_with_certainty():
     labels = torch.arange(20) % 2
-    head = ridge_classifier(labels[:, None].double() * 4 + torch.linspace(0, 0.1, 20)[:, None], labels, classes=2)
-    assert head.weight.isfinite().all() and head.temperature >= module.COLDEST * 0.999
+    features = labels[:, None].double() * 4 + torch.linspace(0, 0.1, 20)[:, None]
+    head = ridge_classifier(features, labels, classes=2)
+    own = (features @ head.weight.T + head.bias).softmax(dim=1).gather(1, labels[:, None])
+    assert own.mean() == pytest.approx(11 / 12, abs=0.01)  # as sure as ten right answers of a class allow
+
+
+def test_perfect_answers_on_few_rows_cost_little_on_new_ones():
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(count):
+        labels = torch.arange(count) % 2
+        features = torch.randn(count, 5, generator=generator).double()
+        features[:, 0] += 4 * labels
+        return features, labels
+
+    for _ in range(30):
+        (features, labels), (held_out, answers) = drawn(40), drawn(400)
+        head = ridge_classifier(features, labels, classes=2)
+        assert head.temperature > 10 * module.COLDEST
+        assert functional.cross_entropy(held_out @ head.weight.T + head.bias, answers) < 0.35
+
+
+def test_class_weights_of_0_are_refused():
+    with pytest.raises(ValueError, match="class weights have to be more than 0"):
+        ridge_classifier(torch.randn(4, 2), torch.arange(4) % 2, classes=2, class_weights=torch.tensor([1.0, 0.0]))
 
 
 @pytest.mark.parametrize("strengths", [(), (0.0, 1.0)])

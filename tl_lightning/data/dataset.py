@@ -90,6 +90,7 @@ class KeptDataset(Dataset[dict[str, Any]]):
         self.readers = readers
         self.labels = labels
         self.seed = seed
+        self._drawn: tuple[int, NDArray[np.int64]] | None = None  # the versions of an epoch
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -97,26 +98,40 @@ class KeptDataset(Dataset[dict[str, Any]]):
     def __getitems__(self, places: list[tuple[int, int]]) -> dict[str, Any]:
         """A batch: ``activations`` (a list of tensors ``(n, ...)``), ``label`` and ``index``."""
         indices = np.array([index for _, index in places])
-        tensors = self.readers[0].read(indices)
-        if len(self.readers) > 1:
-            drawn = self._versions(places[0][0])[indices]
-            for version in np.unique(drawn[drawn > 0]):
-                where = torch.from_numpy(np.flatnonzero(drawn == version))
-                for tensor, part in zip(tensors, self.readers[version].read(indices[where.numpy()]), strict=True):
-                    tensor[where] = part
         return {
-            "activations": tensors,
+            "activations": self._read(places[0][0], indices),
             "label": torch.from_numpy(self.labels[indices]),
             "index": torch.from_numpy(indices),
         }
 
+    def _read(self, epoch: int, indices: NDArray[np.int64]) -> list[Tensor]:
+        if len(self.readers) == 1:
+            return self.readers[0].read(indices)
+        drawn = self._versions(epoch)[indices]
+        tensors: list[Tensor] = []
+        for version in np.unique(drawn):
+            where = np.flatnonzero(drawn == version)
+            parts = self.readers[version].read(indices[where])
+            tensors = tensors or [_empty(part, rows=len(drawn)) for part in parts]
+            for tensor, part in zip(tensors, parts, strict=True):
+                tensor[torch.from_numpy(where)] = part
+        return tensors
+
     def _versions(self, epoch: int) -> NDArray[np.int64]:
-        generator = np.random.default_rng((self.seed, epoch, 0, 0, 3))
-        return generator.integers(len(self.readers), size=len(self.labels))
+        if self._drawn is None or self._drawn[0] != epoch:
+            generator = np.random.default_rng((self.seed, epoch, 0, 0, 3))
+            self._drawn = epoch, generator.integers(len(self.readers), size=len(self.labels))
+        return self._drawn[1]
+
+
+def _empty(part: Tensor, *, rows: int) -> Tensor:
+    last = part.ndim == 4 and part.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if last else torch.contiguous_format
+    return torch.empty((rows, *part.shape[1:]), dtype=part.dtype, memory_format=layout)
 
 
 def as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
-    """Collates what is a batch already; a function of the module, so that worker processes can have it."""
+    """Collates what is a batch already."""
     return batch
 
 

@@ -93,8 +93,8 @@ class ImageDataModule(LightningDataModule):
             cutmix: Alpha of CutMix, which swaps a rectangle within pairs; 0 is off, 1 is usual. With both on, each
                 batch gets one of them by chance.
             on_error: What to do about pictures that cannot be read: stop before training, or skip and count them.
-            num_workers: Processes that prepare batches; by default none on a CPU, where training needs every core, and
-                up to 8 beside a GPU.
+            num_workers: Processes that prepare batches of pictures; by default none on a CPU, where training needs
+                every core, and up to 8 beside a GPU. What is kept of pictures is read without them.
             seed: Of shuffling and augmentation; comes from seed_everything.
 
         Raises:

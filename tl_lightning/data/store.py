@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import zipfile
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tl_lightning.cache_folder import KEY_LENGTH, Hold, NoRoom, building, cache_dir, hold, make_room, writing
+from tl_lightning.cache_folder import KEY_LENGTH, Hold, NoRoom, building, cache_dir, discard, hold, make_room, writing
 from tl_lightning.console import console, track
 from tl_lightning.data.pictures import BrokenPicture, read_picture, resize
 from tl_lightning.errors import UserError
@@ -68,17 +69,18 @@ class PictureStore:
         parent = cache_dir() / "pictures"
         folder = parent / _key(paths, preprocess)
         held = hold(folder)
-        if not folder.exists():
-            try:
+        try:
+            if not _is_whole(folder):
                 with building(folder, on_wait=_say_waiting):
-                    if not folder.exists():
+                    if not _is_whole(folder):
+                        discard(folder)
                         _write_store(folder, paths, preprocess)
-            except OSError as error:
-                reason = os.strerror(error.errno) if error.errno else error
-                raise UserError(
-                    f"the cache of decoded pictures cannot be written to {parent}: {reason}; "
-                    "make room there, or set TL_CACHE_DIR to another folder"
-                ) from error
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else error
+            raise UserError(
+                f"the cache of decoded pictures cannot be written to {parent}: {reason}; "
+                "make room there, or set TL_CACHE_DIR to another folder"
+            ) from error
         return cls(folder, paths, held)
 
     @property
@@ -123,9 +125,19 @@ def _key(paths: list[Path], preprocess: Preprocess) -> str:
     return digest.hexdigest()[:KEY_LENGTH]
 
 
+def _is_whole(folder: Path) -> bool:
+    """Whether nothing is missing, as where a clean-up of old files took some of a store."""
+    try:
+        with (folder / "index.npz").open("rb") as file, np.load(file) as index:
+            size = int(index["shapes"].prod(axis=1).sum())
+        return (folder / "pixels.bin").stat().st_size == size and (folder / "broken.json").is_file()
+    except (FileNotFoundError, NotADirectoryError, ValueError, zipfile.BadZipFile, KeyError, EOFError):
+        return False
+
+
 def _write_store(folder: Path, paths: list[Path], preprocess: Preprocess) -> None:
-    with suppress(NoRoom):
-        make_room(3 * preprocess.resized**2 * len(paths))  # about; a long picture takes more, a grey one less
+    with suppress(NoRoom):  # about so much; a long picture takes more, a grey one less
+        make_room(3 * preprocess.resized**2 * len(paths), all_or_nothing=False)
     with writing(folder) as unfinished:
         shapes = np.zeros((len(paths), 3), dtype=np.int64)
         broken = {}

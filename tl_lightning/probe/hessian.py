@@ -35,7 +35,7 @@ class HessianGuess(Protocol):
         """Multiplies by the inverse, which gives the Newton step with the wrong sign.
 
         Args:
-            gradients: By weights and biases, ``(n, outputs, width + 1)``.
+            gradients: By weights and biases, ``(..., n, outputs, width + 1)``.
             curvatures: The mean Hessians with respect to the logits ``(n, outputs, outputs)``.
             penalties: Of half the squared weights, ``(n,)``, more than 0.
 
@@ -77,7 +77,7 @@ class OneOutput:
             weights = (slopes - (slopes @ self._rows.T) @ self._rows) / (self._ratio * curves)
         else:
             weights = slopes @ self._inverse / curves
-        return torch.cat([weights, bias_slopes / curves - (weights @ self._mean)[..., None]], dim=2)
+        return torch.cat([weights, bias_slopes / curves - (weights @ self._mean)[..., None]], dim=-1)
 
 
 class SeveralOutputs:
@@ -102,5 +102,5 @@ class SeveralOutputs:
         slopes = slopes - self._mean * bias_slopes
         weights = self._spectrum.apply_inverse(slopes, scale=curves, penalty=penalties[:, None, None])
         biases = bias_slopes / curves - (weights @ self._mean)[..., None]
-        steps: Tensor = axes @ torch.cat([weights, biases], dim=2)
+        steps: Tensor = axes @ torch.cat([weights, biases], dim=-1)
         return steps

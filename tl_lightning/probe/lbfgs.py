@@ -29,7 +29,13 @@ class Objective(Protocol):
         ...
 
     def precondition(self, gradients: Tensor, curvatures: Tensor, which: Tensor) -> Tensor:
-        """Multiplies by a positive definite guess at the inverse Hessians."""
+        """Multiplies by a positive definite guess at the inverse Hessians.
+
+        Args:
+            gradients: ``(..., n, outputs, width)``.
+            curvatures: What `evaluate` gave of the same problems.
+            which: As for `evaluate`.
+        """
         ...
 
 
@@ -111,7 +117,8 @@ def minimise(objective: Objective, start: Tensor, *, tolerance: float, limit: in
     pairs: deque[_Pair] = deque(maxlen=MEMORY)
     _turn(state, objective, pairs)
     for iteration in range(1, limit + 1):
-        converged = -0.5 * state.slopes <= tolerance * state.values.clamp(min=FLOOR)
+        falls = state.slopes <= 0  # but for rounding in the guess at the Hessian
+        converged = falls & (-0.5 * state.slopes <= tolerance * state.values.clamp(min=FLOOR))
         over = converged | (state.steps < SMALLEST_STEP) | torch.tensor(iteration == limit)
         if over.any():
             ended = state.which[over]
@@ -164,10 +171,8 @@ def _turn(state: _State, objective: Objective, pairs: deque[_Pair], *, only: Ten
         shares.append(share)
     if pairs:
         # Both at once: the guess at the Hessian is so large that reading it is most of the work.
-        last, twice = pairs[-1], torch.cat([state.which, state.which])
-        both = torch.cat([vector, last.change])
-        curvatures = torch.cat([state.curvatures, state.curvatures])
-        vector, change = objective.precondition(both, curvatures, twice).chunk(2)
+        last = pairs[-1]
+        vector, change = objective.precondition(torch.stack([vector, last.change]), state.curvatures, state.which)
         # The last step says how much too steep or too flat the guess is.
         product = last.inverse * _dot(last.change, change)
         vector = vector * _per_problem(torch.where(product > 0, 1 / product, 1))

@@ -1,7 +1,7 @@
 """What every task shares: a backbone, the phase it is in, its optimizer and its learning rates."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -140,13 +140,14 @@ class TransferTask(LightningModule):
         self._suffix = [] if suffix is None else [suffix]
         self._compiled = []
 
-    def compile_training(self, backend: str) -> None:
+    def compile_training(self, backend: str | None) -> None:
         """Has training steps run the backbone, or what is above the cut, compiled; evaluation, whose batches vary, not.
 
         Args:
-            backend: Such as ``inductor``.
+            backend: Such as ``inductor``; `None` to run it as it is.
         """
-        self._compiled = [torch.compile(self._suffix[0] if self._suffix else self.backbone, backend=backend)]
+        trunk = self._suffix[0] if self._suffix else self.backbone
+        self._compiled = [] if backend is None else [torch.compile(trunk, backend=backend)]
 
     def features(self, batch: Mapping[str, Any]) -> Tensor:
         """What the backbone makes of a batch: of its pictures, or of what is kept of them.
@@ -164,6 +165,11 @@ class TransferTask(LightningModule):
             inputs, trunk = [batch["image"].to(dtype)], self.backbone
         features: Tensor = (self._compiled[0] if self._compiled and self.training else trunk)(*inputs)
         return features
+
+    @property
+    def unkeepable(self) -> str | None:
+        """Why its steps want pictures and can do nothing with kept activations; `None` where they can."""
+        return f"{type(self).__name__} reads pictures"
 
     @property
     def unsolvable(self) -> str | None:
@@ -333,6 +339,18 @@ class TransferTask(LightningModule):
         """Keeps the BatchNorm statistics of all processes equal."""
         if self.trainer.world_size > 1 and self.phase.bn == "train":
             average_statistics(self.backbone)
+
+
+def replaced(instance: object, owner: type, names: Sequence[str]) -> str | None:
+    """Says which of a class's methods a subclass has its own version of; `None` for none.
+
+    Args:
+        instance: Of the class or of a subclass.
+        owner: The class, which knows what its own methods do.
+        names: Of the methods.
+    """
+    own = [name for name in names if getattr(type(instance), name) is not getattr(owner, name)]
+    return f"{type(instance).__name__} has its own {own[0]}" if own else None
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

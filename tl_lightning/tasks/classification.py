@@ -11,10 +11,10 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from tl_lightning.errors import UserError
-from tl_lightning.heads import HeadKind, build_head
+from tl_lightning.heads import HeadKind, build_head, linear_layer
 from tl_lightning.losses import balanced_class_weights, focal_loss
 from tl_lightning.metrics import classification_metrics
-from tl_lightning.tasks.base import TransferTask
+from tl_lightning.tasks.base import TransferTask, replaced
 
 
 class ClassificationTask(TransferTask):
@@ -148,14 +148,24 @@ class ClassificationTask(TransferTask):
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
     @property
+    def unkeepable(self) -> str | None:
+        """Why its steps want pictures; `None` where they can do with kept activations."""
+        steps = ("training_step", "validation_step", "forward", "features", "logits")
+        return replaced(self, ClassificationTask, steps)
+
+    @property
     def unsolvable(self) -> str | None:
         """Why the head has to be trained by steps; `None` where it can be solved."""
+        own = replaced(self, ClassificationTask, ("training_step", "logits", "_loss", "penalty"))
+        if own is not None:
+            return own
         reasons = {
             "model.head_solver is sgd": self.head_solver == "sgd",
-            f"model.head {self.hparams['head']} has more than one optimum": self.hparams["head"] != "linear",
-            f"model.loss {self.hparams['loss']} has no solver": self.focal_gamma is not None,
+            "model.head mlp has more than one optimum": self.hparams.get("head") == "mlp",
+            "its head is not one linear layer": linear_layer(self.head) is None,
+            "model.loss focal has no solver": self.focal_gamma is not None,
             "model.label_smoothing is above 0": self.label_smoothing > 0,
-            "model.head_dropout is above 0": self.hparams["head_dropout"] > 0,
+            "model.head_dropout is above 0": self.hparams.get("head_dropout", 0.0) > 0,
         }
         return next((reason for reason, holds in reasons.items() if holds), None)
 
@@ -167,9 +177,10 @@ class ClassificationTask(TransferTask):
             weight: ``(classes, num_features)``.
             bias: ``(classes,)``.
         """
-        linear = self.head.get_submodule("1")
-        linear.weight.copy_(weight)  # type: ignore[operator]
-        linear.bias.copy_(bias)  # type: ignore[operator]
+        linear = linear_layer(self.head)
+        assert linear is not None  # or it would have been unsolvable
+        linear.weight.copy_(weight)
+        linear.bias.copy_(bias)
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """The loss to descend."""
