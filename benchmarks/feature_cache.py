@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -50,6 +51,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--only", default="head,last2,full", help="contests, separated by commas")
+    parser.add_argument("--bare", action="store_true", help="leaves fastai and stock Lightning out")
     parser.add_argument("--output", type=Path, help="default: benchmarks/RESULTS.md; with --quick none")
     parser.add_argument("--quick", action="store_true", help="64 px, 256 drawn pictures, 2 epochs; no fastai")
     options = parser.parse_args()
@@ -115,7 +117,7 @@ def measure(contestant: Contestant, task: Task) -> Result | None:
     return result
 
 
-def hold(contest: Contest, task: Task, runs: Runs, *, repeats: int, alternate: bool) -> bool:
+def hold(contest: Contest, task: Task, runs: Runs, *, repeats: int, alternate: bool, absent: Sequence[str]) -> bool:
     """Runs a contest.
 
     Args:
@@ -124,13 +126,13 @@ def hold(contest: Contest, task: Task, runs: Runs, *, repeats: int, alternate: b
         runs: Gets their results.
         repeats: How often.
         alternate: Whether ours runs anew before each of the others, since a machine's speed drifts.
+        absent: Modules that are left out.
 
     Returns:
         Whether all went well.
     """
     ours, *others = contest.contestants
-    if importlib.util.find_spec("fastai") is None:
-        others = [contestant for contestant in others if contestant.module != "with_fastai"]
+    others = [contestant for contestant in others if contestant.module not in absent]
     # What reads our cache comes first, while it is there even if ours does not run before each.
     others.sort(key=lambda contestant: contestant.fresh)
     whole, reference = True, None
@@ -168,10 +170,13 @@ def main() -> int:
     runs: Runs = {}
     with tempfile.TemporaryDirectory() as folder:
         task = prepare(options, Path(folder))
-        if importlib.util.find_spec("fastai") is None:
+        absent = ["with_fastai", "with_lightning"] if options.bare else []
+        if not options.bare and importlib.util.find_spec("fastai") is None:
             console.print("fastai is not installed, and is left out (uv run --group benchmark ...)", style="yellow")
+            absent = ["with_fastai"]
         kept_well = [
-            hold(contest, task, runs, repeats=options.repeats, alternate=not options.quick) for contest in contests
+            hold(contest, task, runs, repeats=options.repeats, alternate=not options.quick, absent=absent)
+            for contest in contests
         ]
         claims = [claim for claim in check(runs, task) if claim.contest in options.only.split(",")]
         contests = [contest for contest in contests if contest.contestants[0].key in runs]

@@ -224,7 +224,7 @@ def labels_of(features: Features) -> Tensor:
     """Two classes, of which the first feature and chance decide."""
     rows = features.shape[0]
     chance = torch.randn(rows, generator=torch.Generator().manual_seed(1))
-    first = torch.cat([features[start : start + CHUNK][:, 0] for start in range(0, rows, CHUNK)])
+    first = torch.cat([features[start : start + CHUNK][:, 0].clone() for start in range(0, rows, CHUNK)])
     return (first / 8 + chance > 0).long()
 
 
