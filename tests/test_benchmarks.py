@@ -26,6 +26,17 @@ def test_runs_that_are_killed_and_resumed_end_bit_identical():
 
 
 @pytest.mark.slow
+def test_the_solved_head_is_timed_and_its_memory_watched(tmp_path):
+    output = tmp_path / "RESULTS.md"
+    printed("solved_head.py", "--rows", "300,600", "--many", "3000", "--no_elpv", "--output", str(output))
+    text = output.read_text()
+    assert "## The solved head with many rows of width 1280" in text
+    assert "| logistic, 45 strengths | 600 |" in text
+    assert "## 3,000 rows of width 1280, from the disk" in text
+    assert "| ridge, 41 strengths and leave-one-out: three passes |" in text
+
+
+@pytest.mark.slow
 def test_two_processes_train_one_model():
     shown = printed("several_processes.py")
     assert "with augmentation, BatchNorm that trains and an EMA: 0.0\n" in shown

@@ -245,7 +245,8 @@ class Experiment:
         if config.soup or config.wise_ft is not False:
             final = FinalWeights(self.task, self.data, self.trainer)
             self.averages = final.choose(soup=bool(config.soup), wise=config.wise_ft)
-        self.results["validation"] = score(self.configuration, "validation")
+        with self.training.validating():
+            self.results["validation"] = score(self.configuration, "validation")
         begun = time.perf_counter()
         split = "validation"
         if self.data.summary()["test"]:

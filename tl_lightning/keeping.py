@@ -1,6 +1,8 @@
 """Paying only for what trains: which part of a phase's backbone is computed once, and served instead of pictures."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -48,7 +50,7 @@ class Keeping:
     Attributes:
         plan: Of the phase that was begun last.
         kept: What its loaders read; `None` where they read pictures.
-        seconds: Spent on computing, in all phases.
+        seconds: Spent on computing, in all phases, also before a resume.
 
     Args:
         task: Its backbone is cut.
@@ -62,7 +64,7 @@ class Keeping:
         self._task, self._data, self._trainer, self._mode = task, data, trainer, mode
         self.plan = Plan()
         self.kept: Kept | None = None
-        self.seconds = 0.0  # also before a resume
+        self.seconds = 0.0
         self._phase = Phase()
         self._opened = False
         self._unsplittable: dict[int, str] = {}  # why, by cut; empty where it can be split
@@ -85,23 +87,27 @@ class Keeping:
                 raise UserError(f"views is {phase.views}, but the first stage trains: there is nothing to keep")
         if not cut or self._mode == "off":
             return Plan(reason="cache is off: views has no effect" if phase.views is not None else "")
-        unsolvable = self._unsolvable(phase) if cut == len(stages) else ""
-        obstacle = self._obstacle(phase, cut, pays=anyway or unsolvable is None)
+        plan, obstacle = Plan(), self._obstacle(phase, cut)
+        if not obstacle:
+            views = tuple(self._data.views(phase.augmentation, phase.views))
+            unsolvable = self._unsolvable(len(views)) if cut == len(stages) else ""
+            plan = Plan(cut, views, solved=unsolvable is None, reason=unsolvable or "")
+            epochs = phase.epochs or 1
+            pays = anyway or plan.solved or phase.views is not None or len(views) < epochs
+            if not pays and self._mode == "auto":
+                obstacle = f"computing {_count(len(views), 'view')} once is no less work than {_count(epochs, 'epoch')}"
         if obstacle and self._mode == "require":
             raise UserError(f"cache is require, but what is frozen cannot be kept: {obstacle}")
-        if obstacle:
-            return Plan(reason=obstacle)
-        views = tuple(self._data.views(phase.augmentation, phase.views))
-        return Plan(cut, views, solved=unsolvable is None, reason=unsolvable or "")
+        return Plan(reason=obstacle) if obstacle else plan
 
-    def _unsolvable(self, phase: Phase) -> str | None:
-        several = phase.views != 1 and len(self._data.views(phase.augmentation, phase.views)) > 1
-        if self._task.unsolvable is None and self._task.hparams["head_solver"] == "ridge" and several:
+    def _unsolvable(self, views: int) -> str | None:
+        """Why a head alone has to be trained by steps; `None` where it is solved."""
+        if self._task.unsolvable is None and self._task.hparams["head_solver"] == "ridge" and views > 1:
             return "ridge leaves one row out, which means little where other views of the picture stay"
         return self._task.unsolvable
 
-    def _obstacle(self, phase: Phase, cut: int, *, pays: bool) -> str:
-        """Why a phase's frozen part is not kept; empty where it is."""
+    def _obstacle(self, phase: Phase, cut: int) -> str:
+        """Why a phase's frozen part cannot be kept; empty where it can."""
         data, trainer = self._data, self._trainer
         if not isinstance(data, ImageDataModule):
             return f"{type(data).__name__} can serve pictures only"
@@ -113,13 +119,9 @@ class Keeping:
             return "trainer.limit_*_batches asks for a part of the pictures"
         if data.mixup or data.cutmix:
             return "data.mixup and data.cutmix mix pictures anew in each epoch"
-        views = data.views(phase.augmentation, phase.views)
-        if not views:
+        if not data.views(phase.augmentation, phase.views):
             name = phase.augmentation or data.augmentation
             return f"augmentation {name} draws anew in each epoch (views: 4 would keep four versions of each picture)"
-        epochs = phase.epochs or 1
-        if not pays and self._mode == "auto" and phase.views is None and len(views) >= epochs:
-            return f"computing {_count(len(views), 'view')} once is no less work than {_count(epochs, 'epoch')}"
         if cut not in self._unsplittable:
             try:
                 split_backbone(self._task.backbone, self._task.stages, cut)
@@ -145,13 +147,27 @@ class Keeping:
         self._serve()
         return self.plan
 
+    @contextmanager
+    def validating(self, phase: Phase) -> Iterator[None]:
+        """Has a validation read what is kept of its pictures; weights that have changed since have another key.
+
+        Args:
+            phase: One in which the whole backbone was frozen and kept.
+        """
+        self.begin(phase, keep=True, solved=False)
+        self.plan = replace(self.plan, views=())
+        try:
+            yield
+        finally:
+            self.end()
+
     @property
     def kept_after(self) -> str | None:
         """The stage whose output is kept; `None` where pictures are read."""
         return self._task.stages[self.plan.cut - 1].name if self.plan.cut else None
 
     def end(self) -> None:
-        """Goes back to pictures, which is where every evaluation of a finished run starts."""
+        """Goes back to pictures, which is where testing and prediction start."""
         self.plan, self.kept = Plan(), None
         self._serve()
 
@@ -204,9 +220,11 @@ class Keeping:
             parts.append(f"{extractor.computed:,} computed in {time.perf_counter() - begun:.1f} s")
         versions = f" in {len(self.plan.views)} views" if len(self.plan.views) > 1 else ""
         size = total * stores[plain.name].row_bytes / 2**20
-        console.print(
-            f"kept       {total:,} pictures{versions} after {stages[-1].name} ({size:,.1f} MiB): " + ", ".join(parts)
-        )
+        if self.plan.views:  # of the phase, and not of its validation pictures once more
+            console.print(
+                f"kept       {total:,} pictures{versions} after {stages[-1].name} ({size:,.1f} MiB): "
+                + ", ".join(parts)
+            )
         self._task.start_above(split.suffix)
         return Kept([stores[view.name] for view in self.plan.views], stores[plain.name])
 

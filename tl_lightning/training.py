@@ -3,7 +3,8 @@
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,16 @@ class Training:
         finally:
             self._keeping.end()
             self._seconds, self._begun = time.perf_counter() - self._begun, math.nan
+
+    @contextmanager
+    def validating(self) -> Iterator[None]:
+        """Has the validation of the final weights read kept features, where the last phase kept its whole backbone."""
+        last = self._configuration.phases[-1]
+        if last.keeps_backbone and self.records[-1].get("kept") is not None:
+            with self._keeping.validating(last):
+                yield
+        else:
+            yield
 
     def _state(self) -> dict[str, Any]:
         """What a checkpoint remembers of the run."""
