@@ -11,6 +11,7 @@ import argparse
 import importlib.util
 import itertools
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -155,7 +156,7 @@ def about(options: argparse.Namespace, task: Task) -> str:
     words = {"train": "to train on", "val": "for validation", "test": "to test"}
     counts = ", ".join(f"{len(task.rows(split)):,} {word}" for split, word in words.items())
     weights = task.weights if options.weights in WEIGHTS else "random weights"
-    command = " ".join(["python benchmarks/feature_cache.py", *sys.argv[1:]])
+    command = shlex.join(["python", "benchmarks/feature_cache.py", *sys.argv[1:]])
     return (
         f"`{command}`\n\n{counts}; {task.model} ({weights}), {task.size} px, "
         f"batches of {task.batch}, {task.epochs} epochs ({task.full_epochs} of the whole model), "

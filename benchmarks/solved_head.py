@@ -9,6 +9,7 @@ Writes its sections of ``benchmarks/RESULTS.md``. With a million rows it needs 5
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -70,7 +71,7 @@ def write(path: Path, name: str, table: Table) -> None:
     console.print(table)
     heads = [str(column.header) for column in table.columns]
     body = list(zip(*(column.cells for column in table.columns), strict=True))
-    command = " ".join(["python benchmarks/solved_head.py", *sys.argv[1:]])
+    command = shlex.join(["python", "benchmarks/solved_head.py", *sys.argv[1:]])
     lines = [f"`{command}`", "", f"Machine: {results.machine()}, {torch.get_num_threads()} threads.", ""]
     lines += results.markdown(heads, [[str(cell) for cell in row] for row in body])
     results.write(path, name, "\n".join(lines))

@@ -143,7 +143,8 @@ class Keeping:
         """
         plan = Plan() if keep is False else self.plan_for(phase, anyway=keep is True)
         self._phase, self.kept, self._opened = phase, None, False
-        self.plan = plan if solved is None else replace(plan, solved=solved)
+        possible = keep is False or plan.cut > 0  # a resume may forbid what the run began with
+        self.plan = plan if solved is None else replace(plan, solved=solved and possible)
         self._serve()
         return self.plan
 

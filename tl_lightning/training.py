@@ -205,10 +205,9 @@ class Training:
     def _length(self, phase: Phase) -> int:
         """Epochs of a phase; one look at what is solved is enough, where each epoch keeps the weights it validates."""
         assert phase.epochs is not None  # parse_phases filled it in
-        keeper = self._configuration.config.checkpoint
-        looks = self._trainer.check_val_every_n_epoch == 1 and keeper.every_n_epochs in (None, 1)
-        often = keeper.every_n_train_steps is None and keeper.train_time_interval is None
-        return 1 if self._task.solved and looks and often else phase.epochs
+        best = self._configuration.config.checkpoint
+        keeps = best.every_n_epochs in (None, 1) and best.every_n_train_steps is best.train_time_interval is None
+        return 1 if self._task.solved and keeps and self._trainer.check_val_every_n_epoch == 1 else phase.epochs
 
     def _begin(self, phase: Phase, rows: Sequence[StageRow]) -> None:
         """Notes a phase that starts at its beginning."""
