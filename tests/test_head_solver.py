@@ -13,7 +13,7 @@ from PIL import Image
 from tl_lightning import head_solver, load
 from tl_lightning.cli import main
 from tl_lightning.head_solver import Stacked
-from tl_lightning.probe import logistic_path
+from tl_lightning.probe import STRENGTHS, logistic_path
 
 
 @pytest.fixture
@@ -62,15 +62,14 @@ class Spy:
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_the_head_is_the_optimum_for_the_strength_that_validation_chose(here, monkeypatch, precision):
-    spy = Spy(monkeypatch, "logistic_path")
+    spy = Spy(monkeypatch, "path_until_it_rises")
     assert fit("--trainer.precision", precision) == 0
-    (((features, labels), options, path),) = spy.calls
+    (((features, labels, held_out, _), options, (path, _)),) = spy.calls
     assert options == {"classes": 2, "class_weights": None}
-    assert features.shape == (15, 256)
+    assert (features.shape, held_out.shape) == ((15, 256), (3, 256))
     rows = path_of()
-    assert [row["strength"] for row in rows] == list(path.strengths)
-    assert len(rows) == 45
-    chosen = min(range(45), key=lambda k: rows[k]["validation_loss"])
+    assert [row["strength"] for row in rows] == list(path.strengths) == list(STRENGTHS[: len(rows)])
+    chosen = min(range(len(rows)), key=lambda k: rows[k]["validation_loss"])
     solved = summary()["phases"][0]["head"]
     assert solved.pop("seconds") > 0
     assert solved == {"solver": "lbfgs", **rows[chosen]}
@@ -92,7 +91,7 @@ def test_a_solved_phase_takes_one_epoch_and_moves_nothing_else(here, capsys):
     assert fit(epochs=5) == 0
     shown = capsys.readouterr().out
     assert "phase 1/1: head, solved" in shown
-    assert "head       solved for 45 strengths in" in shown
+    assert f"head       solved for {len(path_of())} strengths in" in shown
     (phase,) = summary()["phases"]
     assert (phase["solved"], phase["epochs"], phase["learning_rates"]) == (True, 1, {})
     state = torch.load("run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
@@ -104,11 +103,10 @@ def test_a_solved_phase_takes_one_epoch_and_moves_nothing_else(here, capsys):
 def test_balanced_class_weights_reach_the_solver(here, monkeypatch):
     for k in range(6):
         Path(f"pictures/dog/{k}.png").unlink()
-    spies = [Spy(monkeypatch, name) for name in ("logistic_path", "score_path")]
+    spy = Spy(monkeypatch, "path_until_it_rises")
     assert fit("--model.class_weights", "balanced") == 0
     counts = torch.tensor(list(summary()["data"]["class_counts"]["train"].values()), dtype=torch.float64)
-    for spy in spies:
-        ((_, options, _),) = spy.calls
+    for _, options, _ in spy.calls:
         torch.testing.assert_close(options["class_weights"], counts.sum() / (2 * counts), rtol=1e-6, atol=0)
     # Validation, weighted as the loss of the run is, chooses what the run then reports.
     assert len(set(counts.tolist())) == 2
@@ -135,9 +133,9 @@ def test_ridge_does_not_leave_out_one_version_of_a_picture_while_others_stay(her
 
 
 def test_all_versions_of_the_pictures_are_rows_of_the_problem(here, monkeypatch):
-    spy = Spy(monkeypatch, "logistic_path")
+    spy = Spy(monkeypatch, "path_until_it_rises")
     assert fit(phases="[{train: head, augmentation: dihedral}]") == 0
-    (((features, labels), _, _),) = spy.calls
+    (((features, labels, _, _), _, _),) = spy.calls
     assert features.shape == (8 * 15, 256)
     assert torch.equal(labels.view(8, 15), labels[:15].expand(8, 15))
     assert not torch.equal(features[0:15], features[15:30])

@@ -19,7 +19,7 @@ from tl_lightning.data.module import ImageDataModule
 from tl_lightning.errors import UserError
 from tl_lightning.keeping import Keeping
 from tl_lightning.plots import can_draw, new_figure, save_figure
-from tl_lightning.probe import Features, choose, logistic_path, ridge_classifier, score_path
+from tl_lightning.probe import Features, choose, path_until_it_rises, ridge_classifier
 from tl_lightning.run_folder import write_text
 from tl_lightning.tasks.classification import ClassificationTask
 
@@ -101,9 +101,10 @@ class HeadSolver(Callback):
             path, chosen, weight, bias = ridge.strengths, ridge.chosen, ridge.weight, ridge.bias
             said = f"leave-one-out error {ridge.errors[chosen]:.4f}"
         else:
-            solved = logistic_path(training, answers, classes=classes, class_weights=weights)
             held_out = _rows(kept.evaluation, splits["val"])
-            scores = score_path(solved, held_out, labels[splits["val"]], class_weights=weights)
+            solved, scores = path_until_it_rises(
+                training, answers, held_out, labels[splits["val"]], classes=classes, class_weights=weights
+            )
             chosen, path = choose(scores), solved.strengths
             strength, weight, bias = path[chosen], solved.weights[chosen], solved.biases[chosen]
             columns = {

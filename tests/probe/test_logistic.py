@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch.nn import functional
 
-from tl_lightning.probe import STRENGTHS, logistic_path
+from tl_lightning.probe import STRENGTHS, logistic, logistic_path
 from tl_lightning.probe import features as features_module
 from tl_lightning.probe import problem as problem_module
 
@@ -161,3 +161,17 @@ def test_a_path_takes_tens_of_passes_even_where_classes_are_separable(draw):
 def test_what_does_not_fit_is_refused(labels, strengths, message):
     with pytest.raises(ValueError, match=message):
         logistic_path(torch.randn(4, 2), labels, classes=2, strengths=strengths)
+
+
+def test_classes_that_can_nearly_be_told_apart_converge_by_renewing_the_guess(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(400) % 2
+    features = torch.randn(400, 60, generator=generator).double() @ torch.randn(60, 60, generator=generator).double()
+    features[:, 0] += 8 * labels
+    monkeypatch.setattr(logistic, "PATIENCE", 5)
+    path = logistic_path(features, labels, classes=2)
+    assert path.converged.all()
+    monkeypatch.setattr(logistic, "PATIENCE", 1000)
+    torch.testing.assert_close(
+        path.objectives, logistic_path(features, labels, classes=2).objectives, rtol=1e-6, atol=0
+    )

@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tl_lightning.probe import PathScores, choose, cross_validate, logistic_path, score_path
+from tl_lightning.probe import (
+    STRENGTHS,
+    PathScores,
+    choose,
+    cross_validate,
+    logistic_path,
+    path_until_it_rises,
+    score_path,
+)
 from tl_lightning.probe import features as features_module
 from tl_lightning.probe import scores as module
 
@@ -77,3 +85,34 @@ def test_a_number_of_folds_without_sense_is_refused(draw, folds):
     features, labels = draw(90, 6, 3)
     with pytest.raises(ValueError, match=f"{folds} folds of 90 rows"):
         cross_validate(features, labels, classes=3, folds=folds)
+
+
+def overlapping(count, *, seed):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 2
+    features = torch.randn(count, 20, generator=generator).double()
+    features[:, 0] += 0.7 * labels
+    return features, labels
+
+
+@pytest.mark.parametrize("class_weights", [None, torch.tensor([0.5, 2.0])])
+def test_a_path_ends_where_the_held_out_loss_has_risen_for_good(class_weights):
+    (features, labels), (held_out, answers) = overlapping(24, seed=0), overlapping(200, seed=1)
+    options = {"classes": 2, "class_weights": class_weights}
+    path, scores = path_until_it_rises(features, labels, held_out, answers, **options)
+    whole = logistic_path(features, labels, **options)
+    all_scores = score_path(whole, held_out, answers, class_weights=class_weights)
+    count = len(path.strengths)
+    assert count < len(STRENGTHS) and path.strengths == STRENGTHS[:count] and path.converged.all()
+    assert torch.equal(path.weights, whole.weights[:count]) and torch.equal(path.biases, whole.biases[:count])
+    torch.testing.assert_close(scores.losses, all_scores.losses[:count], rtol=1e-12, atol=0)
+    torch.testing.assert_close(scores.accuracies, all_scores.accuracies[:count], rtol=1e-12, atol=0)
+    assert choose(scores) == choose(all_scores)
+    assert scores.losses[-5:].min() > 3 * scores.losses.min() >= scores.losses[-10:-5].min()
+
+
+def test_a_path_that_keeps_falling_is_followed_to_its_end():
+    features, labels = overlapping(24, seed=0)
+    features[:, 0] += 100 * labels
+    path, scores = path_until_it_rises(features, labels, features, labels, classes=2)
+    assert path.strengths == STRENGTHS and choose(scores) == len(STRENGTHS) - 1

@@ -3,7 +3,7 @@
 from tl_lightning.probe.features import Features, Rows
 from tl_lightning.probe.logistic import STRENGTHS, LogisticPath, logistic_path
 from tl_lightning.probe.ridge import RIDGE_STRENGTHS, RidgeClassifier, RidgePath, ridge_classifier, ridge_path
-from tl_lightning.probe.scores import PathScores, choose, cross_validate, score_path
+from tl_lightning.probe.scores import PathScores, choose, cross_validate, path_until_it_rises, score_path
 
 __all__ = [
     "RIDGE_STRENGTHS",
@@ -17,6 +17,7 @@ __all__ = [
     "choose",
     "cross_validate",
     "logistic_path",
+    "path_until_it_rises",
     "ridge_classifier",
     "ridge_path",
     "score_path",

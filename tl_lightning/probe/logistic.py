@@ -1,6 +1,7 @@
 """Logistic regression on kept features for many regularisation strengths: one path, solved to the optimum."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ STRENGTHS: tuple[float, ...] = tuple(10 ** (-6 + step / 4) for step in range(45)
 """Values of C, 1e-6 to 1e5, as in the linear evaluation of DINOv2 (Oquab et al. 2023, arXiv:2304.07193)."""
 
 GROUP = 5  # strengths solved side by side, which share a guess at the Hessian: a factor of 10 in C
+PATIENCE = 20  # iterations before the guess is renewed in the middle of a group, which costs about as many
+RENEWALS = 50  # at most, for classes that can nearly be told apart without any regularisation
 OUTDATED = 12  # iterations of the group before from which a new covariance pays off
 GROUP_BYTES = 256 * 2**20  # of what is kept of a group; many classes make the groups smaller
 VECTORS = 30  # about how many vectors are kept of each strength
@@ -51,6 +54,7 @@ def logistic_path(
     strengths: tuple[float, ...] = STRENGTHS,
     class_weights: Tensor | None = None,
     tolerance: float = 1e-9,
+    enough: Callable[["LogisticPath"], bool] | None = None,
 ) -> LogisticPath:
     """Solves logistic regression for every strength, on features with mean 0 and deviation 1.
 
@@ -65,6 +69,7 @@ def logistic_path(
         strengths: Values of C, more than 0, in any order.
         class_weights: ``(classes,)``, 0 or more; `None` for 1.
         tolerance: A strength has converged when the next step promises to gain less than this share of its objective.
+        enough: Asked after every few strengths, with their heads, whether weaker regularisation need not be tried.
 
     Returns:
         The heads, with the scaling folded into them.
@@ -78,42 +83,72 @@ def logistic_path(
     ordered = tuple(sorted(strengths))
     problem = Problem(features, labels, classes=classes, class_weights=class_weights)
     penalties = 1 / (torch.tensor(ordered, dtype=torch.float64) * problem.rows)
-    minima = _follow(problem, penalties, tolerance=tolerance)
+    parts: list[LogisticPath] = []
+    for minima in _follow(problem, penalties, tolerance=tolerance):
+        done = sum(len(part.strengths) for part in parts)
+        some = slice(done, done + len(minima.values))
+        parts.append(_heads(problem, ordered[some], penalties[some], minima))
+        if enough is not None and enough(parts[-1]):
+            break
+    tensors = [field.name for field in fields(LogisticPath) if field.name != "strengths"]
+    joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in tensors}
+    return LogisticPath(tuple(strength for part in parts for strength in part.strengths), **joined)
+
+
+def _heads(problem: Problem, strengths: tuple[float, ...], penalties: Tensor, minima: Minima) -> LogisticPath:
+    """Folds the scaling of the features into the heads."""
     weights = minima.points[..., :-1] / problem.scale
     biases = minima.points[..., -1] - weights @ problem.mean
     if problem.outputs == 1:
         weights, biases = torch.cat([-weights, weights], dim=1) / 2, torch.cat([-biases, biases], dim=1) / 2
     losses = minima.values - 0.5 * penalties * minima.points[..., :-1].square().sum(dim=(1, 2))
-    return LogisticPath(ordered, weights, biases, losses, minima.values, minima.iterations, minima.converged)
+    return LogisticPath(strengths, weights, biases, losses, minima.values, minima.iterations, minima.converged)
 
 
-def _follow(problem: Problem, penalties: Tensor, *, tolerance: float) -> Minima:
+def _follow(problem: Problem, penalties: Tensor, *, tolerance: float) -> Iterator[Minima]:
     """Goes from strong to weak regularisation, group by group; each starts where the path seems to lead."""
     size = GROUP_BYTES // (VECTORS * 8 * problem.outputs * (problem.width + 1))
-    groups, found = torch.split(penalties, min(max(size, 1), GROUP)), list[Minima]()
     points, logs = problem.start()[None], list[Tensor]()
+    last: Minima | None = None
     covariance: Covariance
     guess: HessianGuess
-    for group in groups:
+    for group in torch.split(penalties, min(max(size, 1), GROUP)):
         start = _ahead(points, torch.cat(logs), group.log()) if logs else points.expand(len(group), -1, -1)
         middle = start[len(start) // 2]
-        outdated = not found or int(found[-1].iterations.max()) > OUTDATED
+        outdated = last is None or int(last.iterations.max()) > OUTDATED
         if outdated:
             covariance = problem.covariance(middle)
-        if problem.outputs == 1:
-            guess = OneOutput(covariance, _ratio(problem, middle, group))
-        elif outdated:
-            guess = SeveralOutputs(covariance)
-        found.append(minimise(_Penalised(problem, group, guess), start, tolerance=tolerance))
+        if outdated or problem.outputs == 1:
+            guess = _guess(problem, covariance, middle, group)
+        last = _minimise(problem, group, guess, start, tolerance=tolerance)
+        yield last
         logs.append(group.log())
-        points = torch.cat([points, found[-1].points])[-2:]
-    return Minima(*(torch.cat([getattr(each, name) for each in found]) for name in Minima.__dataclass_fields__))
+        points = torch.cat([points, last.points])[-2:]
 
 
-def _ratio(problem: Problem, point: Tensor, penalties: Tensor) -> float:
-    """The penalty in the middle of a group, by the curvature of a single output there."""
+def _minimise(problem: Problem, penalties: Tensor, guess: HessianGuess, start: Tensor, *, tolerance: float) -> Minima:
+    """Solves a group; for what takes long the guess at the Hessian is renewed where it has got to."""
+    found = minimise(_Penalised(problem, penalties, guess), start, tolerance=tolerance, limit=PATIENCE)
+    for _ in range(RENEWALS):
+        left = (~found.converged).nonzero()[:, 0]
+        if not len(left):
+            break
+        points = found.points[left]
+        middle = points[len(left) // 2]
+        guess = _guess(problem, problem.covariance(middle), middle, penalties[left])
+        more = minimise(_Penalised(problem, penalties[left], guess), points, tolerance=tolerance, limit=PATIENCE)
+        found.points[left], found.values[left], found.converged[left] = more.points, more.values, more.converged
+        found.iterations[left] += more.iterations
+    return found
+
+
+def _guess(problem: Problem, covariance: Covariance, point: Tensor, penalties: Tensor) -> HessianGuess:
+    """For one output it holds for the penalty in the middle of a group, for several outputs for any."""
+    if problem.outputs > 1:
+        return SeveralOutputs(covariance)
     curvature = float(problem.evaluate(point[None])[2])
-    return float(penalties.log().mean().exp()) / max(curvature, torch.finfo(torch.float64).tiny)
+    ratio = float(penalties.log().mean().exp()) / max(curvature, torch.finfo(torch.float64).tiny)
+    return OneOutput(covariance, ratio)
 
 
 def _ahead(points: Tensor, logs: Tensor, wanted: Tensor) -> Tensor:

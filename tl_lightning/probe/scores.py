@@ -8,6 +8,7 @@ from torch import Tensor
 from tl_lightning.probe.features import Features, Rows, chunks
 from tl_lightning.probe.logistic import STRENGTHS, LogisticPath, check_labels, logistic_path
 
+RISEN = 3.0  # by this much the held-out loss has risen once and for all
 LOGITS = 2**21  # numbers held at once
 
 
@@ -54,6 +55,42 @@ def score_path(
             losses[some] += (logits.logsumexp(dim=1) - own) @ weights[target]
             right[some] += (logits.argmax(dim=1) == target).sum(dim=1)
     return PathScores(losses / rows, right / rows)
+
+
+def path_until_it_rises(
+    features: Features,
+    labels: Tensor,
+    held_out: Features,
+    answers: Tensor,
+    *,
+    classes: int,
+    class_weights: Tensor | None = None,
+) -> tuple[LogisticPath, PathScores]:
+    """Solves from strong to weak regularisation for as long as it may still help on rows that were held out.
+
+    Without much regularisation a problem takes longest, and the held-out loss has long risen: no strength is tried
+    beyond one at which it is `RISEN` times the lowest.
+
+    Args:
+        features: As for `logistic_path`, as are `labels`, `classes` and `class_weights`.
+        labels: Class of each row.
+        held_out: Raw features that score each strength.
+        answers: Their classes.
+        classes: 2 or more.
+        class_weights: ``(classes,)``; `None` for 1.
+
+    Returns:
+        The path, and its scores.
+    """
+    parts: list[PathScores] = []
+
+    def enough(part: LogisticPath) -> bool:
+        parts.append(score_path(part, held_out, answers, class_weights=class_weights))
+        return bool(parts[-1].losses.min() > RISEN * min(scores.losses.min() for scores in parts))
+
+    path = logistic_path(features, labels, classes=classes, class_weights=class_weights, enough=enough)
+    losses, accuracies = (torch.cat([getattr(part, name) for part in parts]) for name in ("losses", "accuracies"))
+    return path, PathScores(losses, accuracies)
 
 
 def choose(scores: PathScores) -> int:
