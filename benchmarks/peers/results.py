@@ -115,7 +115,7 @@ def section(contest: Contest, runs: Runs, claims: Sequence[Claim], *, task: Task
     lines = [about, "", f"Machine: {machine()}, {task.threads} threads; {arithmetic(task)} where it says so.  "]
     lines += ["Versions: " + ", ".join(f"{name} {number}" for name, number in versions.items()), ""]
     lines += [*markdown(columns(contest), rows(contest, runs, task)), "", *_parts(contest, runs), ""]
-    own = [claim for claim in claims if claim.contest == contest.key]
+    own = [claim for claim in claims if claim.contest == contest.key and claim.reached is not None]
     body = [[claim.text, claim.target, claim.found, claim.bound, verdict(claim)] for claim in own]
     return "\n".join([*lines, *markdown(["claim", "to reach", "found", "bound", ""], body)])
 

@@ -169,6 +169,9 @@ def test_classes_that_can_nearly_be_told_apart_converge_by_renewing_the_guess(mo
     features = torch.randn(400, 60, generator=generator).double() @ torch.randn(60, 60, generator=generator).double()
     features[:, 0] += 8 * labels
     monkeypatch.setattr(logistic, "PATIENCE", 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(logistic, "RENEWALS", 0)
+        assert not logistic_path(features, labels, classes=2).converged.all()
     path = logistic_path(features, labels, classes=2)
     assert path.converged.all()
     monkeypatch.setattr(logistic, "PATIENCE", 1000)
