@@ -52,9 +52,10 @@ def test_no_shipped_configuration_needs_a_caution(path):
     phases, model = values["phases"], values["model"]
     scratch = phases == "scratch"
     size = values["data"].get("image_size", 224)
+    epochs = values.get("trainer", {}).get("max_epochs", 10)
     assert not found(
         name=path.stem,
-        phases=parse_phases(phases, max_epochs=values["trainer"]["max_epochs"]),
+        phases=parse_phases(phases, max_epochs=epochs),
         pretrained=not scratch,
         top_rate=model.get("lr", 1e-3) * (1.0 if scratch else model.get("backbone_lr_scale", 0.1)),
         image_size=size,
