@@ -71,14 +71,12 @@ class ActivationStore:
         folder: Where the store lies.
         layouts: One for each tensor.
         row_bytes: Bytes of one picture.
-        bytes: Bytes of the whole store.
     """
 
     def __init__(self, folder: Path, rows: int, layouts: Sequence[TensorLayout], held: Hold) -> None:
         self.folder = folder
         self.layouts = tuple(layouts)
         self.row_bytes = sum(layout.row_bytes for layout in layouts)
-        self.bytes = sum(_sizes(rows, layouts).values())
         self._rows = rows
         self._hold = held
         self._done: NDArray[np.bool_] = np.zeros(rows, dtype=np.bool_)
