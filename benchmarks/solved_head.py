@@ -32,7 +32,7 @@ from tl_lightning.activations import ActivationStore, TensorLayout
 from tl_lightning.backbones import split_backbone
 from tl_lightning.configuration import Configuration, quiet
 from tl_lightning.console import console
-from tl_lightning.data.dataset import EpochSampler, KeptDataset, as_it_is
+from tl_lightning.data.dataset import Answers, EpochSampler, KeptDataset, as_it_is
 from tl_lightning.extraction import Extractor, layout_of
 from tl_lightning.probe import STRENGTHS, Features, logistic_path, ridge_classifier, score_path
 
@@ -264,7 +264,7 @@ def watch(solver: str, rows: int) -> dict[str, float]:
 def epoch(store: ActivationStore, labels: Tensor) -> None:
     """One epoch of a linear head on kept features, as the data module serves them."""
     sampler = EpochSampler(np.arange(len(labels)), shuffle=True, seed=0, batch_size=EPOCH_BATCH)
-    data = KeptDataset([store], labels.numpy())
+    data = KeptDataset([store], Answers(labels))
     loader = DataLoader(data, sampler=sampler, batch_size=EPOCH_BATCH, collate_fn=as_it_is)
     head = torch.nn.Linear(WIDTH, 2)
     optimizer = torch.optim.AdamW(head.parameters(), fused=True)

@@ -10,10 +10,10 @@ import torch
 from pictures import TINY, write_tiny
 from PIL import Image
 
-from tl_lightning import head_solver, load
+from tl_lightning import load
 from tl_lightning.cli import main
 from tl_lightning.head_solver import Stacked
-from tl_lightning.probe import STRENGTHS, logistic_path
+from tl_lightning.probe import STRENGTHS, heads, logistic_path
 
 
 @pytest.fixture
@@ -50,14 +50,14 @@ class Spy:
 
     def __init__(self, monkeypatch, name):
         self.calls = []
-        real = getattr(head_solver, name)
+        real = getattr(heads, name)
 
         def noting(*args, **options):
             result = real(*args, **options)
             self.calls.append((args, options, result))
             return result
 
-        monkeypatch.setattr(head_solver, name, noting)
+        monkeypatch.setattr(heads, name, noting)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
@@ -65,7 +65,7 @@ def test_the_head_is_the_optimum_for_the_strength_that_validation_chose(here, mo
     spy = Spy(monkeypatch, "path_until_it_rises")
     assert fit("--trainer.precision", precision) == 0
     (((features, labels, held_out, _), options, (path, _)),) = spy.calls
-    assert options == {"classes": 2, "class_weights": None}
+    assert options == {"classes": 2, "class_weights": None, "row_weights": None}
     assert (features.shape, held_out.shape) == ((15, 256), (3, 256))
     rows = path_of()
     assert [row["strength"] for row in rows] == list(path.strengths) == list(STRENGTHS[: len(rows)])

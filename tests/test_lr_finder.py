@@ -186,7 +186,7 @@ def test_what_the_phase_freezes_stays_and_no_metric_is_touched(here, phases):
     for _ in range(6):  # more than an epoch
         step(1.0)
     assert differ(task, before) == {"head.1.weight", "head.1.bias"}
-    assert not task.confusion.update_called
+    assert not task.answered.update_called
 
 
 def test_the_loss_of_a_step_is_that_of_the_first_batches_before_it(here):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from tl_lightning.metrics import classification_metrics, per_class, standard_errors
+from tl_lightning.metrics.classification import classification_metrics, per_class, standard_errors
 
 CONFUSION = np.array([[30, 10], [5, 55]])
 
@@ -37,13 +37,24 @@ def test_a_class_that_is_never_called_scores_zero():
 
 
 def test_standard_errors_are_those_of_resampled_examples():
-    errors = standard_errors(CONFUSION)
+    cells = np.repeat(np.arange(4), CONFUSION.ravel())
+    labels, predicted = cells // 2, cells % 2
+    errors = standard_errors(predicted, labels, 2)
     assert errors["accuracy"] == pytest.approx((0.85 * 0.15 / 100) ** 0.5, rel=0.05)
 
     rng = np.random.default_rng(1)
-    examples = np.repeat(np.arange(4), CONFUSION.ravel())
     drawn = []
     for _ in range(2000):
-        cells = np.bincount(rng.choice(examples, 100), minlength=4).reshape(2, 2)
-        drawn.append(np.mean([score.f1 for score in per_class(cells, ["a", "b"])]))
+        confusion = np.bincount(rng.choice(cells, 100), minlength=4).reshape(2, 2)
+        drawn.append(np.mean([score.f1 for score in per_class(confusion, ["a", "b"])]))
     assert errors["macro_f1"] == pytest.approx(np.std(drawn), rel=0.1)
+
+
+def test_pictures_of_one_group_are_drawn_together():
+    labels = np.repeat([0, 1], 50)
+    predicted = np.where(np.arange(100) % 10 < 2, 1 - labels, labels)
+    alone = standard_errors(predicted, labels, 2)["accuracy"]
+    assert alone == pytest.approx(0.04, rel=0.1)
+    # All that are wrong are in two groups of ten: only whole groups vary, so the noise is larger.
+    groups = np.where(predicted != labels, 0, 1 + np.arange(100) % 10).astype(str)
+    assert standard_errors(predicted, labels, 2, groups)["accuracy"] > 2 * alone

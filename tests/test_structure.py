@@ -21,6 +21,7 @@ ALLOWED = {
     "probe": {"errors"},
     "losses": set(),
     "metrics": set(),
+    "answers_file": {"errors"},
     "precision": set(),
     "run_folder": {"errors"},
     "plots": set(),
@@ -29,7 +30,7 @@ ALLOWED = {
     "data": {*BASE, "randomness", "cache_folder"},
     "finetuning": {"errors", "backbones"},
     "guards": {"errors", "finetuning"},
-    "tasks": {*BASE, "backbones", "heads", "losses", "metrics", "precision", "finetuning", "randomness"},
+    "tasks": {*BASE, "backbones", "heads", "losses", "metrics", "precision", "finetuning", "probe", "randomness"},
 }
 
 
@@ -98,7 +99,9 @@ def test_only_the_module_entry_point_imports_the_command_line():
 def test_tasks_and_data_modules_have_the_arguments_that_are_linked():
     # jsonargparse silently drops a link whose target a class lacks.
     from tl_lightning.data.module import ImageDataModule
-    from tl_lightning.tasks.classification import ClassificationTask
+    from tl_lightning.tasks import TASKS
 
-    assert {"backbone", "weights", "classes", "preprocess"} <= set(inspect.signature(ClassificationTask).parameters)
-    assert {"preprocess", "seed", "classes", "image_size"} <= set(inspect.signature(ImageDataModule).parameters)
+    for task in TASKS:
+        assert {"backbone", "weights", "classes", "preprocess"} <= set(inspect.signature(task).parameters)
+    data = set(inspect.signature(ImageDataModule).parameters)
+    assert {"preprocess", "seed", "answers", "classes", "image_size"} <= data

@@ -188,7 +188,7 @@ class EpochLine(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the line."""
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        shown = dict.fromkeys(("train/loss_epoch", "val/loss", "val/accuracy", self.monitor))
+        shown = dict.fromkeys(("train/loss_epoch", "val/loss", "val/accuracy", "val/r2", self.monitor))
         parts = [f"{name.removesuffix('_epoch')} {figures[name]:.4f}" for name in shown if name in figures]
         value = figures.get(self.monitor)
         if value is not None and (self.best is None or self.sign * value > self.sign * self.best):

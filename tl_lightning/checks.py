@@ -14,8 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from tl_lightning.errors import UserError, nearest
 from tl_lightning.finetuning.phases import Phase
 from tl_lightning.guards import check_silenced
-from tl_lightning.metrics import FIGURES
-from tl_lightning.tasks.classification import ClassificationTask
+from tl_lightning.tasks import TASKS
+from tl_lightning.tasks.base import TransferTask
 
 
 def check_own(config: Namespace) -> None:
@@ -124,11 +124,13 @@ def check_trainer(trainer: Namespace) -> None:
             raise UserError(f"trainer.{name} is 0, but a run trains, validates and tests; leave it out")
 
 
-def check_monitor(callback: Namespace, key: str, task: str) -> None:
+def check_monitor(callback: Namespace, key: str, task: type[TransferTask]) -> None:
     """Checks that the figure exists, and sets whether its largest or its smallest value is the best."""
-    modes = {f"val/{name}": mode for name, mode in FIGURES.items()}
+    modes = {f"val/{name}": mode for name, mode in task.figures.items()}
+    if callback.monitor == "auto":
+        callback.monitor = f"val/{task.monitor}"
     if callback.monitor in modes:
         callback.mode = modes[callback.monitor]
-    elif task.endswith(f".{ClassificationTask.__qualname__}"):
+    elif task in TASKS:  # a user's own may log more
         known = ", ".join(modes)
         raise UserError(f"{key}: {callback.monitor!r} is never logged{nearest(str(callback.monitor), modes)} ({known})")

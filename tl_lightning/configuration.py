@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,8 +30,7 @@ from tl_lightning.finetuning.phases import PRESETS, parse_phases, plan
 from tl_lightning.parser import ExperimentParser, user_error
 from tl_lightning.precision import fast_precision
 from tl_lightning.run_folder import RunFolder
-from tl_lightning.tasks.base import TransferTask
-from tl_lightning.tasks.classification import ClassificationTask
+from tl_lightning.tasks import ClassificationTask, TransferTask
 
 
 class Configuration(LightningCLI):
@@ -144,9 +144,9 @@ class Configuration(LightningCLI):
             {
                 "model": {"class_path": f"{ClassificationTask.__module__}.{ClassificationTask.__qualname__}"},
                 "data": {"class_path": f"{ImageDataModule.__module__}.{ImageDataModule.__qualname__}"},
-                "early_stopping.monitor": "val/macro_f1",
+                "early_stopping.monitor": "auto",  # the task's own
                 "early_stopping.patience": 10,
-                "checkpoint.monitor": "val/macro_f1",
+                "checkpoint.monitor": "auto",
                 "checkpoint.filename": "best",
                 "checkpoint.save_last": False,  # it copies the best; LastCheckpoint keeps the last
                 "checkpoint.enable_version_counter": False,
@@ -165,15 +165,17 @@ class Configuration(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Checks what can be checked, makes the run folder, and keeps everything that the run writes inside it."""
         config = self.config
-        if "seed" in config.data.init_args:
-            config.data.init_args.seed = int(config.seed_everything)
+        task = class_of(config.model.class_path)
+        for name, value in (("seed", int(config.seed_everything)), ("answers", task.answers)):
+            if name in config.data.init_args:
+                config.data.init_args[name] = value
         if self.checkpoint is not None:
             config.trainer.logger, config.trainer.callbacks = False, None  # those of the training run are not reopened
             return
         check_trainer(config.trainer)
         check_own(config)
         for name in ("checkpoint", "early_stopping"):
-            check_monitor(config[name], f"{name}.monitor", config.model.class_path)
+            check_monitor(config[name], f"{name}.monitor", task)
         if config.checkpoint.save_top_k != 1 or config.checkpoint.filename != "best":
             raise UserError(
                 "checkpoint.save_top_k must be 1 and checkpoint.filename must be best: a run keeps best.ckpt and "
@@ -272,6 +274,13 @@ def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - nothing, one plugin, or 
     return [] if value is None else value if isinstance(value, list) else [value]
 
 
+def class_of(path: str) -> type[TransferTask]:
+    """The task that a configuration names, by its module and name."""
+    module, _, name = path.rpartition(".")
+    task: type[TransferTask] = getattr(import_module(module), name)
+    return task
+
+
 def _decided_by(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a configuration that an evaluation takes from the checkpoint, whatever else is configured."""
     model = dict(checkpoint["hyper_parameters"])
@@ -315,6 +324,9 @@ def quiet() -> None:
         ".*is smaller than the logging interval.*",
         ".*LeafSpec.* is deprecated.*",  # Lightning's own use of torch
         ".*Checkpoint directory .* exists and is not empty.*",  # the second phase writes where the first did
+        ".*score for one or more classes was `nan`.*",  # a label of which validation has no picture; said by a note
+        ".*No positive samples in targets.*",
+        ".*No negative samples in targets.*",
         ".*your dataloader is not resumable.*",  # its sampler is, and the data module's state says where it stopped
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -20,6 +20,7 @@ from tl_lightning.console import console, track
 from tl_lightning.data.module import ImageDataModule
 from tl_lightning.errors import UserError
 from tl_lightning.extraction import Extractor, layout_of
+from tl_lightning.metrics.classification import majority_accuracy
 from tl_lightning.plots import INSTALL, can_draw, new_figure, save_figure
 from tl_lightning.probe import choose, cross_validate, logistic_path
 from tl_lightning.run_folder import write_text
@@ -71,7 +72,7 @@ def probe_stages(data: ImageDataModule, store: ActivationStore, stages: Sequence
         store: One tensor per stage, a row per picture.
         stages: In the same order.
     """
-    labels = torch.from_numpy(data.samples.labels)
+    labels = torch.from_numpy(data.samples.single)
     splits, classes = data.splits, len(data.classes)
     probes = []
     for position, stage in enumerate(track(stages, "solving a head per stage", total=len(stages))):
@@ -122,13 +123,18 @@ def probe_command(args: list[str]) -> None:
         raise UserError(
             f"{len(data.splits['train'])} training pictures are too few to probe: {FOLDS} or more are needed"
         )
+    if data.samples.answers not in ("class", "level"):
+        raise UserError(
+            f"tl probe compares how well classes can be told apart, and the answers here are {data.samples.answers}"
+        )
+    majority = majority_accuracy(data.answers("train").labels, data.answers("val").labels)
     task.to(trainer.strategy.root_device)
     probes = probe_stages(data, _pooled(configuration), task.stages)
-    console.print(_table(probes, majority=data.majority_accuracy("val")))
+    console.print(_table(probes, majority=majority))
     console.print(advice(probes))
     _write(probes, table)
     if can_draw():
-        draw(probes, picture, majority=data.majority_accuracy("val"))
+        draw(probes, picture, majority=majority)
         console.print(f"figures in {table}, picture in {picture}")
     else:
         console.print(f"figures in {table}; {INSTALL} for a picture")

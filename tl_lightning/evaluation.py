@@ -10,9 +10,8 @@ from tl_lightning.checkpoints import load_checkpoint
 from tl_lightning.configuration import Configuration, quiet
 from tl_lightning.console import console
 from tl_lightning.errors import UserError
-from tl_lightning.metrics import per_class, standard_errors
 from tl_lightning.run_folder import RunFolder, write_text
-from tl_lightning.tables import class_table, result_table
+from tl_lightning.tables import TABLES, result_table, score_table
 
 
 def _check_same_split(folder: RunFolder, data: Mapping[str, Any]) -> None:
@@ -44,23 +43,33 @@ def show_result(task: Any, data: Any, metrics: Mapping[str, float], split: str) 
     """Prints the tables of one evaluation and returns what a summary keeps of them.
 
     Args:
-        task: Just evaluated; its confusion matrix is that of the split.
+        task: Just evaluated; its answers are those of the split.
         data: The data module.
         metrics: Plain names to figures.
         split: ``validation`` or ``test``.
     """
-    confusion = task.confusion.compute().cpu().numpy()
-    errors = standard_errors(confusion)
-    majority = data.majority_accuracy("val" if split == "validation" else split)
-    scores = per_class(confusion, task.classes)
-    title = f"{split}: {int(confusion.sum()):,} pictures"
-    console.print(result_table(metrics, errors, majority_accuracy=majority, title=title))
-    console.print(class_table(scores, title=f"{split}, class by class"))
-    return {
-        "standard_errors": errors,
-        "per_class": [vars(score) for score in scores],
-        "confusion": confusion.tolist(),
-    }
+    predictions, labels, _ = task.answered.compute()
+    name = "val" if split == "validation" else split
+    details: dict[str, Any] = task.details(predictions.float(), labels, data.groups(name))
+    constant = task.baseline(data.answers("train").labels, labels)
+    title = f"{split}: {len(labels):,} pictures"
+    console.print(result_table(metrics, details["standard_errors"], constant, task.constant, title=title))
+    for table, word in TABLES.items():
+        if table in details:
+            console.print(score_table(details[table], word, title=f"{split}, {word} by {word}"))
+    return details
+
+
+def baseline(task: Any, data: Any, split: str) -> dict[str, float]:  # noqa: ANN401
+    """Figures of the answer without a model, as the summary names them: ``majority_accuracy`` and the like.
+
+    Args:
+        task: Says which answer that is.
+        data: The data module.
+        split: ``val`` or ``test``.
+    """
+    figures = task.baseline(data.answers("train").labels, data.answers(split).labels)
+    return {f"{task.constant.split()[0]}_{name}": value for name, value in figures.items()}
 
 
 def validate_command(args: list[str]) -> None:

@@ -14,13 +14,14 @@ from typing import Any, Literal
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from tl_lightning.answers_file import write_answers
 from tl_lightning.arguments import OptionParser
 from tl_lightning.backbones import preprocess_of
 from tl_lightning.checkpoints import NO_SPACE, latest_checkpoint
 from tl_lightning.configuration import Configuration, process_rank, quiet
 from tl_lightning.console import console
 from tl_lightning.errors import UserError
-from tl_lightning.evaluation import score, show_result
+from tl_lightning.evaluation import baseline, score, show_result
 from tl_lightning.final_weights import FinalWeights
 from tl_lightning.guards import Caution, cautions
 from tl_lightning.memory import divide_batches
@@ -184,7 +185,7 @@ class Experiment:
         self.data.prepare_data()
         self.data.setup("fit")
         self.timing["cache_s"] = time.perf_counter() - begun
-        self.task.set_class_counts(self.data.class_counts)
+        self.task.set_training_answers(self.data.answers("train").labels)
         for phase in self.configuration.phases:
             self.training.check(phase)
         config, hyper_parameters = self.configuration.config, self.task.hparams
@@ -194,6 +195,8 @@ class Experiment:
         if self.configuration.created:
             write_text(self.folder.config, self.configuration.resolved)
         console.print(data_line(self.data.summary()))
+        for note in self.data.notes():
+            console.print(f"note       {note}", style="yellow")
         console.print(f"backbone   {hyper_parameters.backbone}, weights {hyper_parameters.weights}")
         if self.configuration.implied:
             implied = ", ".join(f"model.{name} {value}" for name, value in self.configuration.implied.items())
@@ -251,6 +254,9 @@ class Experiment:
         split = "validation"
         if self.data.summary()["test"]:
             self.results["test"] = score(self.configuration, "test")
+            answered = self.task.answered.compute()  # by all processes
+            if self.configuration.folder is not None:
+                write_answers(self.folder.test_answers, *answered)
             self.timing["test_s"] = time.perf_counter() - begun
             split = "test"
         self.scores = show_result(self.task, self.data, self.results[split], split)
@@ -286,7 +292,7 @@ class Experiment:
             "test": self.results.get("test"),
             **self.scores,
             **({"averages": self.averages} if self.averages else {}),
-            "baseline": {"majority_accuracy": self.data.majority_accuracy("test" if data["test"] else "val")},
+            "baseline": baseline(self.task, self.data, "test" if data["test"] else "val"),
             "phases": self.training.records,
             "timing": {
                 "total_s": self.training.seconds_before + time.perf_counter() - self.started,

@@ -19,9 +19,9 @@ from tl_lightning.data.module import ImageDataModule
 from tl_lightning.errors import UserError
 from tl_lightning.keeping import Keeping
 from tl_lightning.plots import can_draw, new_figure, save_figure
-from tl_lightning.probe import Features, choose, path_until_it_rises, ridge_classifier
+from tl_lightning.probe import Features
 from tl_lightning.run_folder import write_text
-from tl_lightning.tasks.classification import ClassificationTask
+from tl_lightning.tasks.base import TransferTask
 
 
 class Stacked:
@@ -71,7 +71,7 @@ class HeadSolver(Callback):
         """Solves; of several processes the first one does, and tells the others."""
         if not getattr(pl_module, "solved", False) or trainer.fit_loop.done:
             return
-        assert isinstance(pl_module, ClassificationTask)  # no other task says that its head can be solved
+        assert isinstance(pl_module, TransferTask)
         solved: Any = None
         failure: Exception | None = None
         if trainer.is_global_zero:
@@ -86,42 +86,28 @@ class HeadSolver(Callback):
         weight, bias, self.solution = solved
         pl_module.set_linear_head(weight, bias)
 
-    def _solve(self, task: ClassificationTask) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    def _solve(self, task: TransferTask) -> tuple[Tensor, Tensor, dict[str, Any]]:
         begun = time.perf_counter()
-        splits, labels = self._data.splits, torch.from_numpy(self._data.samples.labels)
-        kept = self._keeping.kept
+        kept, splits = self._keeping.kept, self._data.splits
         assert kept is not None
-        training = Stacked([_rows(store, splits["train"]) for store in kept.training])
-        answers = labels[splits["train"]].repeat(len(kept.training))
-        weights = task.loss_weights.double().cpu() if task.balanced else None
-        classes = len(task.classes)
-        if task.head_solver == "ridge":
-            ridge = ridge_classifier(training, answers, classes=classes, class_weights=weights)
-            strength, columns = ridge.strengths[ridge.chosen], {"leave_one_out_error": list(ridge.errors)}
-            path, chosen, weight, bias = ridge.strengths, ridge.chosen, ridge.weight, ridge.bias
-            said = f"leave-one-out error {ridge.errors[chosen]:.4f}"
-        else:
-            held_out = _rows(kept.evaluation, splits["val"])
-            solved, scores = path_until_it_rises(
-                training, answers, held_out, labels[splits["val"]], classes=classes, class_weights=weights
-            )
-            chosen, path = choose(scores), solved.strengths
-            strength, weight, bias = path[chosen], solved.weights[chosen], solved.biases[chosen]
-            columns = {
-                "training_loss": solved.losses.tolist(),
-                "validation_loss": scores.losses.tolist(),
-                "validation_accuracy": scores.accuracies.tolist(),
-                "iterations": solved.iterations.tolist(),
-            }
-            said = f"validation loss {scores.losses[chosen]:.4f}"
-            said += "" if solved.converged[chosen] else f", not converged in {solved.iterations[chosen]} passes"
+        views = len(kept.training)
+        training, held_out = self._data.answers("train"), self._data.answers("val")
+        solved = task.solve_head(
+            Stacked([_rows(store, splits["train"]) for store in kept.training]),
+            torch.cat([training.labels] * views),
+            _rows(kept.evaluation, splits["val"]),
+            held_out.labels,
+            None if training.weights is None else training.weights.repeat(views),
+        )
         seconds = time.perf_counter() - begun
-        word = "lambda" if task.head_solver == "ridge" else "C"
-        console.print(f"head       solved for {len(path)} strengths in {seconds:.1f} s: {word} {strength:.2g}, {said}")
-        columns = {"strength": list(path), **columns}
-        self._write(columns, chosen, word)
-        solution = {"solver": task.head_solver, "strength": strength, "seconds": seconds}
-        return weight, bias, solution | {name: values[chosen] for name, values in columns.items() if name != "strength"}
+        strengths, chosen = solved.columns["strength"], solved.chosen
+        console.print(
+            f"head       solved for {len(strengths)} strengths in {seconds:.1f} s: "
+            f"{solved.word} {strengths[chosen]:.2g}, {solved.said}"
+        )
+        self._write(solved.columns, chosen, solved.word)
+        figures = {name: values[chosen] for name, values in solved.columns.items()}
+        return solved.weight, solved.bias, {"solver": task.head_options.solver, "seconds": seconds, **figures}
 
     def _write(self, columns: dict[str, list[float]], chosen: int, word: str) -> None:
         """Writes the path as a table and, where matplotlib is installed, as a picture."""

@@ -102,7 +102,7 @@ class Keeping:
 
     def _unsolvable(self, views: int) -> str | None:
         """Why a head alone has to be trained by steps; `None` where it is solved."""
-        if self._task.unsolvable is None and self._task.hparams["head_solver"] == "ridge" and views > 1:
+        if self._task.unsolvable is None and self._task.head_options.solver == "ridge" and views > 1:
             return "ridge leaves one row out, which means little where other views of the picture stay"
         return self._task.unsolvable
 

@@ -1,6 +1,7 @@
 """Losses and their weights, as pure functions."""
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +22,13 @@ def balanced_class_weights(counts: Sequence[int]) -> Tensor:
 
 
 def focal_loss(
-    logits: Tensor, target: Tensor, *, gamma: float, weight: Tensor | None = None, label_smoothing: float = 0.0
+    logits: Tensor,
+    target: Tensor,
+    *,
+    gamma: float,
+    weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    reduction: Literal["mean", "none"] = "mean",
 ) -> Tensor:
     """Cross-entropy that counts what the model is already sure of for less (Lin et al. 2017, arXiv:1708.02002).
 
@@ -35,9 +42,10 @@ def focal_loss(
         weight: Of each class, ``(classes,)``. As in torch, the mean over class indices is divided by the sum of the
             examples' weights, the mean over probabilities by N.
         label_smoothing: Share of the target spread evenly over all classes, 0 to 1.
+        reduction: ``mean``, or ``none`` for the loss of each example.
 
     Returns:
-        The loss, a single number.
+        The loss, a single number; or ``(N,)``.
     """
     classes = logits.shape[1]
     weights = logits.new_ones(classes) if weight is None else weight
@@ -48,7 +56,42 @@ def focal_loss(
     log_p = logits.log_softmax(dim=1)
     # A sure example has 1 - p = 0, where the slope of a power below 1 is infinite; this keeps the gradient finite.
     unsure = (-log_p.expm1()).clamp(min=torch.finfo(logits.dtype).tiny)
-    return -(weights * shares * unsure**gamma * log_p).sum() / total
+    losses = -(weights * shares * unsure**gamma * log_p).sum(dim=1)
+    return losses if reduction == "none" else losses.sum() / total
+
+
+def corn_loss(logits: Tensor, levels: Tensor) -> Tensor:
+    """Cross-entropy of ordered levels (CORN, Shi, Cao and Raschka 2021, arXiv:2111.08851).
+
+    Output `k` says how probable it is that the level is above `k`, given that it is above ``k - 1``; a picture counts
+    for those outputs alone whose condition it meets.
+
+    Args:
+        logits: ``(N, levels - 1)``.
+        levels: The right ones, ``(N,)`` int64.
+
+    Returns:
+        ``(N,)``: the summed losses of the outputs that count, which is minus the logarithm of the level's probability.
+    """
+    thresholds = torch.arange(logits.shape[1], device=logits.device)
+    above = (levels[:, None] > thresholds).to(logits.dtype)
+    counts = (levels[:, None] >= thresholds).to(logits.dtype)
+    losses = functional.binary_cross_entropy_with_logits(logits, above, reduction="none")
+    return (losses * counts).sum(dim=1)
+
+
+def corn_probabilities(logits: Tensor) -> Tensor:
+    """The probability of each level, from the outputs that `corn_loss` trains.
+
+    Args:
+        logits: ``(N, levels - 1)``.
+
+    Returns:
+        ``(N, levels)``, rows adding up to 1.
+    """
+    above = logits.sigmoid().cumprod(dim=1)
+    ones = above.new_ones(len(above), 1)
+    return torch.cat([ones, above], dim=1) - torch.cat([above, above.new_zeros(len(above), 1)], dim=1)
 
 
 def l2_sp(pairs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:

@@ -294,7 +294,7 @@ def lr_find_command(args: list[str]) -> None:
     data.prepare_data()
     data.setup("fit")
     data.set_augmentation(phase.augmentation)
-    task.set_class_counts(data.class_counts)
+    task.set_training_answers(data.answers("train").labels)
     divide_batches(task, data, configuration.trainer, [phase])
     task.start_phase(phase)
     rows = task.phase_rows()

@@ -28,7 +28,7 @@ class ExperimentParser(LightningArgumentParser):
             return text
         options = LightningArgumentParser(add_help=False, usage=SUPPRESS, description="")
         options.add_class_arguments(ClassificationTask, "model", skip={"classes", "preprocess"})
-        options.add_class_arguments(ImageDataModule, "data", skip={"preprocess", "seed"})
+        options.add_class_arguments(ImageDataModule, "data", skip={"preprocess", "seed", "answers"})
         return f"{text}\n{options.format_help()}"
 
     def _keys(self) -> Iterator[str]:

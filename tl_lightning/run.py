@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,12 +18,13 @@ from tl_lightning.console import console, track
 from tl_lightning.data.folder import find_pictures
 from tl_lightning.data.pictures import BrokenPicture, prepare
 from tl_lightning.data.samples import name_some
-from tl_lightning.data.sources import read_source
+from tl_lightning.data.sources import Columns, read_source
 from tl_lightning.errors import UserError
 from tl_lightning.precision import fast_precision
 from tl_lightning.preprocess import Preprocess
 from tl_lightning.run_folder import RunFolder, write_text
-from tl_lightning.tasks.classification import ClassificationTask
+from tl_lightning.tasks import TASKS, ClassificationTask, TransferTask
+from tl_lightning.tasks.ordinal import median_level
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,16 @@ class Prediction:
 
     Attributes:
         path: The picture.
-        label: The most probable class.
-        probabilities: Of every class; they add up to 1.
+        label: The most probable class, or the median level; of several labels those above one half, with ``|`` between
+            them; empty where the answer is a number.
+        probabilities: Of every class, level or label; those of classes and levels add up to 1.
+        numbers: By name, in their own units; empty where the answer is a class.
     """
 
     path: str
     label: str
     probabilities: dict[str, float]
+    numbers: dict[str, float] = field(default_factory=dict)
 
 
 class Run:
@@ -52,7 +56,7 @@ class Run:
     def __init__(self, folder: RunFolder, *, checkpoint: Path | None = None) -> None:
         self.folder = folder
         self._checkpoint = checkpoint
-        self._task: ClassificationTask | None = None
+        self._task: TransferTask | None = None
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -60,7 +64,7 @@ class Run:
         return self.folder.summary
 
     @property
-    def task(self) -> ClassificationTask:
+    def task(self) -> TransferTask:
         """The trained model, in eval mode; loaded when first asked for."""
         if self._task is None:
             self._task = load_task(self._checkpoint or self.folder.best_checkpoint)
@@ -97,16 +101,24 @@ def load(run_dir: str | Path) -> Run:
     return Run(RunFolder.open(run_dir))
 
 
-def load_task(path: Path) -> ClassificationTask:
-    """Builds the model that a checkpoint describes, with its weights, in eval mode."""
+def load_task(path: Path) -> TransferTask:
+    """Builds the model that a checkpoint describes, with its weights, in eval mode.
+
+    Raises:
+        UserError: If it is none of ours, or of a task of the user's own.
+    """
     checkpoint = load_checkpoint(path)
-    task = ClassificationTask(**{**checkpoint["hyper_parameters"], "weights": "none", "l2_sp": 0.0})
+    name = checkpoint.get("task", ClassificationTask.__name__)  # runs of version 0.1 say nothing and had no other
+    kind = next((task for task in TASKS if task.__name__ == name), None)
+    if kind is None:
+        raise UserError(f"{path} is of a task of your own ({name}): build it and load its state_dict")
+    task = kind(**{**checkpoint["hyper_parameters"], "weights": "none", "l2_sp": 0.0})
     task.load_state_dict(checkpoint["state_dict"])
     return task.eval()
 
 
 def predict(
-    task: ClassificationTask, paths: Sequence[Path], *, batch_size: int, on_error: Literal["stop", "skip"]
+    task: TransferTask, paths: Sequence[Path], *, batch_size: int, on_error: Literal["stop", "skip"]
 ) -> list[Prediction]:
     """Classifies picture files; see `Run.predict`."""
     if batch_size < 1:
@@ -126,10 +138,8 @@ def predict(
         pixels = torch.stack([pixels for _, pixels in readable]).to(device)
         images = preprocess.normalize(pixels).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=reduced):
-            probabilities = task(images).softmax(dim=1).tolist()
-        for (path, _), row in zip(readable, probabilities, strict=True):
-            answer = dict(zip(task.classes, row, strict=True))
-            predictions.append(Prediction(str(path), max(answer, key=answer.__getitem__), answer))
+            answers = task.predictions(task(images)).cpu()
+        predictions += [_named(task, path, row) for (path, _), row in zip(readable, answers, strict=True)]
     if broken and on_error == "stop":
         raise UserError(
             f"{len(broken)} of {len(paths)} pictures cannot be read: {name_some(broken)}; "
@@ -138,6 +148,18 @@ def predict(
     if broken:
         console.print(f"{len(broken)} pictures that cannot be read were left out")
     return predictions
+
+
+def _named(task: TransferTask, path: Path, row: Tensor) -> Prediction:
+    values = dict(zip(task.classes, row.tolist(), strict=True))
+    if task.answers == "number":
+        return Prediction(str(path), "", {}, values)
+    if task.answers == "labels":
+        label = "|".join(name for name, value in values.items() if value > 0.5)
+    else:
+        place = median_level(row[None])[0] if task.answers == "level" else row.argmax()
+        label = task.classes[int(place)]
+    return Prediction(str(path), label, values)
 
 
 def _prepared(
@@ -193,16 +215,26 @@ def _pictures_of(config: Path) -> list[Path]:
     data = data.get("init_args", data)
     if "source" not in data:
         raise UserError(f"{config} names no data.source")
-    columns = {name: data[name] for name in ("image_column", "label_column") if name in data}
-    return read_source(data["source"], target=data.get("target"), **columns).paths
+    columns = {name: data[f"{name}_column"] for name in ("image", "label") if f"{name}_column" in data}
+    kind = content.get("model", {}).get("class_path", "").rpartition(".")[2]
+    answers: Any = next((task.answers for task in TASKS if task.__name__ == kind), "class")
+    separator = data.get("label_separator", "|")
+    return read_source(
+        data["source"], answers=answers, target=data.get("target"), columns=Columns(**columns), separator=separator
+    ).paths
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction], *, classes: Sequence[str]) -> None:
-    """Writes predictions as CSV: ``path``, ``class``, and a column ``probability_<class>`` for each class."""
+    """Writes predictions as CSV: ``path``, then ``class`` and each ``probability_<class>``, or the numbers by name."""
+    numbers = bool(predictions and predictions[0].numbers)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "class", *(f"probability_{name}" for name in classes)])
+    names = list(classes) if numbers else ["class", *(f"probability_{name}" for name in classes)]
+    writer.writerow(["path", *names])
     for prediction in predictions:
-        figures = (f"{value:.6f}" for value in prediction.probabilities.values())
-        writer.writerow([prediction.path, prediction.label, *figures])
+        if numbers:
+            writer.writerow([prediction.path, *(f"{value:.7g}" for value in prediction.numbers.values())])
+        else:
+            figures = (f"{value:.6f}" for value in prediction.probabilities.values())
+            writer.writerow([prediction.path, prediction.label, *figures])
     write_text(path, text.getvalue())

@@ -87,6 +87,11 @@ class RunFolder:
         return self.path / "metrics.csv"
 
     @property
+    def test_answers(self) -> Path:
+        """What the final weights answered for the test pictures, beside the right answers."""
+        return self.path / "test_answers.npz"
+
+    @property
     def checkpoints(self) -> Path:
         """Where ``best.ckpt`` and ``last.ckpt`` are."""
         return self.path / "checkpoints"

@@ -7,17 +7,16 @@ from rich.table import Table
 
 from tl_lightning.finetuning.freezing import StageRow
 from tl_lightning.finetuning.phases import Phase
-from tl_lightning.metrics import ClassScore
 
-NAMES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "auroc": "AUROC",
-    "mcc": "MCC",
-    "calibration_error": "calibration error",
-    "loss": "loss",
-}
+WORDS = {"auroc": "AUROC", "mcc": "MCC", "r2": "R2", "f1": "F1", "macro_f1": "macro F1", "micro_f1": "micro F1"}
+
+# The tables that an evaluation may have, and what a row of each is about.
+TABLES = {"per_class": "class", "per_label": "label", "per_number": "number"}
+
+
+def in_words(name: str) -> str:
+    """A figure's name as people write it."""
+    return WORDS.get(name, name.replace("_", " "))
 
 
 def stage_table(phase: Phase, rows: Sequence[StageRow], *, title: str) -> Table:
@@ -46,42 +45,48 @@ def stage_table(phase: Phase, rows: Sequence[StageRow], *, title: str) -> Table:
 
 
 def result_table(
-    metrics: Mapping[str, float], errors: Mapping[str, float], *, majority_accuracy: float, title: str
+    metrics: Mapping[str, float],
+    errors: Mapping[str, float],
+    baseline: Mapping[str, float],
+    constant: str,
+    *,
+    title: str,
 ) -> Table:
-    """Shows the figures with their standard errors, the majority class's accuracy beside them.
+    """Shows the figures with their standard errors, and those of an answer without a model beside them.
 
     Args:
         metrics: Plain names to figures.
         errors: Standard errors of some of them.
-        majority_accuracy: Of always answering the most frequent class.
+        baseline: Figures of always giving one answer.
+        constant: What that answer is called.
         title: Above the table.
     """
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("metric")
-    for column in ("value", "standard error", "majority class"):
+    for column in ("value", "standard error", constant):
         table.add_column(column, justify="right")
-    for name, words in NAMES.items():
-        if name in metrics:
-            noise = f"± {errors[name]:.4f}" if name in errors else ""
-            baseline = f"{majority_accuracy:.4f}" if name == "accuracy" else ""
-            table.add_row(words, f"{metrics[name]:.4f}", noise, baseline)
+    for name, value in sorted(metrics.items(), key=lambda item: item[0] == "loss"):
+        noise = f"± {errors[name]:.4f}" if name in errors else ""
+        beside = f"{baseline[name]:.4f}" if name in baseline else ""
+        table.add_row(in_words(name), f"{value:.4f}", noise, beside)
     return table
 
 
-def class_table(scores: Sequence[ClassScore], *, title: str) -> Table:
-    """Shows how each class fared.
+def score_table(rows: Sequence[Mapping[str, Any]], word: str, *, title: str) -> Table:
+    """Shows how each class, label or number fared.
 
     Args:
-        scores: One for each class.
+        rows: With ``name`` first, then figures by name; whole numbers are counts.
+        word: What a row is about.
         title: Above the table.
     """
     table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("class")
-    for column in ("examples", "precision", "recall", "F1"):
-        table.add_column(column, justify="right")
-    for score in scores:
-        figures = (f"{value:.4f}" for value in (score.precision, score.recall, score.f1))
-        table.add_row(score.name, str(score.examples), *figures)
+    table.add_column(word)
+    for column in list(rows[0])[1:]:
+        table.add_column(in_words(column), justify="right")
+    for row in rows:
+        name, *values = row.values()
+        table.add_row(str(name), *(f"{value:,}" if isinstance(value, int) else f"{value:.4f}" for value in values))
     return table
 
 
@@ -93,4 +98,30 @@ def data_line(data: Mapping[str, Any]) -> str:
     """
     sizes = ", ".join(f"{data[split]:,} {split}" for split in ("train", "validation", "test"))
     skipped = f", {data['skipped']:,} broken pictures skipped" if data["skipped"] else ""
-    return f"data       {data['source']}: {len(data['classes'])} classes, {sizes}{skipped}"
+    kinds = {"class": "classes", "level": "levels", "labels": "labels", "number": "numbers"}
+    what = f"{len(data['classes'])} {kinds[data['answers']]}"
+    if data["answers"] == "number":
+        what = (
+            f"the number {data['classes'][0]}"
+            if len(data["classes"]) == 1
+            else f"{what} ({', '.join(data['classes'])})"
+        )
+    groups = "" if data["groups"] is None else f", {data['groups']:,} groups"
+    fold = "" if data["fold"] is None else f", fold {data['fold']}"
+    return f"data       {data['source']}: {what}, {sizes}{groups}{fold}{skipped}"
+
+
+def split_table(data: Mapping[str, Any]) -> Table:
+    """Shows how many pictures of each class are in each split.
+
+    Args:
+        data: The data module's summary.
+    """
+    table = Table(title="pictures", title_justify="left", title_style="bold")
+    table.add_column("class" if data["answers"] == "class" else data["answers"].removesuffix("s"))
+    columns = {"train": "train", "val": "validation", "test": "test"}
+    for title in columns.values():
+        table.add_column(title, justify="right")
+    for name in data["classes"]:
+        table.add_row(name, *(f"{data['class_counts'][split][name]:,}" for split in columns))
+    return table

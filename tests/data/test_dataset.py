@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler
 
-from tl_lightning.data.dataset import EpochSampler, KeptDataset, as_it_is
+from tl_lightning.data.dataset import Answers, EpochSampler, KeptDataset, as_it_is
 
 INDICES = np.arange(100, 126)
 
@@ -99,18 +99,18 @@ def drawn(dataset: KeptDataset, epoch: int, indices: Any) -> list[int]:
 
 
 def test_each_epoch_draws_one_version_of_each_picture_evenly() -> None:
-    labels, indices = np.arange(4000) % 7, np.arange(4000)
-    dataset = KeptDataset([Versions(version) for version in range(4)], labels, seed=5)
+    labels, indices = torch.arange(4000) % 7, np.arange(4000)
+    dataset = KeptDataset([Versions(version) for version in range(4)], Answers(labels), seed=5)
     first = drawn(dataset, 0, indices)
     assert all(900 < count < 1100 for count in np.bincount(first))
     assert drawn(dataset, 0, indices[::-1].copy()) == first[::-1]  # the batch that a picture comes in is no matter
-    assert drawn(KeptDataset(dataset.readers, labels, seed=5), 0, indices[17:20]) == first[17:20]
-    others = [drawn(dataset, 1, indices), drawn(KeptDataset(dataset.readers, labels, seed=6), 0, indices)]
+    assert drawn(KeptDataset(dataset.readers, Answers(labels), seed=5), 0, indices[17:20]) == first[17:20]
+    others = [drawn(dataset, 1, indices), drawn(KeptDataset(dataset.readers, Answers(labels), seed=6), 0, indices)]
     for other in others:
         assert 880 < sum(one == another for one, another in zip(first, other, strict=True)) < 1120
 
 
 def test_a_single_version_is_read_once_for_each_batch() -> None:
     reader = Versions(0)
-    assert drawn(KeptDataset([reader], np.arange(50) % 7), 3, np.array([4, 2, 9])) == [0, 0, 0]
+    assert drawn(KeptDataset([reader], Answers(torch.arange(50) % 7)), 3, np.array([4, 2, 9])) == [0, 0, 0]
     assert reader.reads == 1

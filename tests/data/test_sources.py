@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tl_lightning.data import elpv
-from tl_lightning.data.sources import read_source
+from tl_lightning.data.sources import Columns, read_source
 from tl_lightning.errors import UserError
 
 Picture = Callable[..., Path]
@@ -114,8 +114,8 @@ def test_table_columns_can_be_chosen(folder: Path) -> None:
     source = table(
         folder, *(f"c,cat/0{i}.png" for i in range(2)), *(f"d,dog/0{i}.png" for i in (8, 9)), header="kind,file"
     )
-    assert read_source(source, image_column="file", label_column="kind").classes == ["c", "d"]
-    message = refuse(source, image_column="file", label_column="kin")
+    assert read_source(source, columns=Columns(image="file", label="kind")).classes == ["c", "d"]
+    message = refuse(source, columns=Columns(image="file", label="kin"))
     assert message.endswith("no column 'kin' (data.label_column); its columns are kind, file; did you mean kind?")
 
 
@@ -159,7 +159,7 @@ def test_elpv_counts_and_domains() -> None:
 
 
 def test_targets_are_for_elpv_and_near_ones_are_named(folder: Path) -> None:
-    assert refuse("elpv", target="levels").endswith("it has defect, level, type; did you mean level?")
+    assert refuse("elpv", target="levels").endswith("it has defect, level, type, probability; did you mean level?")
     assert "only for the source elpv" in refuse(str(folder), target="level")
 
 

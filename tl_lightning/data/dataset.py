@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypedDict
+from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -16,29 +16,53 @@ from tl_lightning.randomness import seeded
 
 
 class Item(TypedDict):
-    """One sample: ``uint8`` pixels ``(channels, size, size)``, its class, and its index among all samples."""
+    """One sample: ``uint8`` pixels ``(channels, size, size)``, its answer, its index among all samples, its weight.
+
+    The answer is a class, ``int64``, or ``float32`` ``(outputs,)``; a weight is there where the source states weights.
+    """
 
     image: Tensor
-    label: int
+    label: Tensor
     index: int
+    weight: NotRequired[Tensor]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers of all samples.
+
+    Attributes:
+        labels: See `Samples.labels`.
+        weights: ``float32`` ``(n,)``; `None` for all the same.
+    """
+
+    labels: Tensor
+    weights: Tensor | None = None
+
+    def of(self, rows: int | Tensor) -> dict[str, Tensor]:
+        """``label`` and, where there is one, ``weight`` of a row or of several."""
+        weight = {} if self.weights is None else {"weight": self.weights[rows]}
+        return {"label": self.labels[rows], **weight}
+
+    def at(self, rows: Tensor) -> "Answers":
+        """Those of some samples."""
+        return Answers(self.labels[rows], None if self.weights is None else self.weights[rows])
 
 
 class PictureDataset(Dataset[Item]):
     """Stored pictures, addressed by (epoch, index) so that worker processes need no state of their own."""
 
-    def __init__(
-        self, store: PictureStore, labels: NDArray[np.int64], *, transform: Transform, seed: int | None = None
-    ) -> None:
+    def __init__(self, store: PictureStore, answers: Answers, *, transform: Transform, seed: int | None = None) -> None:
         """Puts the parts together.
 
         Args:
             store: The pixels.
-            labels: The class of each picture of the store.
+            answers: Of each picture of the store.
             transform: From stored pixels to what the model sees.
             seed: For a transform that draws at random; `None` for one that does not.
         """
         self.store = store
-        self.labels = labels
+        self.answers = answers
         self.transform = transform
         self.seed = seed
 
@@ -53,7 +77,7 @@ class PictureDataset(Dataset[Item]):
         else:
             with seeded(self.seed, epoch, index):
                 image = self.transform(pixels)
-        return {"image": image, "label": int(self.labels[index]), "index": index}
+        return {"image": image, "index": index, **self.answers.of(index)}  # type: ignore[typeddict-item]
 
 
 class Reader(Protocol):
@@ -79,30 +103,27 @@ class Kept:
 class KeptDataset(Dataset[dict[str, Any]]):
     """Kept activations, a batch at a time; each epoch draws one version of each picture."""
 
-    def __init__(self, readers: Sequence[Reader], labels: NDArray[np.int64], *, seed: int = 0) -> None:
+    def __init__(self, readers: Sequence[Reader], answers: Answers, *, seed: int = 0) -> None:
         """Puts the parts together.
 
         Args:
             readers: One for each version.
-            labels: The class of each picture.
+            answers: Of each picture.
             seed: Of the draws.
         """
         self.readers = readers
-        self.labels = labels
+        self.answers = answers
         self.seed = seed
         self._drawn: tuple[int, NDArray[np.int64]] | None = None  # the versions of an epoch
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.answers.labels)
 
     def __getitems__(self, places: list[tuple[int, int]]) -> dict[str, Any]:
-        """A batch: ``activations`` (a list of tensors ``(n, ...)``), ``label`` and ``index``."""
+        """A batch: ``activations`` (a list of tensors ``(n, ...)``), ``index``, ``label``, maybe ``weight``."""
         indices = np.array([index for _, index in places])
-        return {
-            "activations": self._read(places[0][0], indices),
-            "label": torch.from_numpy(self.labels[indices]),
-            "index": torch.from_numpy(indices),
-        }
+        rows = torch.from_numpy(indices)
+        return {"activations": self._read(places[0][0], indices), "index": rows, **self.answers.of(rows)}
 
     def _read(self, epoch: int, indices: NDArray[np.int64]) -> list[Tensor]:
         if len(self.readers) == 1:
@@ -120,7 +141,7 @@ class KeptDataset(Dataset[dict[str, Any]]):
     def _versions(self, epoch: int) -> NDArray[np.int64]:
         if self._drawn is None or self._drawn[0] != epoch:
             generator = np.random.default_rng((self.seed, epoch, 0, 0, 3))
-            self._drawn = epoch, generator.integers(len(self.readers), size=len(self.labels))
+            self._drawn = epoch, generator.integers(len(self.readers), size=len(self))
         return self._drawn[1]
 
 

@@ -8,21 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from tl_lightning.data.samples import Samples, make_samples
+from tl_lightning.data.samples import Listing
 from tl_lightning.errors import UserError, nearest
 
 LEVELS = ["0%", "33%", "67%", "100%"]
 TYPES = ["mono", "poly"]
-TARGETS = {"defect": ["functional", "defective"], "level": LEVELS, "type": TYPES}
+TARGETS = {"defect": ["functional", "defective"], "level": LEVELS, "type": TYPES, "probability": None}
 
 
-def read_elpv(*, target: str | None, classes: list[str] | None) -> Samples:
+def read_elpv(*, target: str | None) -> Listing:
     """Lists the pictures of the package ``elpv-dataset``.
 
     Args:
         target: ``defect`` (the default: defective where the experts' probability is above 0.5), ``level`` (their four
-            levels) or ``type`` (mono- or polycrystalline).
-        classes: Order of the classes; `None` keeps the order above.
+            levels), ``type`` (mono- or polycrystalline) or ``probability`` (that of a defect, as a number).
 
     Returns:
         The pictures in the order of their numbers. The strata are level x type and the domains the type, whatever the
@@ -44,20 +43,20 @@ def read_elpv(*, target: str | None, classes: list[str] | None) -> Samples:
     rows = [line.split() for line in (folder / "labels.csv").read_text().splitlines() if line.strip()]
     levels = [round(float(probability) * (len(LEVELS) - 1)) for _, probability, _ in rows]
     types = [kind for _, _, kind in rows]
-    labels = {
-        "defect": [TARGETS["defect"][float(probability) > 0.5] for _, probability, _ in rows],
+    answers = {
+        "defect": ["defective" if float(probability) > 0.5 else "functional" for _, probability, _ in rows],
         "level": [LEVELS[level] for level in levels],
         "type": types,
-    }[target]
+        "probability": [probability for _, probability, _ in rows],
+    }
     strata = [level * len(TYPES) + TYPES.index(kind) for level, kind in zip(levels, types, strict=True)]
-    return make_samples(
-        [folder / path for path, _, _ in rows],
-        labels,
-        classes=classes,
+    return Listing(
+        source="elpv",
+        paths=[folder / path for path, _, _ in rows],
+        answers={target: answers[target]},
+        place=lambda index: rows[index][0],
         known=TARGETS[target],
-        split=None,
+        ordered=target == "level",
         strata=np.array(strata, dtype=np.int64),
         domains=types,
-        place=lambda index: rows[index][0],
-        source="elpv",
     )

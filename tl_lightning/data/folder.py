@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from tl_lightning.data.samples import Samples, make_samples, name_some, sort_classes
+from tl_lightning.data.samples import Listing, are_numbers, name_some, sort_classes
 from tl_lightning.errors import UserError, nearest
 
 SUFFIXES = frozenset(".jpg .jpeg .png .bmp .gif .webp .tif .tiff .ppm .pgm".split())
@@ -11,20 +11,20 @@ SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "
 LAYOUT = "one sub-folder per class is expected, such as cats/1.jpg and dogs/2.jpg"
 
 
-def read_folder(folder: Path, *, classes: list[str] | None) -> Samples:
+def read_folder(folder: Path, *, may_be_empty: bool = False) -> Listing:
     """Lists a folder with one sub-folder per class, optionally under ``train/``, ``val/`` and ``test/``.
 
     Pictures are found at any depth, by their suffix; what is hidden is ignored.
 
     Args:
         folder: The folder.
-        classes: Order of the classes; `None` sorts the names of the sub-folders.
+        may_be_empty: Whether there may be class folders without pictures.
 
     Returns:
         The pictures sorted by class and path, the splits after each other.
 
     Raises:
-        UserError: If the folder is missing or is laid out in another way; see also `make_samples`.
+        UserError: If the folder is missing or is laid out in another way.
     """
     parts = _split_folders(folder)
     paths: list[Path] = []
@@ -39,17 +39,17 @@ def read_folder(folder: Path, *, classes: list[str] | None) -> Samples:
             labels += [class_folder.name] * len(pictures)
             splits += [split] * len(pictures)
     empty = sort_classes(name for name, count in found.items() if count == 0)
-    if empty and classes is None:
+    if empty and not may_be_empty:
         names = name_some([repr(name) for name in empty])
         raise UserError(f"no picture in the class folder {names} of {folder}; fill it or remove it")
-    return make_samples(
-        paths,
-        labels,
-        classes=classes,
-        known=sort_classes(found),
-        split=splits if parts[0][1] else None,
-        place=lambda index: str(paths[index]),
+    return Listing(
         source=str(folder),
+        paths=paths,
+        answers={"folder": labels},
+        place=lambda index: str(paths[index]),
+        known=sort_classes(found),
+        ordered=are_numbers(found),
+        split=splits if parts[0][1] else None,
     )
 
 
@@ -74,7 +74,7 @@ def _split_folders(folder: Path) -> list[tuple[Path, str]]:
     if not folder.exists():
         raise UserError(f"data.source {folder}: there is no such folder")
     if not folder.is_dir():
-        raise UserError(f"data.source {folder} is neither a folder nor a table that ends in .csv")
+        raise UserError(f"data.source {folder} is neither a folder nor a table that ends in .csv or .parquet")
     inside = sorted(_visible_folders(folder))
     if not inside:
         if any(_is_picture(path.name) for path in folder.iterdir()):

@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader
 
 from tl_lightning.data.augmentations import Transform, View, evaluation, plain_view, views
 from tl_lightning.data.augmentations import augmentation as make_augmentation
-from tl_lightning.data.dataset import EpochSampler, Item, Kept, KeptDataset, PictureDataset, as_it_is
+from tl_lightning.data.dataset import Answers, EpochSampler, Item, Kept, KeptDataset, PictureDataset, as_it_is
 from tl_lightning.data.mixing import check_mixing, mix
-from tl_lightning.data.samples import check_training_has_all, name_some
-from tl_lightning.data.sources import read_source
+from tl_lightning.data.samples import SPLITS, AnswerKind, check_training_has_all, name_some
+from tl_lightning.data.sources import Columns, read_source
 from tl_lightning.data.splits import split_samples
 from tl_lightning.data.store import PictureStore
 from tl_lightning.errors import UserError
@@ -30,15 +30,16 @@ VIEW_SEED = 0  # of the views that are kept, whatever the run's seed, so that ru
 
 
 class ImageDataModule(LightningDataModule):
-    """Pictures with one label each: listed at once, decoded by `setup`, split, augmented and batched.
+    """Pictures and their answers: listed at once, decoded by `setup`, split, augmented and batched.
 
     Batches are dicts: ``image`` (``uint8`` ``(n, channels, size, size)``; normalised ``float32`` on the device),
-    ``label`` and ``index`` (``int64`` ``(n,)``). A training batch that was mixed also has ``target`` (``float32``
-    ``(n, classes)``, rows adding up to 1).
+    ``index`` (``int64`` ``(n,)``) and ``label`` (see `Samples.labels`). Where the source states weights there is
+    ``weight`` (``float32`` ``(n,)``, mean 1 over the training pictures). A training batch that was mixed also has
+    ``target`` (``float32`` ``(n, classes)``, rows adding up to 1).
 
     Attributes:
         samples: All listed samples; the indices of `splits` point into it.
-        classes: Names of the classes, in the order of the model's outputs.
+        classes: Names of the classes, levels, labels or numbers, in the order of the model's outputs.
         prepared: The preprocessing in force, with `image_size` applied; plain data.
         split_digest: Tells apart which pictures are in which split; broken ones count.
         splits: Sorted sample indices under ``train``, ``val`` and ``test``.
@@ -57,36 +58,55 @@ class ImageDataModule(LightningDataModule):
         split_seed: int = 0,
         val_fraction: float = 0.15,
         test_fraction: float = 0.25,
+        fold: int | None = None,
+        folds: int = 5,
         target: str | None = None,
         image_column: str = "image",
-        label_column: str = "label",
+        label_column: str | list[str] = "label",
+        label_separator: str = "|",
+        split_column: str | None = None,
+        group_column: str | None = None,
+        weight_column: str | None = None,
+        time_column: str | None = None,
         classes: list[str] | None = None,
         augmentation: str = "flips",
         mixup: float = 0.0,
         cutmix: float = 0.0,
         on_error: Literal["stop", "skip"] = "stop",
         num_workers: int | None = None,
+        answers: AnswerKind = "class",
         seed: int = 0,
     ) -> None:
         """Lists the samples and splits them; no picture is read yet.
 
         Args:
-            source: A folder with one sub-folder per class (optionally under train/, val/, test/), a .csv table or elpv.
+            source: A folder with one sub-folder per class (optionally under train/, val/, test/), a .csv or .parquet
+                table, or elpv.
             preprocess: What the weights were pretrained with; comes from the backbone.
             batch_size: Pictures per step of one process; several processes train on that many each.
             micro_batch_size: Computes a batch in parts of so many pictures and adds up their gradients, which needs
                 less memory; auto for the largest that fits into what is free.
             image_size: Side in pixels of the square that the model sees; by default the weights' own.
-            split: auto (what the source states, else stratified), stratified, blocks (contiguous ranges of the source)
-                or A_to_B for a source with domains (elpv: mono_to_poly, poly_to_mono).
+            split: auto (what the source states, else group or stratified), stratified, group (where there are groups:
+                none on both sides), blocks (contiguous ranges of the source), time (the latest test) or A_to_B for a
+                source with domains (elpv: mono_to_poly, poly_to_mono).
             split_seed: Chooses the split; keep it while seed_everything varies, and the test pictures stay the same.
             val_fraction: Share of the training part that is put aside for validation, where the source states none.
             test_fraction: Share of all pictures that is put aside for testing, where the source states no split; 0 for
                 no test.
-            target: What to learn where the source has several answers (elpv: defect, level or type).
+            fold: Tests on this one of the folds, from 0, instead of a fraction; tl crossval runs them all.
+            folds: Into how many parts the pictures are divided for that.
+            target: What to learn where the source has several answers (elpv: defect, level, type or probability).
             image_column: Column of the table with the pictures' paths, relative to the table or absolute.
-            label_column: Column of the table with the labels.
-            classes: Names of the classes in the order of the outputs; by default sorted.
+            label_column: Column of the table with the answers; several for several numbers, or for labels that are
+                marked with 0 and 1.
+            label_separator: Between the labels of one cell, where a picture may have several.
+            split_column: Column that says train, val or test; by default split, where there is one.
+            group_column: Column of what must not be torn apart, such as the patient; by default group, where there is
+                one.
+            weight_column: Column of how much a picture counts in training; by default weight, where there is one.
+            time_column: Column of when a picture was taken, for split time: a number or a date.
+            classes: Names of the classes in the order of the outputs, of levels from the lowest; by default sorted.
             augmentation: none, flips (left-right), dihedral (mirrors and quarter turns) or standard (timm's: crop,
                 flip, colour).
             mixup: Alpha of mixup, which blends pairs of pictures in training; 0 is off, 0.1 to 0.4 is usual.
@@ -95,6 +115,7 @@ class ImageDataModule(LightningDataModule):
             on_error: What to do about pictures that cannot be read: stop before training, or skip and count them.
             num_workers: Processes that prepare batches of pictures; by default none on a CPU, where training needs
                 every core, and up to 8 beside a GPU. What is kept of pictures is read without them.
+            answers: The kind of answer: class, level, labels or number; comes from the task.
             seed: Of shuffling and augmentation; comes from seed_everything.
 
         Raises:
@@ -126,13 +147,31 @@ class ImageDataModule(LightningDataModule):
         self.num_workers = num_workers
         self._preprocess = Preprocess.from_dict(preprocess).with_size(image_size)
         self.prepared = self._preprocess.to_dict()
+        if answers not in ("class", "level") and (mixup or cutmix):
+            raise UserError(
+                "data.mixup and data.cutmix blend classes, and these pictures have no single class: leave them"
+            )
+        columns = Columns(image_column, label_column, split_column, group_column, weight_column, time_column)
         self.samples = read_source(
-            source, target=target, image_column=image_column, label_column=label_column, classes=classes
+            source, answers=answers, target=target, columns=columns, separator=label_separator, classes=classes
         )
         self.classes = self.samples.classes
         self.splits = split_samples(
-            self.samples, split, seed=split_seed, val_fraction=val_fraction, test_fraction=test_fraction
+            self.samples,
+            split,
+            seed=split_seed,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            fold=fold,
+            folds=folds,
         )
+        weights = self.samples.weights
+        if weights is not None:
+            weights = weights / weights[self.splits["train"]].mean()
+        self._answers = Answers(
+            torch.from_numpy(self.samples.labels), None if weights is None else torch.from_numpy(weights)
+        )
+        self.fold = fold
         self.split_digest = _digest(self.samples.paths, self.splits)
         self.skipped = 0
         self.augmentation = augmentation
@@ -175,34 +214,44 @@ class ImageDataModule(LightningDataModule):
             if not len(splits[name]):
                 raise UserError(f"the {name} split is left without pictures: {found}")
         readable = np.setdiff1d(np.arange(len(self.samples)), list(broken))
-        vanished = np.setdiff1d(self.samples.labels, self.samples.labels[readable])
-        if len(vanished):
-            raise UserError(f"class {self.classes[vanished[0]]!r} is left without pictures: {found}")
+        had, has = (self.samples.counts(rows) > 0 for rows in (np.arange(len(self.samples)), readable))
+        if (had & ~has).any():
+            name = self.classes[int(np.argmax(had & ~has))]
+            raise UserError(f"class {name!r} is left without pictures: {found}")
         check_training_has_all(self.samples, splits, self.source)
         self.splits, self.skipped = splits, len(broken)
 
-    def _counts(self, split: str) -> NDArray[np.int64]:
-        return np.bincount(self.samples.labels[self.splits[split]], minlength=len(self.classes))
-
-    @property
-    def class_counts(self) -> list[int]:
-        """Number of training pictures of each class."""
-        return [int(count) for count in self._counts("train")]
-
-    def majority_accuracy(self, split: str) -> float:
-        """Accuracy on a split, in 0..1, of always answering the class that is most frequent in training.
+    def answers(self, split: str) -> Answers:
+        """The answers of a split, in its order.
 
         Args:
-            split: ``train``, ``val`` or ``test``; `nan` where it is empty.
+            split: ``train``, ``val`` or ``test``.
         """
-        counts = self._counts(split)
-        return float(counts[self._counts("train").argmax()] / counts.sum()) if counts.sum() else float("nan")
+        return self._answers.at(torch.from_numpy(self.splits[split]))
+
+    def groups(self, split: str) -> NDArray[np.str_] | None:
+        """The group of each picture of a split, in its order; `None` where there are no groups."""
+        return None if self.samples.groups is None else self.samples.groups[self.splits[split]]
+
+    def notes(self) -> list[str]:
+        """What a user should know of the split: classes that a part of it lacks, and columns that were used unasked."""
+        said = []
+        counts = {name: self.samples.counts(self.splits[name]) for name in SPLITS}
+        for name in ("val", "test"):
+            lacking = np.flatnonzero((counts["train"] > 0) & (counts[name] == 0))
+            if len(lacking) and len(self.splits[name]):
+                names = name_some([repr(self.classes[number]) for number in lacking], most=5)
+                said.append(f"the {name} split has no picture of {names}: its figures say nothing about that")
+        if self.samples.weights is not None:
+            said.append("pictures count in training as the weight column says")
+        return said
 
     def summary(self) -> dict[str, Any]:
         """What the data were, as plain data for ``summary.json``."""
-        per_class = {name: dict(zip(self.classes, self._counts(name).tolist(), strict=True)) for name in self.splits}
+        counts = {name: self.samples.counts(rows).tolist() for name, rows in self.splits.items()}
         return {
             "source": self.source,
+            "answers": self.samples.answers,
             "classes": self.classes,
             "train": len(self.splits["train"]),
             "validation": len(self.splits["val"]),
@@ -210,8 +259,10 @@ class ImageDataModule(LightningDataModule):
             "skipped": self.skipped,
             "split": self.split,
             "split_seed": self.split_seed,
+            "fold": self.fold,
             "split_digest": self.split_digest,
-            "class_counts": per_class,
+            "groups": None if self.samples.groups is None else len(np.unique(self.samples.groups)),
+            "class_counts": {name: dict(zip(self.classes, count, strict=False)) for name, count in counts.items()},
         }
 
     def set_augmentation(self, name: str | None) -> None:
@@ -258,7 +309,7 @@ class ImageDataModule(LightningDataModule):
             sampler.resume_at(self._resume["epoch"], self._resume["batches"] * self.loaded_batch_size)
             self._resume = None
         if (kept := self._kept and self._kept()) is not None:
-            return self._kept_loader(KeptDataset(kept.training, self.samples.labels, seed=self.seed), sampler)
+            return self._kept_loader(KeptDataset(kept.training, self._answers, seed=self.seed), sampler)
         return self._loader(sampler, self._augment, seed=self.seed)
 
     @property
@@ -274,9 +325,7 @@ class ImageDataModule(LightningDataModule):
     def val_dataloader(self) -> DataLoader[Item]:
         """In order, as prediction sees the pictures."""
         if (kept := self._kept and self._kept()) is not None:
-            return self._kept_loader(
-                KeptDataset([kept.evaluation], self.samples.labels), self._sampler("val", shuffle=False)
-            )
+            return self._kept_loader(KeptDataset([kept.evaluation], self._answers), self._sampler("val", shuffle=False))
         return self.plain_loader("val")
 
     def test_dataloader(self) -> DataLoader[Item] | list[DataLoader[Item]]:
@@ -342,7 +391,7 @@ class ImageDataModule(LightningDataModule):
         self, sampler: EpochSampler, transform: Transform, *, seed: int | None = None, batch_size: int | None = None
     ) -> DataLoader[Item]:
         return DataLoader(
-            PictureDataset(self._opened_store, self.samples.labels, transform=transform, seed=seed),
+            PictureDataset(self._opened_store, self._answers, transform=transform, seed=seed),
             batch_size=batch_size or self.loaded_batch_size,
             sampler=sampler,  # leaves out the incomplete batch in training, hence no drop_last
             num_workers=self.num_workers,

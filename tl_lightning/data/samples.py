@@ -1,8 +1,9 @@
-"""The list of pictures and labels that every kind of source is read into, and what must hold for it."""
+"""The list of pictures and answers that every kind of source is read into, and what must hold for it."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,100 +12,123 @@ from tl_lightning.errors import UserError
 
 SPLITS = ("train", "val", "test")
 
+AnswerKind = Literal["class", "level", "labels", "number"]
+"""One class out of several; one of several ordered levels; any number of labels; one or more numbers."""
+
+
+Labels = NDArray[np.int64] | NDArray[np.float32]
+
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Pictures and their labels, listed but not read.
+    """Pictures and their answers, listed but not read.
 
     Attributes:
         paths: One picture file per sample, in the order of the source.
-        labels: ``int64`` index into `classes` of each sample, shape ``(n,)``.
-        classes: Names of the classes; their order is the order of the model's outputs.
+        labels: What is to be learned, one row per sample: ``int64`` index into `classes`, shape ``(n,)``, for classes
+            and levels; ``float32`` ``(n, len(classes))`` otherwise, 0 or 1 for labels.
+        classes: Names of the classes, levels (lowest first), labels or numbers; their order is that of the outputs.
         split: ``train``, ``val`` or ``test`` of each sample, where the source states it.
-        strata: What a stratified split keeps in proportion, shape ``(n,)``; the labels unless the source knows better.
+        strata: What a stratified split keeps in proportion, ``int64`` ``(n,)``.
         domains: Name of the domain of each sample, where the source has domains.
+        answers: Which kind of answer the labels are.
+        groups: Name of what samples have in common (a patient, a module), where the source has groups.
+        weights: How much each sample counts in training, ``float32`` ``(n,)``, more than 0; `None` for all the same.
+        times: When each was taken, as numbers that can be put in order, ``float64`` ``(n,)``.
     """
 
     paths: list[Path]
-    labels: NDArray[np.int64]
+    labels: Labels
     classes: list[str]
     split: NDArray[np.str_] | None
     strata: NDArray[np.int64]
     domains: NDArray[np.str_] | None
+    answers: AnswerKind = "class"
+    groups: NDArray[np.str_] | None = None
+    weights: NDArray[np.float32] | None = None
+    times: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def single(self) -> NDArray[np.int64]:
+        """One number per sample that each split should have its share of: the class, or else the stratum."""
+        return self.labels.astype(np.int64) if self.labels.ndim == 1 else self.strata
 
-def make_samples(
-    paths: list[Path],
-    labels: Sequence[str],
-    *,
-    classes: list[str] | None,
-    known: list[str] | None,
-    split: Sequence[str] | None,
-    strata: NDArray[np.int64] | None = None,
-    domains: Sequence[str] | None = None,
-    place: Callable[[int], str],
-    source: str,
-) -> Samples:
-    """Puts labels into the order of the classes and checks that something can be learned from them.
+    def counts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many of some samples have each class, level or label; empty where the answers are numbers."""
+        if self.answers == "number":
+            return np.zeros(0, dtype=np.int64)
+        if self.labels.ndim == 1:
+            return np.bincount(self.labels[rows], minlength=len(self.classes))
+        having: NDArray[np.float64] = self.labels[rows].sum(axis=0, dtype=np.float64)
+        return having.astype(np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """What a source says of its pictures, as text, whatever is to be learned from it.
+
+    Attributes:
+        source: Its name, for messages.
+        paths: One picture file per sample.
+        answers: One or more columns by name, each with the cell of every sample.
+        place: Says in words where the sample of an index was found.
+        known: The source's own order of the classes; `None` sorts those that occur.
+        ordered: Whether that order is one of levels, lowest first.
+        split: See `Samples`, as are the others.
+        strata: `None` leaves them to the answers.
+    """
+
+    source: str
+    paths: list[Path]
+    answers: dict[str, Sequence[str]]
+    place: Callable[[int], str]
+    known: list[str] | None = None
+    ordered: bool = False
+    split: Sequence[str] | None = None
+    strata: NDArray[np.int64] | None = None
+    domains: Sequence[str] | None = None
+    groups: Sequence[str] | None = None
+    weights: Sequence[float] | None = None
+    times: Sequence[float] | None = None
+
+
+def check_counts(samples: Samples, source: str, *, own_classes: bool) -> None:
+    """Checks that there is something to learn.
 
     Args:
-        paths: One picture per sample.
-        labels: The name of the class of each sample.
-        classes: The order asked for by the user or by a checkpoint; it may hold classes without samples.
-        known: The source's own order; `None` sorts the labels that occur.
-        split: The split that the source states for each sample.
-        strata: See `Samples`; the labels where omitted.
-        domains: See `Samples`.
-        place: Says in words where the sample of an index was found.
-        source: Name of the source, for messages.
-
-    Returns:
-        The samples.
+        samples: What was read.
+        source: Its name, for messages.
+        own_classes: Whether the classes are the source's own rather than asked for, as by a checkpoint.
 
     Raises:
-        UserError: For no pictures at all, an unknown label, fewer than two classes, a class with too few pictures, or a
-            label that training has not.
+        UserError: For no pictures in training, fewer than two classes, a class with too few pictures, or numbers that
+            are all the same.
     """
-    order = classes if classes is not None else known if known is not None else sort_classes(set(labels))
-    if not paths:
-        raise UserError(f"{source} holds no pictures")
-    numbers = {name: number for number, name in enumerate(order)}
-    if len(numbers) < len(order):
-        raise UserError(f"data.classes names a class twice: {', '.join(order)}")
-    for index, label in enumerate(labels):
-        if label not in numbers:
-            raise UserError(f"label {label!r} ({place(index)}) is not one of the classes asked for: {name_some(order)}")
-    indices = np.array([numbers[label] for label in labels], dtype=np.int64)
-    samples = Samples(
-        paths=paths,
-        labels=indices,
-        classes=list(order),
-        split=None if split is None else np.array(split, dtype=np.str_),
-        strata=indices if strata is None else strata,
-        domains=None if domains is None else np.array(domains, dtype=np.str_),
-    )
-    _check_counts(samples, source, own_classes=classes is None)
-    if samples.split is not None:
-        check_training_has_all(samples, {name: np.flatnonzero(samples.split == name) for name in SPLITS}, source)
-    return samples
-
-
-def _check_counts(samples: Samples, source: str, *, own_classes: bool) -> None:
-    counts = np.bincount(samples.labels, minlength=len(samples.classes))
+    if samples.split is not None and "train" not in samples.split:
+        raise UserError(f"{source} states a split, but has nothing in 'train'")
+    if samples.answers == "number":
+        constant = [name for name, column in zip(samples.classes, samples.labels.T, strict=True) if np.ptp(column) == 0]
+        if constant and own_classes:
+            raise UserError(f"{source}: {constant[0]!r} is the same for all pictures; there is nothing to learn")
+        return
+    counts = samples.counts(np.arange(len(samples)))
+    if samples.answers == "labels":
+        if own_classes and not counts.all():
+            name = samples.classes[int(np.argmin(counts))]
+            raise UserError(f"no picture of {source} has the label {name!r}; leave it out")
+        return
     if own_classes and len(samples.classes) == 1:
         raise UserError(f"{source} has one class only, {samples.classes[0]!r}; at least two are needed")
     if samples.split is None and 1 in counts:
         name = samples.classes[int(np.argmax(counts == 1))]
         raise UserError(f"class {name!r} of {source} has one picture only; training and testing need at least two")
-    if samples.split is not None and "train" not in samples.split:
-        raise UserError(f"{source} states a split, but has nothing in 'train'")
 
 
 def check_training_has_all(samples: Samples, splits: dict[str, NDArray[np.int64]], source: str) -> None:
-    """Checks that no class is met in validation or test that training has never seen.
+    """Checks that no class or label is met in validation or test that training has never seen.
 
     Args:
         samples: What was split.
@@ -114,21 +138,26 @@ def check_training_has_all(samples: Samples, splits: dict[str, NDArray[np.int64]
     Raises:
         UserError: Naming the class and the split.
     """
-    trained = np.unique(samples.labels[splits["train"]])
+    trained = samples.counts(splits["train"]) > 0
     for name in ("val", "test"):
-        unseen = np.setdiff1d(samples.labels[splits[name]], trained)
+        unseen = np.flatnonzero((samples.counts(splits[name]) > 0) & ~trained)
         if len(unseen):
             names = name_some([repr(samples.classes[i]) for i in unseen])
             raise UserError(f"label {names} is in the {name} split of {source}, but training has no picture of it")
 
 
 def sort_classes(names: Iterable[str]) -> list[str]:
-    """Sorts class names: by value where all are whole numbers, so that ``10`` follows ``9``, else by letters."""
+    """Sorts class names: by value where all are numbers, so that ``10`` follows ``9``, else by letters."""
     names = sorted(names)
+    return sorted(names, key=float) if are_numbers(names) else names
+
+
+def are_numbers(names: Iterable[str]) -> bool:
+    """Whether all names are finite numbers."""
     try:
-        return sorted(names, key=int)
+        return all(np.isfinite(float(name)) for name in names)
     except ValueError:
-        return names
+        return False
 
 
 def name_some(names: Sequence[str], *, most: int = 10) -> str:

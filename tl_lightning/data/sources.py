@@ -2,30 +2,34 @@
 
 from pathlib import Path
 
+from tl_lightning.data.answers import make_samples
 from tl_lightning.data.elpv import read_elpv
 from tl_lightning.data.folder import read_folder
-from tl_lightning.data.samples import Samples
-from tl_lightning.data.table import read_table
+from tl_lightning.data.samples import AnswerKind, Listing, Samples
+from tl_lightning.data.table import SUFFIXES, Columns, read_table
 from tl_lightning.errors import UserError
 
-__all__ = ["Samples", "read_source"]
+__all__ = ["Columns", "Samples", "read_source"]
 
 
 def read_source(
     source: str,
     *,
+    answers: AnswerKind = "class",
     target: str | None = None,
-    image_column: str = "image",
-    label_column: str = "label",
+    columns: Columns | None = None,
+    separator: str = "|",
     classes: list[str] | None = None,
 ) -> Samples:
-    """Lists the pictures and labels of a source; no picture is read.
+    """Lists the pictures and answers of a source; no picture is read.
 
     Args:
-        source: ``elpv``, the path of a table that ends in ``.csv``, or a folder with one sub-folder per class.
-        target: What is to be learned, where the source has several answers (`elpv`: defect, level or type).
-        image_column: Column of the table that holds the path of the picture.
-        label_column: Column of the table that holds the label.
+        source: ``elpv``, the path of a table that ends in ``.csv`` or ``.parquet``, or a folder with one sub-folder per
+            class.
+        answers: The kind of answer that is wanted.
+        target: What is to be learned, where the source has several answers (`elpv`: defect, level, type, probability).
+        columns: Of a table.
+        separator: Between the labels of one cell.
         classes: Order of the classes, as from a checkpoint; `None` leaves it to the source.
 
     Returns:
@@ -34,11 +38,23 @@ def read_source(
     Raises:
         UserError: If the source cannot be used, saying what to do.
     """
+    listing = _list(source, answers, target, columns or Columns(), separator, may_be_empty=classes is not None)
+    return make_samples(listing, answers=answers, classes=classes, separator=separator)
+
+
+def _list(
+    source: str, answers: AnswerKind, target: str | None, columns: Columns, separator: str, *, may_be_empty: bool
+) -> Listing:
     if source == "elpv":
-        return read_elpv(target=target, classes=classes)
+        return read_elpv(target=target)
     if target is not None:
         raise UserError(f"data.target {target!r} is only for the source elpv, not for {source}; leave it out")
     path = Path(source).expanduser()
-    if path.suffix.lower() == ".csv":
-        return read_table(path, image_column=image_column, label_column=label_column, classes=classes)
-    return read_folder(path, classes=classes)
+    if path.suffix.lower() in SUFFIXES:
+        return read_table(path, columns=columns, blank_answers=answers == "labels", separator=separator)
+    if answers in ("labels", "number"):
+        wanted = "a number" if answers == "number" else "several labels"
+        raise UserError(
+            f"a folder says one class of each picture, not {wanted}: name a .csv or .parquet table as data.source"
+        )
+    return read_folder(path, may_be_empty=may_be_empty)

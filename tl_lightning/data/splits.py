@@ -12,25 +12,37 @@ Indices = NDArray[np.int64]
 
 
 def split_samples(
-    samples: Samples, split: str, *, seed: int, val_fraction: float = 0.15, test_fraction: float = 0.25
+    samples: Samples,
+    split: str,
+    *,
+    seed: int,
+    val_fraction: float = 0.15,
+    test_fraction: float = 0.25,
+    fold: int | None = None,
+    folds: int = 5,
 ) -> dict[str, Indices]:
     """Divides samples into training, validation and test.
 
     Args:
         samples: What to divide.
-        split: ``auto`` takes what the source states and is stratified where it states nothing; ``stratified`` draws at
-            random with every stratum in proportion; ``blocks`` takes contiguous ranges in the order of the source,
-            for neighbours that resemble each other; ``A_to_B`` trains on domain A and tests on all of domain B.
+        split: ``auto`` takes what the source states; where it states nothing it is ``group`` if there are groups, else
+            ``stratified``. ``stratified`` draws at random with every stratum in proportion; ``group`` likewise, but
+            whole groups; ``blocks`` takes contiguous ranges in the order of the source, for neighbours that resemble
+            each other; ``time`` trains on the earliest and tests on the latest; ``A_to_B`` trains on domain A and tests
+            on all of domain B.
         seed: Chooses the draw, or the block; at least 0.
         val_fraction: The share of the training part that is put aside for validation, between 0 and 1.
         test_fraction: The share of all samples that is put aside for testing, from 0 (no test) to below 1. Unused where
-            the source or the domains fix the test split.
+            the source, the domains or a fold fix the test split.
+        fold: Tests on this of `folds` parts, from 0, of which every sample is in one; `None` for no folds.
+        folds: How many parts, 2 or more.
 
     Returns:
         Sorted sample indices under ``train``, ``val`` and ``test``; only the test split may be empty.
 
     Raises:
-        UserError: For an unknown split, a fraction or seed out of range, or a class that training would never see.
+        UserError: For an unknown split, a fraction, fold or seed out of range, a class that training would never see,
+            or a group that would be torn apart.
     """
     if not 0 < val_fraction < 1:
         raise UserError(f"data.val_fraction is {val_fraction}; it must lie between 0 and 1")
@@ -38,50 +50,99 @@ def split_samples(
         raise UserError(f"data.test_fraction is {test_fraction}; it must be at least 0 and below 1")
     if seed < 0:
         raise UserError(f"data.split_seed is {seed}; it must be 0 or more")
-    domains = [] if samples.domains is None else sorted(set(samples.domains.tolist()))
-    crossings = {f"{a}_to_{b}": (a, b) for a, b in permutations(domains, 2)}
-    known = ["auto", "stratified", "blocks", *crossings]
+    known = _known(samples)
     if split not in known:
         raise UserError(f"data.split {split!r} is unknown; valid here: {', '.join(known)}" + nearest(split, known))
+    if split == "auto":
+        split = "stated" if samples.split is not None else "group" if samples.groups is not None else "stratified"
+    if fold is not None:
+        _check_fold(samples, split, fold, folds)
 
     rng = np.random.default_rng(seed)
     everything = np.arange(len(samples))
-    if split == "blocks":
+    if split == "blocks" and fold is None:
         splits = _blocks(len(samples), seed, val_fraction, test_fraction)
-    elif split in crossings:
-        first, second = (np.flatnonzero(samples.domains == name) for name in crossings[split])
-        splits = {"val": _draw(samples, first, val_fraction, keep=1, rng=rng), "test": second}
-        splits["train"] = np.setdiff1d(first, splits["val"])
-    elif split == "auto" and samples.split is not None:
-        splits = {name: np.flatnonzero(samples.split == name) for name in SPLITS}
-        if not len(splits["val"]):
-            splits["val"] = _draw(samples, splits["train"], val_fraction, keep=1, rng=rng)
-            splits["train"] = np.setdiff1d(splits["train"], splits["val"])
+    elif split == "blocks":
+        splits = _block(np.array_split(everything, folds)[fold or 0], len(samples), val_fraction)
+    elif split == "time":
+        splits = _by_time(samples, val_fraction, test_fraction)
     else:
-        # A class keeps two pictures outside the test split where it can: one to train with, one to validate.
-        test = _draw(samples, everything, test_fraction, keep=2, rng=rng)
-        rest = np.setdiff1d(everything, test)
-        val = _draw(samples, rest, val_fraction, keep=1, rng=rng)
-        splits = {"train": np.setdiff1d(rest, val), "val": val, "test": test}
+        splits = {"train": everything, "val": everything[:0], "test": everything[:0]}
+        if split == "stated":
+            splits = {name: np.flatnonzero(samples.split == name) for name in SPLITS}
+        elif split in _crossings(samples):
+            for name, domain in zip(("train", "test"), _crossings(samples)[split], strict=True):
+                splits[name] = np.flatnonzero(samples.domains == domain)
+        elif fold is not None:
+            splits["test"] = _folds(samples, folds, rng)[fold]
+        else:
+            # A class keeps two pictures outside the test split where it can: one to train with, one to validate.
+            splits["test"] = _draw(samples, everything, test_fraction, keep=2, rng=rng)
+        if not len(splits["val"]):
+            rest = np.setdiff1d(splits["train"], splits["test"])
+            splits["val"] = _draw(samples, rest, val_fraction, keep=1, rng=rng)
+            splits["train"] = np.setdiff1d(rest, splits["val"])
 
     for name in ("train", "val"):
         if not len(splits[name]):
-            raise UserError(f"no picture of {len(samples)} is left for the {name} split; more pictures are needed")
+            what = "groups" if samples.groups is not None else "pictures"
+            raise UserError(f"no picture of {len(samples)} is left for the {name} split; more {what} are needed")
     check_training_has_all(samples, splits, f"data.split {split!r}")
+    _check_groups(samples, splits)
     return {name: np.sort(splits[name]) for name in SPLITS}
 
 
-def _draw(samples: Samples, pool: Indices, fraction: float, *, keep: int, rng: np.random.Generator) -> Indices:
-    """Draws a fraction of the pool at random, every stratum in proportion.
+def _crossings(samples: Samples) -> dict[str, tuple[str, str]]:
+    """From each domain to each other one, by the name of the split."""
+    domains = [] if samples.domains is None else sorted(set(samples.domains.tolist()))
+    return {f"{a}_to_{b}": (a, b) for a, b in permutations(domains, 2)}
 
-    The total is `round(fraction * len(pool))`, shared out by largest remainders, then moved by at most one sample per
-    class so that each class of two or more samples gives one and keeps `keep` of them (one where it has only two).
-    """
+
+def _known(samples: Samples) -> list[str]:
+    known = ["auto", "blocks", *_crossings(samples)]
+    known.insert(1, "stratified" if samples.groups is None else "group")
+    return known if samples.times is None else [*known, "time"]
+
+
+def _check_fold(samples: Samples, split: str, fold: int, folds: int) -> None:
+    if folds < 2 or folds > len(samples):
+        raise UserError(f"data.folds is {folds}; it must be from 2 to the number of pictures, {len(samples)}")
+    if not 0 <= fold < folds:
+        raise UserError(f"data.fold is {fold}; with data.folds {folds} it must be from 0 to {folds - 1}")
+    if split not in ("stratified", "group", "blocks"):
+        way = "the source states its split" if split == "stated" else f"data.split {split} fixes what tests"
+        other = "stratified" if samples.groups is None else "group"
+        raise UserError(f"data.fold is {fold}, but {way}; say --data.split {other} or blocks to draw folds from all")
+
+
+def _check_groups(samples: Samples, splits: dict[str, Indices]) -> None:
+    if samples.groups is None:
+        return
+    for one, other in (("train", "test"), ("train", "val"), ("val", "test")):
+        torn = np.intersect1d(samples.groups[splits[one]], samples.groups[splits[other]])
+        if len(torn):
+            raise UserError(
+                f"group {torn[0]!r} and {len(torn) - 1} more are in the {one} split and in the {other} split: what is "
+                "learned of them would flatter the score; use --data.split group, or mend the table"
+            )
+
+
+def _draw(samples: Samples, pool: Indices, fraction: float, *, keep: int, rng: np.random.Generator) -> Indices:
+    """Draws a fraction of the pool at random, every stratum in proportion; where there are groups, whole ones."""
     if fraction == 0:
         return pool[:0]
-    # The label comes second: where the strata are finer than the labels, every target has the same groups.
-    keys = np.stack([samples.strata[pool], samples.labels[pool]], axis=1)
-    groups, member_of = np.unique(keys, axis=0, return_inverse=True)
+    if samples.groups is not None:
+        return _share_out_groups(samples, pool, [fraction, 1 - fraction], rng)[0]
+    return _draw_singles(samples, pool, fraction, keep=keep, rng=rng)
+
+
+def _draw_singles(samples: Samples, pool: Indices, fraction: float, *, keep: int, rng: np.random.Generator) -> Indices:
+    """The total is `round(fraction * len(pool))`, shared out by largest remainders.
+
+    It is then moved by at most one sample per class so that each class of two or more samples gives one and keeps
+    `keep` of them (one where it has only two).
+    """
+    groups, member_of = _strata(samples, pool)
     sizes = np.bincount(member_of, minlength=len(groups))
     counts = _apportion(sizes, round(fraction * len(pool)))
     for label in np.unique(groups[:, 1]):
@@ -96,6 +157,13 @@ def _draw(samples: Samples, pool: Indices, fraction: float, *, keep: int, rng: n
     return np.sort(np.concatenate(drawn))
 
 
+def _strata(samples: Samples, pool: Indices) -> tuple[NDArray[np.int64], Indices]:
+    # The label comes second: where the strata are finer than the labels, every target has the same groups.
+    keys = np.stack([samples.strata[pool], samples.single[pool]], axis=1)
+    groups, member_of = np.unique(keys, axis=0, return_inverse=True)
+    return groups, member_of
+
+
 def _apportion(sizes: Indices, total: int) -> Indices:
     """Shares out a total in proportion to the sizes, by the method of largest remainders."""
     quotas = total * sizes / sizes.sum()
@@ -103,6 +171,39 @@ def _apportion(sizes: Indices, total: int) -> Indices:
     by_remainder = np.argsort(counts - quotas, kind="stable")
     counts[by_remainder[: total - counts.sum()]] += 1
     return counts
+
+
+def _folds(samples: Samples, folds: int, rng: np.random.Generator) -> list[Indices]:
+    """Parts of nearly equal size, every stratum spread evenly over them."""
+    everything = np.arange(len(samples))
+    if samples.groups is not None:
+        return _share_out_groups(samples, everything, [1 / folds] * folds, rng)
+    _, member_of = _strata(samples, everything)
+    shuffled = rng.permutation(everything)
+    by_stratum = shuffled[np.argsort(member_of[shuffled], kind="stable")]
+    return [np.sort(by_stratum[number::folds]) for number in range(folds)]
+
+
+def _share_out_groups(samples: Samples, pool: Indices, shares: list[float], rng: np.random.Generator) -> list[Indices]:
+    """Divides whole groups in the given proportions, every stratum as far as the groups allow.
+
+    The largest groups come first, each to the part that it brings closest to its share (the greedy rule of
+    scikit-learn's StratifiedGroupKFold, for parts of any size).
+    """
+    assert samples.groups is not None
+    names, member_of = np.unique(samples.groups[pool], return_inverse=True)
+    _, stratum_of = _strata(samples, pool)
+    counts = np.zeros((len(names), stratum_of.max() + 1))
+    np.add.at(counts, (member_of, stratum_of), 1)
+    wanted = np.outer(shares, counts.sum(axis=0))
+    have = np.zeros_like(wanted)
+    shuffled = rng.permutation(len(names))
+    part_of = np.empty(len(names), dtype=np.int64)
+    for group in shuffled[np.argsort(-counts[shuffled].sum(axis=1), kind="stable")]:
+        missed = (((have + counts[group] - wanted) ** 2 - (have - wanted) ** 2) / np.maximum(wanted, 1e-9)).sum(axis=1)
+        part_of[group] = int(missed.argmin())
+        have[part_of[group]] += counts[group]
+    return [np.sort(pool[part_of[member_of] == part]) for part in range(len(shares))]
 
 
 def _blocks(count: int, seed: int, val_fraction: float, test_fraction: float) -> dict[str, Indices]:
@@ -115,8 +216,27 @@ def _blocks(count: int, seed: int, val_fraction: float, test_fraction: float) ->
             "for the blocks are of one size"
         )
     chosen = np.array_split(np.arange(count), blocks)[seed % blocks]
-    start = int(chosen[0] if len(chosen) else 0)
-    test = chosen if test_fraction else chosen[:0]
-    rest = np.roll(np.arange(count), -start)[len(test) :]
-    val = rest[: round(val_fraction * len(rest))]
-    return {"train": rest[len(val) :], "val": val, "test": test}
+    splits = _block(chosen, count, val_fraction)
+    if test_fraction:
+        return splits
+    # Without a test the block only says where validation begins.
+    turned = np.roll(np.arange(count), -int(chosen[0] if len(chosen) else 0))
+    size = round(val_fraction * count)
+    return {"train": turned[size:], "val": turned[:size], "test": turned[:0]}
+
+
+def _block(test: Indices, count: int, val_fraction: float) -> dict[str, Indices]:
+    rest = np.roll(np.arange(count), -int(test[0] if len(test) else 0))[len(test) :]
+    size = round(val_fraction * len(rest))
+    return {"train": rest[size:], "val": rest[:size], "test": test}
+
+
+def _by_time(samples: Samples, val_fraction: float, test_fraction: float) -> dict[str, Indices]:
+    """The earliest train, the latest test; what was taken at one time stays together, on the later side."""
+    assert samples.times is not None
+    order = np.argsort(samples.times, kind="stable")
+    times = samples.times[order]
+    ends = [len(order) - round(test_fraction * len(order))]
+    ends.insert(0, ends[0] - round(val_fraction * ends[0]))
+    first, second = (int(np.searchsorted(times, times[end])) if end < len(order) else end for end in ends)
+    return {"train": order[:first], "val": order[first:second], "test": order[second:]}

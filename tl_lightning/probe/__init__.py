@@ -1,14 +1,29 @@
 """Linear heads on kept features, solved instead of trained; pure functions of features and labels."""
 
 from tl_lightning.probe.features import Features, Rows
+from tl_lightning.probe.heads import (
+    HeadSolution,
+    solve_logistic,
+    solve_ridge,
+    solve_ridge_labels,
+    solve_ridge_numbers,
+)
 from tl_lightning.probe.logistic import STRENGTHS, LogisticPath, logistic_path
-from tl_lightning.probe.ridge import RIDGE_STRENGTHS, RidgeClassifier, RidgePath, ridge_classifier, ridge_path
+from tl_lightning.probe.ridge import (
+    RIDGE_STRENGTHS,
+    RidgeClassifier,
+    RidgePath,
+    ridge_classifier,
+    ridge_labels,
+    ridge_path,
+)
 from tl_lightning.probe.scores import PathScores, choose, cross_validate, path_until_it_rises, score_path
 
 __all__ = [
     "RIDGE_STRENGTHS",
     "STRENGTHS",
     "Features",
+    "HeadSolution",
     "LogisticPath",
     "PathScores",
     "RidgeClassifier",
@@ -19,6 +34,11 @@ __all__ = [
     "logistic_path",
     "path_until_it_rises",
     "ridge_classifier",
+    "ridge_labels",
     "ridge_path",
     "score_path",
+    "solve_logistic",
+    "solve_ridge",
+    "solve_ridge_labels",
+    "solve_ridge_numbers",
 ]

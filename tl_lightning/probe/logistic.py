@@ -53,6 +53,7 @@ def logistic_path(
     classes: int,
     strengths: tuple[float, ...] = STRENGTHS,
     class_weights: Tensor | None = None,
+    row_weights: Tensor | None = None,
     tolerance: float = 1e-9,
     enough: Callable[["LogisticPath"], bool] | None = None,
 ) -> LogisticPath:
@@ -68,6 +69,7 @@ def logistic_path(
         classes: 2 or more.
         strengths: Values of C, more than 0, in any order.
         class_weights: ``(classes,)``, 0 or more; `None` for 1.
+        row_weights: ``(rows,)``, 0 or more, by which a row's loss is multiplied; `None` for 1.
         tolerance: A strength has converged when the next step promises to gain less than this share of its objective.
         enough: Asked after every few strengths, with their heads, whether weaker regularisation need not be tried.
 
@@ -81,7 +83,7 @@ def logistic_path(
     if not strengths or min(strengths) <= 0:
         raise ValueError(f"strengths have to be more than 0: {strengths}")
     ordered = tuple(sorted(strengths))
-    problem = Problem(features, labels, classes=classes, class_weights=class_weights)
+    problem = Problem(features, labels, classes=classes, class_weights=class_weights, row_weights=row_weights)
     penalties = 1 / (torch.tensor(ordered, dtype=torch.float64) * problem.rows)
     parts: list[LogisticPath] = []
     for minima in _follow(problem, penalties, tolerance=tolerance):

@@ -26,14 +26,24 @@ class Problem:
         labels: Classes ``(rows,)``, int64.
         classes: 2 or more.
         class_weights: ``(classes,)``, 0 or more; `None` for 1.
+        row_weights: ``(rows,)``, 0 or more; `None` for 1.
     """
 
-    def __init__(self, features: Features, labels: Tensor, *, classes: int, class_weights: Tensor | None) -> None:
+    def __init__(
+        self,
+        features: Features,
+        labels: Tensor,
+        *,
+        classes: int,
+        class_weights: Tensor | None,
+        row_weights: Tensor | None = None,
+    ) -> None:
         self.rows, self.width = features.shape
         self.outputs = 1 if classes == 2 else classes
         self.mean, self.scale = moments(features)
         self._features, self._labels, self._classes = features, labels, classes
-        self._weights = torch.ones(classes, dtype=torch.float64) if class_weights is None else class_weights.double()
+        by_class = torch.ones(classes, dtype=torch.float64) if class_weights is None else class_weights.double()
+        self._weights = by_class[labels] if row_weights is None else by_class[labels] * row_weights.double()
         self._kept = self._keep() if self.rows * self.width * 8 <= KEPT_BYTES else None
 
     def _keep(self) -> list[tuple[slice, Tensor]]:
@@ -43,12 +53,11 @@ class Problem:
     def _read(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """All rows, less the mean, with their labels and weights."""
         for part, rows in self._kept or chunks(self._features, minus=self.mean):
-            labels = self._labels[part]
-            yield rows, labels, self._weights[labels]
+            yield rows, self._labels[part], self._weights[part]
 
     def start(self) -> Tensor:
         """The optimum when nothing but the biases may move, ``(outputs, width + 1)``."""
-        counts = torch.bincount(self._labels, minlength=self._classes) * self._weights
+        counts = torch.bincount(self._labels, self._weights, minlength=self._classes)
         biases = counts.clamp(min=RAREST).log()
         biases = biases[1:] - biases[:1] if self.outputs == 1 else biases - biases.mean()
         return torch.cat([biases.new_zeros(self.outputs, self.width), biases[:, None]], dim=1)

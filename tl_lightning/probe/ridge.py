@@ -58,6 +58,25 @@ class RidgeClassifier:
     temperature: float
 
 
+@dataclass(frozen=True)
+class RidgeLabels:
+    """A linear head by ridge regression for labels; sigmoid of ``weight @ features + bias`` gives the probabilities.
+
+    Attributes:
+        weight: ``(labels, width)`` float64, for raw features, scaled.
+        bias: ``(labels,)`` float64, likewise.
+        strengths: The penalties, ascending.
+        errors: Leave-one-out squared error of targets -1 and +1, one for each penalty.
+        chosen: The position of the penalty.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    strengths: tuple[float, ...]
+    errors: tuple[float, ...]
+    chosen: int
+
+
 def ridge_path(
     features: Features,
     targets: Tensor,
@@ -101,6 +120,7 @@ def ridge_classifier(
     *,
     classes: int,
     class_weights: Tensor | None = None,
+    row_weights: Tensor | None = None,
     strengths: tuple[float, ...] = RIDGE_STRENGTHS,
 ) -> RidgeClassifier:
     """Regresses -1 and +1 for each class; the leave-one-out rows choose the penalty, and then the temperature.
@@ -110,6 +130,7 @@ def ridge_classifier(
         labels: Class of each row, ``(rows,)`` int64.
         classes: 2 or more.
         class_weights: ``(classes,)``, more than 0; `None` for 1.
+        row_weights: ``(rows,)``, more than 0; `None` for 1.
         strengths: Penalties, more than 0; see `ridge_path`.
 
     Returns:
@@ -121,22 +142,95 @@ def ridge_classifier(
         ValueError: If a number is out of range, or a feature is not finite.
     """
     check_labels(features, labels, classes=classes)
-    weights = torch.ones(classes, dtype=torch.float64) if class_weights is None else class_weights.double()
-    if not (weights > 0).all():
-        raise ValueError(f"class weights have to be more than 0: {weights.tolist()}")
+    by_class = torch.ones(classes, dtype=torch.float64) if class_weights is None else class_weights.double()
+    if not (by_class > 0).all():
+        raise ValueError(f"class weights have to be more than 0: {by_class.tolist()}")
+    weights = by_class[labels] if row_weights is None else by_class[labels] * row_weights.double()
 
     def targets(part: slice) -> Tensor:
         return 2 * torch.nn.functional.one_hot(labels[part], classes).double() - 1
 
-    problem = RidgeProblem(features, targets, lambda part: weights[labels[part]], strengths=strengths)
-    step = -(-len(labels) // min(SAMPLE_ROWS, max(SAMPLE_NUMBERS // classes, 1)))
-    samples = [(outputs, labels[part][::step]) for part, outputs in problem.left_out(step)]
-    target = torch.cat([own for _, own in samples])
-    temperature = _temperature(torch.cat([outputs for outputs, _ in samples]), target, weights[target])
+    problem = RidgeProblem(features, targets, lambda part: weights[part], strengths=strengths)
+    outputs, target, weight_of = _left_out(problem, labels, weights, classes)
+    temperature = _temperature(outputs, target, weight_of)
     weight, bias = problem.raw(problem.chosen)
     return RidgeClassifier(
         weight / temperature, bias / temperature, problem.strengths, problem.errors, problem.chosen, temperature
     )
+
+
+def ridge_labels(
+    features: Features,
+    labels: Tensor,
+    *,
+    row_weights: Tensor | None = None,
+    strengths: tuple[float, ...] = RIDGE_STRENGTHS,
+) -> RidgeLabels:
+    """Regresses -1 and +1 for each of several labels; sigmoid of the outputs gives the probability of each.
+
+    The leave-one-out rows choose one penalty for all labels, and then slope and shift of each label's output, as Platt
+    (1999) scales the outputs of a support vector machine, his doubt about the targets included.
+
+    Args:
+        features: At least two rows, on the CPU.
+        labels: 0 or 1, ``(rows, labels)``.
+        row_weights: ``(rows,)``, more than 0; `None` for 1.
+        strengths: Penalties, more than 0; see `ridge_path`.
+
+    Returns:
+        The head whose leave-one-out error is lowest.
+
+    Raises:
+        ValueError: If a number is out of range, or a feature is not finite.
+    """
+    weights = torch.ones(len(labels), dtype=torch.float64) if row_weights is None else row_weights.double()
+    problem = RidgeProblem(
+        features, lambda part: 2 * labels[part].double() - 1, lambda part: weights[part], strengths=strengths
+    )
+    outputs, answers, weight_of = _left_out(problem, labels.double(), weights, labels.shape[1])
+    slope, shift = platt(outputs, answers, weight_of)
+    weight, bias = problem.raw(problem.chosen)
+    weight, bias = weight * slope[:, None], bias * slope + shift
+    return RidgeLabels(weight, bias, problem.strengths, problem.errors, problem.chosen)
+
+
+def _left_out(problem: RidgeProblem, answers: Tensor, weights: Tensor, outputs: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs of (a sample of) the rows by regressions that had not seen them, with the rows' answers and weights."""
+    step = -(-len(answers) // min(SAMPLE_ROWS, max(SAMPLE_NUMBERS // outputs, 1)))
+    samples = [(some, answers[part][::step], weights[part][::step]) for part, some in problem.left_out(step)]
+    columns = [torch.cat(list(column)) for column in zip(*samples, strict=True)]
+    return columns[0].double(), columns[1], columns[2]
+
+
+def platt(outputs: Tensor, answers: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Fits slope and shift of each column so that the sigmoid gives probabilities, by Newton's method.
+
+    Args:
+        outputs: ``(rows, columns)`` float64.
+        answers: 0 or 1, likewise.
+        weights: Of the rows, ``(rows,)``.
+
+    Returns:
+        Slope and shift, ``(columns,)`` each; of a column without both answers the slope is 0.
+    """
+    yes = answers.sum(dim=0)
+    no = len(answers) - yes
+    targets = answers * (yes + 1) / (yes + 2) + (1 - answers) / (no + 2)
+    inputs = torch.stack([outputs, torch.ones_like(outputs)])  # (2, rows, columns)
+    point = torch.stack([torch.zeros_like(yes), ((yes + 1) / (no + 1)).log()])
+    varied = ((yes > 0) & (no > 0)).double()
+    inputs[0] *= varied
+    for _ in range(100):
+        chances = (inputs * point[:, None]).sum(dim=0).sigmoid()
+        slope = torch.einsum("knc,nc,n->ck", inputs, chances - targets, weights)
+        curvature = torch.einsum("knc,lnc,nc,n->ckl", inputs, inputs, chances * (1 - chances), weights)
+        # A column without variation would leave its slope undecided; steps beyond 1 would overshoot where it is flat.
+        curvature += 1e-9 * torch.eye(2, dtype=torch.float64)
+        step = torch.linalg.solve(curvature, slope).T.clamp(-1, 1)
+        point = point - step
+        if step.abs().max() < 1e-10:
+            break
+    return point[0] * varied, point[1]
 
 
 def _temperature(outputs: Tensor, labels: Tensor, weights: Tensor) -> float:

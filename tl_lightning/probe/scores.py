@@ -65,6 +65,7 @@ def path_until_it_rises(
     *,
     classes: int,
     class_weights: Tensor | None = None,
+    row_weights: Tensor | None = None,
 ) -> tuple[LogisticPath, PathScores]:
     """Solves from strong to weak regularisation for as long as it may still help on rows that were held out.
 
@@ -78,6 +79,7 @@ def path_until_it_rises(
         answers: Their classes.
         classes: 2 or more.
         class_weights: ``(classes,)``; `None` for 1.
+        row_weights: ``(rows,)``, of training; `None` for 1.
 
     Returns:
         The path, and its scores.
@@ -88,7 +90,9 @@ def path_until_it_rises(
         parts.append(score_path(part, held_out, answers, class_weights=class_weights))
         return bool(parts[-1].losses.min() > RISEN * min(scores.losses.min() for scores in parts))
 
-    path = logistic_path(features, labels, classes=classes, class_weights=class_weights, enough=enough)
+    path = logistic_path(
+        features, labels, classes=classes, class_weights=class_weights, row_weights=row_weights, enough=enough
+    )
     losses, accuracies = (torch.cat([getattr(part, name) for part in parts]) for name in ("losses", "accuracies"))
     return path, PathScores(losses, accuracies)
 

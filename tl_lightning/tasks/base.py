@@ -2,15 +2,19 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import LRSchedulerTypeUnion, OptimizerLRScheduler
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torchmetrics import MeanMetric, MetricCollection
 
 from tl_lightning.backbones import build_backbone, checkpoint_gradients
 from tl_lightning.console import track
@@ -22,30 +26,68 @@ from tl_lightning.finetuning.groups import learning_rates, parameter_groups
 from tl_lightning.finetuning.phases import Phase
 from tl_lightning.finetuning.schedules import build_schedule
 from tl_lightning.finetuning.selection import select
+from tl_lightning.heads import HeadKind, build_head, linear_layer
 from tl_lightning.losses import l2_sp
+from tl_lightning.metrics.answered import Answered
 from tl_lightning.precision import train_depthwise_in_float32
 from tl_lightning.preprocess import Preprocess
+from tl_lightning.probe import Features, HeadSolution
 from tl_lightning.randomness import seed_generators
 
 
-class TransferTask(LightningModule):
-    """A pretrained backbone under a head; a task adds the head, the loss and the metrics.
-
-    A subclass sets ``self.head`` and saves its hyper-parameters in its ``__init__``, and implements Lightning's steps.
-    All hyper-parameters are plain values, so a checkpoint loads with torch's safe loader.
+@dataclass(frozen=True)
+class HeadOptions:
+    """What a head is and how it is fitted; see the arguments of the same names of the tasks.
 
     Attributes:
+        kind: ``linear`` or ``mlp``.
+        hidden: Width of the MLP's hidden layer.
+        dropout: Probability of dropping an input of the last layer.
+        solver: How a linear head alone on kept features is fitted; ``sgd`` trains by epochs.
+    """
+
+    kind: HeadKind
+    hidden: int
+    dropout: float
+    solver: str
+
+
+class TransferTask(LightningModule):
+    """A pretrained backbone under a head; a task says what is learned: its loss, its figures, its answers.
+
+    A subclass saves its hyper-parameters and sets ``val_metrics`` and ``test_metrics`` in its ``__init__``, and
+    implements `losses` and `predictions`; the others have defaults. All hyper-parameters are plain values, so a
+    checkpoint loads with torch's safe loader.
+
+    Batches are mappings with ``image`` (prepared pictures, ``(N, C, S, S)``) and ``label`` (a row each); where pictures
+    count differently also ``weight`` (``(N,)``), and where mixed pictures are trained on ``target`` (``(N, classes)``,
+    the share of each class).
+
+    Attributes:
+        answers: The kind of answer that is learned: class, level, labels or number.
+        figures: The names of the figures, and whether the best value is the largest (max) or the smallest (min).
+        monitor: The figure that picks the best weights unless the user names another.
+        constant: What the answer without a model is called, which the figures are shown beside.
+        classes: Names of what the outputs stand for.
         phase: What trains now, and how.
         solved: Whether the phase's head is solved rather than trained: its steps move nothing.
         seed: Of dropout and the like; with it the draws of a step depend on its epoch and batch alone.
     """
 
-    head: nn.Module
+    answers: ClassVar[str]
+    figures: ClassVar[Mapping[str, str]]
+    monitor: ClassVar[str]
+    constant: ClassVar[str] = "constant answer"
+    val_metrics: MetricCollection
+    test_metrics: MetricCollection
 
     def __init__(
         self,
         backbone: str,
+        classes: Sequence[str],
         *,
+        outputs: int,
+        head: HeadOptions,
         weights: str,
         preprocess: Mapping[str, Any] | None,
         lr: float,
@@ -56,10 +98,13 @@ class TransferTask(LightningModule):
         l2_sp: float,
         gradient_checkpointing: bool,
     ) -> None:
-        """Builds the backbone.
+        """Builds the backbone and the head.
 
         Args:
             backbone: Such as ``timm/tf_efficientnet_lite0``.
+            classes: Names of what is learned.
+            outputs: Numbers that the head gives.
+            head: What it is.
             weights: ``pretrained``, ``none``, ``package:NAME``, a file, or the run folder of an earlier run.
             preprocess: The preparation in use, `Preprocess.to_dict`; `None` for the weights' own.
             lr: Peak learning rate of the head.
@@ -94,6 +139,12 @@ class TransferTask(LightningModule):
         self.preprocess = built.preprocess.to_dict()
         self.rates = learning_rates(built.stages, lr, backbone_lr_scale=backbone_lr_scale, bottom_ratio=bottom_ratio)
         self.weight_decay = weight_decay
+        self.classes = list(classes)
+        self.head_options = head
+        self.head = build_head(head.kind, self.num_features, outputs, hidden=head.hidden, dropout=head.dropout)
+        # Lightning's own mean over processes truncates the number of examples to whole ones.
+        self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
+        self.answered, self._keeps_answers = Answered(), False
         self.phase = Phase()
         # In lists, or their tensors would be in the state dict a second time.
         self._suffix: list[nn.Module] = []
@@ -166,15 +217,186 @@ class TransferTask(LightningModule):
         features: Tensor = (self._compiled[0] if self._compiled and self.training else trunk)(*inputs)
         return features
 
+    def forward(self, images: Tensor) -> Tensor:
+        """What the head says of prepared pictures.
+
+        Args:
+            images: ``(N, C, S, S)``.
+
+        Returns:
+            ``(N, outputs)``, ``float32``; ``float64`` where the weights are.
+        """
+        return self.outputs(self.features({"image": images}))
+
+    def outputs(self, features: Tensor) -> Tensor:
+        """What the head makes of features, from pictures or kept; training, validation and prediction go through it.
+
+        Args:
+            features: ``(N, num_features)``.
+
+        Returns:
+            As `forward`.
+        """
+        # In full precision, which costs next to nothing here: logits rounded to bfloat16 have three digits.
+        with torch.autocast(features.device.type, enabled=False):
+            outputs: Tensor = self.head(features.to(next(self.head.parameters()).dtype))
+        return outputs.float() if outputs.dtype in (torch.float16, torch.bfloat16) else outputs
+
+    def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """The loss of each picture, ``(N,)``.
+
+        Args:
+            outputs: Of `outputs`.
+            target: The right answers, a row each.
+        """
+        raise NotImplementedError
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """What is answered: probabilities of what `classes` names, or numbers, ``(N, len(classes))``.
+
+        Args:
+            outputs: Of `outputs`.
+        """
+        raise NotImplementedError
+
+    def compared(self, predictions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """What the metrics are given; by default the predictions and the right answers as they are.
+
+        Args:
+            predictions: Of `predictions`.
+            labels: The right answers.
+        """
+        return predictions, labels
+
+    def finished(self, figures: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Makes the figures that are logged out of what the metrics give at the end of an evaluation."""
+        return dict(figures)
+
+    def set_training_answers(self, labels: Tensor) -> None:
+        """Tells the task what the answers of the training pictures are, before it trains.
+
+        Args:
+            labels: A row each; see the data module.
+        """
+
+    def baseline(self, training: Tensor, labels: Tensor) -> dict[str, float]:
+        """Figures of always giving one answer, the best for the training pictures.
+
+        Args:
+            training: The answers of the training pictures.
+            labels: The right answers of the pictures to score.
+        """
+        return {}
+
+    def details(self, predictions: Tensor, labels: Tensor, groups: NDArray[np.str_] | None) -> dict[str, Any]:
+        """What an evaluation tells beyond its figures, as plain data.
+
+        Args:
+            predictions: Of all pictures, in float32 or more, on the CPU.
+            labels: The right answers.
+            groups: What pictures have in common.
+
+        Returns:
+            ``standard_errors`` of some figures, and tables of rows such as ``per_class``.
+        """
+        return {"standard_errors": {}}
+
     @property
     def unkeepable(self) -> str | None:
         """Why its steps want pictures and can do nothing with kept activations; `None` where they can."""
-        return f"{type(self).__name__} reads pictures"
+        return replaced(self, TransferTask, ("training_step", "validation_step", "forward", "features", "outputs"))
 
     @property
     def unsolvable(self) -> str | None:
         """Why a head on kept features cannot be solved but has to be trained; `None` where it can."""
-        return f"{type(self).__name__} has no solver"
+        if type(self).solve_head is TransferTask.solve_head:
+            return f"{type(self).__name__} has no solver"
+        solved = next(cls for cls in type(self).__mro__ if "solve_head" in vars(cls))
+        own = replaced(self, TransferTask, ("training_step", "outputs", "penalty")) or replaced(
+            self, solved, ("losses",)
+        )
+        reasons = {
+            "model.head_solver is sgd": self.head_options.solver == "sgd",
+            "model.head mlp has more than one optimum": self.head_options.kind == "mlp",
+            "its head is not one linear layer": linear_layer(self.head) is None,
+            "model.head_dropout is above 0": self.head_options.dropout > 0,
+        }
+        return own or next((reason for reason, holds in reasons.items() if holds), None)
+
+    def solve_head(self, training: Features, answers: Tensor, held_out: Features, held_out_answers: Tensor,
+                   row_weights: Tensor | None) -> HeadSolution:  # fmt: skip
+        """Solves a linear head on features; a task that has no solver leaves it out.
+
+        Args:
+            training: Features that it is fitted to.
+            answers: Theirs, a row each.
+            held_out: Features that may choose how strongly it is regularised.
+            held_out_answers: Theirs.
+            row_weights: How much each row of `training` counts; `None` for all the same.
+        """
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def set_linear_head(self, weight: Tensor, bias: Tensor) -> None:
+        """Sets what was solved.
+
+        Args:
+            weight: ``(outputs, num_features)``.
+            bias: ``(outputs,)``.
+        """
+        linear = linear_layer(self.head)
+        assert linear is not None  # or it would have been unsolvable
+        linear.weight.copy_(weight)
+        linear.bias.copy_(bias)
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        """The loss to descend."""
+        losses = self.losses(self.outputs(self.features(batch)), batch.get("target", batch["label"]))
+        if "weight" in batch:
+            losses = losses * batch["weight"].to(losses.dtype)
+        return losses.mean() + self.penalty()
+
+    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        """Adds a batch to the validation figures."""
+        self._add(batch, self.val_metrics, self.val_loss)
+
+    def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        """Adds a batch to the test figures."""
+        self._add(batch, self.test_metrics, self.test_loss)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the validation figures."""
+        self._log_figures("val/loss", self.val_metrics, self.val_loss)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the test figures."""
+        self._log_figures("test/loss", self.test_metrics, self.test_loss)
+
+    def on_validation_epoch_start(self) -> None:
+        """Forgets the answers of the evaluation before; while training nobody reads them, so none are kept."""
+        self.answered.reset()
+        self._keeps_answers = self.trainer.state.fn != TrainerFn.FITTING
+
+    def on_test_epoch_start(self) -> None:
+        """Forgets the answers of the evaluation before."""
+        self.answered.reset()
+        self._keeps_answers = True
+
+    def _add(self, batch: Mapping[str, Tensor], metrics: MetricCollection, mean_loss: MeanMetric) -> None:
+        outputs = self.outputs(self.features(batch))
+        mean_loss.update(self.losses(outputs, batch["label"]).mean(), weight=len(batch["label"]))
+        predictions = self.predictions(outputs)
+        metrics.update(*self.compared(predictions, batch["label"]))
+        if self._keeps_answers:
+            self.answered.update(predictions, batch["label"], batch["index"])
+
+    def _log_figures(self, loss: str, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
+        # torchmetrics gives some degenerate values, such as an MCC of 0, as whole numbers.
+        figures = {loss: mean_loss.compute(), **self.finished(metrics.compute())}
+        # They are the same on all processes already; saying `sync_dist` only keeps Lightning from asking for it.
+        self.log_dict({name: value.float() for name, value in figures.items()}, sync_dist=True)
+        metrics.reset()
+        mean_loss.reset()
 
     def start_phase(self, phase: Phase) -> None:
         """Sets what trains from here on; the next ``trainer.fit`` gives it a fresh learning-rate schedule.
@@ -321,7 +543,9 @@ class TransferTask(LightningModule):
             logger.log_metrics(rates, step=self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what a plateau has yet to see, and a running mean where Lightning asks no callback for it."""
+        """Adds which task it is, what a plateau has yet to see, and a running mean where no callback is asked."""
+        own = [cls for cls in type(self).__mro__ if cls.__module__.startswith("tl_lightning.tasks.")]
+        checkpoint["task"] = own[0].__name__
         monitored = [config for config in self.trainer.lr_scheduler_configs if self._validated]
         figures: dict[str, Any] = {**self._figures, **self.trainer.callback_metrics}
         names = [str(config.monitor) for config in monitored if isinstance(config.scheduler, ReduceLROnPlateau)]

@@ -2,31 +2,40 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-from torchmetrics import MeanMetric, MetricCollection
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from tl_lightning.errors import UserError
-from tl_lightning.heads import HeadKind, build_head, linear_layer
+from tl_lightning.heads import HeadKind
 from tl_lightning.losses import balanced_class_weights, focal_loss
-from tl_lightning.metrics import classification_metrics
-from tl_lightning.tasks.base import TransferTask, replaced
+from tl_lightning.metrics.classification import (
+    FIGURES,
+    classification_metrics,
+    confusion_matrix,
+    majority_accuracy,
+    per_class,
+    standard_errors,
+)
+from tl_lightning.probe import Features, HeadSolution, solve_logistic, solve_ridge
+from tl_lightning.tasks.base import HeadOptions, TransferTask
 
 
 class ClassificationTask(TransferTask):
     """A classifier on a pretrained backbone: softmax over two or more classes.
 
-    Batches are mappings with ``image`` (prepared pictures, ``(N, C, S, S)``) and ``label`` (``(N,)``, class indices);
-    where mixed pictures are trained on, also ``target`` (``(N, classes)``, the share of each class).
-
     Attributes:
         loss_weights: Weight of each class in the loss, ``(classes,)``; kept in checkpoints, so that losses compare.
     """
 
+    answers: ClassVar[str] = "class"
+    figures: ClassVar[Mapping[str, str]] = FIGURES
+    monitor: ClassVar[str] = "macro_f1"
+    constant: ClassVar[str] = "majority class"
     loss_weights: Tensor
 
     def __init__(
@@ -81,8 +90,13 @@ class ClassificationTask(TransferTask):
         Raises:
             UserError: If a name, a weight file or a number is wrong.
         """
+        if head_solver not in ("lbfgs", "ridge", "sgd"):
+            raise UserError(f"model.head_solver is {head_solver!r}; it must be lbfgs, ridge or sgd")
         super().__init__(
             backbone,
+            classes,
+            outputs=len(classes),
+            head=HeadOptions(head, head_hidden, head_dropout, head_solver),
             weights=weights,
             preprocess=preprocess,
             lr=lr,
@@ -99,138 +113,90 @@ class ClassificationTask(TransferTask):
             raise UserError(f"model.loss is {loss!r}; it must be cross_entropy or focal")
         if not 0 <= focal_gamma < math.inf:
             raise UserError(f"model.focal_gamma is {focal_gamma}; it must be 0 or more")
-        if head_solver not in ("lbfgs", "ridge", "sgd"):
-            raise UserError(f"model.head_solver is {head_solver!r}; it must be lbfgs, ridge or sgd")
         self.save_hyperparameters()
         # The values in force, also where none were given: prediction never falls back to a library's defaults.
         self.hparams["preprocess"] = self.preprocess
-        self.classes = list(classes)
         self.focal_gamma = focal_gamma if loss == "focal" else None
         self.label_smoothing = label_smoothing
-        self.head_solver = head_solver
         self.balanced = class_weights == "balanced"
-        self.head = build_head(head, self.num_features, len(self.classes), hidden=head_hidden, dropout=head_dropout)
         self.register_buffer("loss_weights", torch.ones(len(self.classes)))
         self.val_metrics = classification_metrics(len(self.classes), "val/")
         self.test_metrics = classification_metrics(len(self.classes), "test/")
-        # Lightning's own mean over processes truncates the number of examples to whole ones.
-        self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
-        self.confusion = MulticlassConfusionMatrix(len(self.classes))
 
-    def set_class_counts(self, counts: Sequence[int]) -> None:
-        """Tells the loss how many training examples each class has; matters with ``class_weights: balanced``."""
+    def set_training_answers(self, labels: Tensor) -> None:
+        """Tells the loss how many training pictures each class has; matters with ``class_weights: balanced``."""
         if self.balanced:
-            self.loss_weights.copy_(balanced_class_weights(counts))
+            self.loss_weights.copy_(balanced_class_weights(labels.bincount(minlength=len(self.classes)).tolist()))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Scores prepared pictures.
-
-        Args:
-            images: ``(N, C, S, S)``.
-
-        Returns:
-            Logits of shape ``(N, classes)``, ``float32``; ``float64`` where the weights are.
-        """
-        return self.logits(self.features({"image": images}))
-
-    def logits(self, features: Tensor) -> Tensor:
-        """What the head makes of features, from pictures or kept; training, validation and prediction go through it.
+    def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """The loss of each picture, ``(N,)``.
 
         Args:
-            features: ``(N, num_features)``.
-
-        Returns:
-            As `forward`.
+            outputs: Logits, ``(N, classes)``.
+            target: Class indices ``(N,)``, or the share of each class ``(N, classes)``.
         """
-        # In full precision, which costs next to nothing here: logits rounded to bfloat16 have three digits.
-        with torch.autocast(features.device.type, enabled=False):
-            logits: Tensor = self.head(features.to(next(self.head.parameters()).dtype))
-        return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+        weight = self.loss_weights.to(outputs.dtype)  # a trainer's `bf16-true` makes them bfloat16
+        if self.balanced and not target.is_floating_point():
+            # Smoothing spreads the weights of class indices and of shares in different ways; this is that of shares.
+            target = functional.one_hot(target, len(self.classes)).to(outputs.dtype)
+        if self.focal_gamma is None:
+            return functional.cross_entropy(
+                outputs, target, weight=weight, label_smoothing=self.label_smoothing, reduction="none"
+            )
+        return focal_loss(
+            outputs,
+            target,
+            gamma=self.focal_gamma,
+            weight=weight,
+            label_smoothing=self.label_smoothing,
+            reduction="none",
+        )
 
-    @property
-    def unkeepable(self) -> str | None:
-        """Why its steps want pictures; `None` where they can do with kept activations."""
-        steps = ("training_step", "validation_step", "forward", "features", "logits")
-        return replaced(self, ClassificationTask, steps)
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """The probability of each class, ``(N, classes)``."""
+        return outputs.softmax(dim=1)
 
     @property
     def unsolvable(self) -> str | None:
         """Why the head has to be trained by steps; `None` where it can be solved."""
-        own = replaced(self, ClassificationTask, ("training_step", "logits", "_loss", "penalty"))
-        if own is not None:
-            return own
         reasons = {
-            "model.head_solver is sgd": self.head_solver == "sgd",
-            "model.head mlp has more than one optimum": self.hparams.get("head") == "mlp",
-            "its head is not one linear layer": linear_layer(self.head) is None,
             "model.loss focal has no solver": self.focal_gamma is not None,
             "model.label_smoothing is above 0": self.label_smoothing > 0,
-            "model.head_dropout is above 0": self.hparams.get("head_dropout", 0.0) > 0,
         }
-        return next((reason for reason, holds in reasons.items() if holds), None)
+        return super().unsolvable or next((reason for reason, holds in reasons.items() if holds), None)
 
-    @torch.no_grad()
-    def set_linear_head(self, weight: Tensor, bias: Tensor) -> None:
-        """Sets what was solved.
+    def solve_head(
+        self,
+        training: Features,
+        answers: Tensor,
+        held_out: Features,
+        held_out_answers: Tensor,
+        row_weights: Tensor | None,
+    ) -> HeadSolution:
+        """Solves logistic regression, or least squares with ``head_solver: ridge``; see `TransferTask.solve_head`."""
+        class_weights, classes = self.loss_weights.double().cpu() if self.balanced else None, len(self.classes)
+        if self.head_options.solver == "ridge":
+            return solve_ridge(training, answers, classes=classes, class_weights=class_weights, row_weights=row_weights)
+        return solve_logistic(
+            training,
+            answers,
+            held_out,
+            held_out_answers,
+            classes=classes,
+            class_weights=class_weights,
+            row_weights=row_weights,
+        )
 
-        Args:
-            weight: ``(classes, num_features)``.
-            bias: ``(classes,)``.
-        """
-        linear = linear_layer(self.head)
-        assert linear is not None  # or it would have been unsolvable
-        linear.weight.copy_(weight)
-        linear.bias.copy_(bias)
+    def baseline(self, training: Tensor, labels: Tensor) -> dict[str, float]:
+        """The accuracy of always answering the class that is most frequent in training."""
+        return {"accuracy": majority_accuracy(training, labels)}
 
-    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        """The loss to descend."""
-        loss = self._loss(self.logits(self.features(batch)), batch.get("target", batch["label"]))
-        return loss + self.penalty()
-
-    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        """Adds a batch to the validation figures."""
-        self._add(batch, self.val_metrics, self.val_loss)
-
-    def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        """Adds a batch to the test figures."""
-        self._add(batch, self.test_metrics, self.test_loss)
-
-    def on_validation_epoch_end(self) -> None:
-        """Logs the validation figures."""
-        self._log_figures("val/loss", self.val_metrics, self.val_loss)
-
-    def on_test_epoch_end(self) -> None:
-        """Logs the test figures."""
-        self._log_figures("test/loss", self.test_metrics, self.test_loss)
-
-    def on_validation_epoch_start(self) -> None:
-        """Starts an empty confusion matrix; it is read after the epoch."""
-        self.confusion.reset()
-
-    def on_test_epoch_start(self) -> None:
-        """Starts an empty confusion matrix; it is read after the epoch."""
-        self.confusion.reset()
-
-    def _add(self, batch: Mapping[str, Tensor], metrics: MetricCollection, mean_loss: MeanMetric) -> None:
-        logits = self.logits(self.features(batch))
-        mean_loss.update(self._loss(logits, batch["label"]), weight=len(batch["label"]))
-        metrics.update(logits.softmax(dim=1), batch["label"])
-        self.confusion.update(logits, batch["label"])
-
-    def _log_figures(self, loss: str, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
-        # torchmetrics gives some degenerate values, such as an MCC of 0, as whole numbers.
-        figures = {loss: mean_loss.compute(), **metrics.compute()}
-        # They are the same on all processes already; saying `sync_dist` only keeps Lightning from asking for it.
-        self.log_dict({name: value.float() for name, value in figures.items()}, sync_dist=True)
-        metrics.reset()
-        mean_loss.reset()
-
-    def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        if self.balanced and not target.is_floating_point():
-            # Class indices would have torch divide by the batch's own sum of weights: the loss would depend on how a
-            # batch is divided into parts and processes. Probabilities are divided by the number of examples.
-            target = functional.one_hot(target, len(self.classes)).to(logits.dtype)
-        weight = self.loss_weights.to(logits.dtype)  # a trainer's `bf16-true` makes them bfloat16
-        if self.focal_gamma is None:
-            return functional.cross_entropy(logits, target, weight=weight, label_smoothing=self.label_smoothing)
-        return focal_loss(logits, target, gamma=self.focal_gamma, weight=weight, label_smoothing=self.label_smoothing)
+    def details(self, predictions: Tensor, labels: Tensor, groups: NDArray[np.str_] | None) -> dict[str, Any]:
+        """Standard errors, each class's figures ``per_class``, and the ``confusion`` matrix."""
+        predicted, right, count = predictions.argmax(dim=1).numpy(), labels.numpy(), len(self.classes)
+        confusion = confusion_matrix(predicted, right, count)
+        return {
+            "standard_errors": standard_errors(predicted, right, count, groups),
+            "per_class": [vars(score) for score in per_class(confusion, self.classes)],
+            "confusion": confusion.tolist(),
+        }

@@ -1,10 +1,12 @@
-"""How good the answers are: torchmetrics for the figures, the confusion matrix for their noise and the classes."""
+"""One class out of several: torchmetrics for the figures, the confusion matrix for their noise and the classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
@@ -13,6 +15,8 @@ from torchmetrics.classification import (
     MulticlassF1Score,
     MulticlassMatthewsCorrCoef,
 )
+
+from tl_lightning.metrics.noise import bootstrap
 
 # The figures of a classifier, and whether the best value is the largest or the smallest.
 FIGURES = {
@@ -80,29 +84,52 @@ def per_class(confusion: NDArray[np.int64], classes: Sequence[str]) -> list[Clas
     ]
 
 
-def standard_errors(confusion: NDArray[np.int64], *, draws: int = 2000, seed: int = 0) -> dict[str, float]:
-    """The noise of figures that a finite set of examples gives, by the bootstrap over examples.
-
-    Accuracy and macro F1 depend on the examples through the confusion matrix alone, so drawing examples with
-    replacement is drawing a multinomial over its cells.
+def standard_errors(
+    predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int, groups: NDArray[np.str_] | None = None
+) -> dict[str, float]:
+    """The noise of ``accuracy`` and ``macro_f1``; see `bootstrap`.
 
     Args:
-        confusion: Counts, row = true class, column = predicted class; at least one example.
-        draws: Bootstrap samples.
-        seed: Of the draws.
-
-    Returns:
-        Standard errors of ``accuracy`` and ``macro_f1``.
+        predicted: The class that was answered, ``(n,)``.
+        labels: The right one.
+        classes: How many there are.
+        groups: What pictures have in common.
     """
-    total = int(confusion.sum())
-    cells = np.random.default_rng(seed).multinomial(total, confusion.ravel() / total, size=draws)
-    samples = cells.reshape(draws, *confusion.shape)
-    accuracy = np.trace(samples, axis1=1, axis2=2) / total
-    macro_f1 = _precision_recall_f1(samples)[2].mean(axis=-1)
-    return {"accuracy": float(accuracy.std()), "macro_f1": float(macro_f1.std())}
+    # Both figures depend on the pictures through the confusion matrix alone, of which most cells are empty.
+    cells, cell_of = np.unique(labels * classes + predicted, return_inverse=True)
+
+    def figures(times: NDArray[np.int64]) -> dict[str, float]:
+        counts = np.zeros(classes * classes)
+        counts[cells] = np.bincount(cell_of, weights=times, minlength=len(cells))
+        confusion = counts.reshape(classes, classes)
+        f1 = _precision_recall_f1(confusion)[2]
+        return {"accuracy": float(np.trace(confusion) / confusion.sum()), "macro_f1": float(f1.mean())}
+
+    return bootstrap(figures, len(labels), groups=groups)
 
 
-def _precision_recall_f1(confusion: NDArray[np.int64]) -> tuple[NDArray[np.float64], ...]:
+def confusion_matrix(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """Counts, row = true class, column = predicted class.
+
+    Args:
+        predicted: The class that was answered, ``(n,)``.
+        labels: The right one.
+        classes: How many there are.
+    """
+    return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+
+
+def majority_accuracy(training: Tensor, labels: Tensor) -> float:
+    """Accuracy, 0 to 1, of always answering the class that is most frequent in training.
+
+    Args:
+        training: Classes of the training pictures, ``(n,)`` int64.
+        labels: Classes of the pictures to score; `nan` for none.
+    """
+    return float((labels == training.bincount().argmax()).double().mean())
+
+
+def _precision_recall_f1(confusion: NDArray[Any]) -> tuple[NDArray[np.float64], ...]:
     right = np.diagonal(confusion, axis1=-2, axis2=-1)
     called, are = confusion.sum(axis=-2), confusion.sum(axis=-1)
     return right / np.maximum(called, 1), right / np.maximum(are, 1), 2 * right / np.maximum(called + are, 1)

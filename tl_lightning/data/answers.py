@@ -1,0 +1,177 @@
+"""From what a source says in words to what a task learns: classes, levels, labels or numbers."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_lightning.data.samples import (
+    SPLITS,
+    AnswerKind,
+    Labels,
+    Listing,
+    Samples,
+    are_numbers,
+    check_counts,
+    check_training_has_all,
+    name_some,
+    sort_classes,
+)
+from tl_lightning.errors import UserError
+
+YES, NO = frozenset(("1", "1.0", "true", "yes")), frozenset(("0", "0.0", "false", "no"))
+BINS = 10  # of numbers, for a split in proportion; fewer where there are not five pictures for each
+
+
+def make_samples(
+    listing: Listing, *, answers: AnswerKind = "class", classes: list[str] | None = None, separator: str = "|"
+) -> Samples:
+    """Puts the answers of a source into the order of the outputs, and checks that something can be learned from them.
+
+    Args:
+        listing: What the source says.
+        answers: The kind of answer that is wanted.
+        classes: The order asked for by the user or by a checkpoint; it may hold classes without samples. Where the
+            source has whole numbers from 0 instead of these names, they are places in this order.
+        separator: Between the labels of one cell.
+
+    Returns:
+        The samples.
+
+    Raises:
+        UserError: If the answers are not of that kind; see also `check_counts` and `check_training_has_all`.
+    """
+    if not listing.paths:
+        raise UserError(f"{listing.source} holds no pictures")
+    if classes is not None and len(set(classes)) < len(classes):
+        raise UserError(f"data.classes names a class twice: {', '.join(classes)}")
+    labels: Labels
+    if answers == "number":
+        labels, order = _numbers(listing, classes)
+    elif answers == "labels":
+        labels, order = _labels(listing, classes, separator)
+    else:
+        labels, order = _classes(listing, classes, levels=answers == "level")
+    samples = Samples(
+        paths=listing.paths,
+        labels=labels,
+        classes=order,
+        split=None if listing.split is None else np.array(listing.split, dtype=np.str_),
+        strata=_strata(labels, answers) if listing.strata is None else listing.strata,
+        domains=None if listing.domains is None else np.array(listing.domains, dtype=np.str_),
+        answers=answers,
+        groups=None if listing.groups is None else np.array(listing.groups, dtype=np.str_),
+        weights=None if listing.weights is None else np.array(listing.weights, dtype=np.float32),
+        times=None if listing.times is None else np.array(listing.times, dtype=np.float64),
+    )
+    check_counts(samples, listing.source, own_classes=classes is None)
+    if samples.split is not None:
+        splits = {name: np.flatnonzero(samples.split == name) for name in SPLITS}
+        check_training_has_all(samples, splits, listing.source)
+    return samples
+
+
+def _only_column(listing: Listing, kind: str) -> Sequence[str]:
+    if len(listing.answers) > 1:
+        names = ", ".join(listing.answers)
+        raise UserError(f"data.label_column names several columns ({names}), but a picture has one {kind}: name one")
+    return next(iter(listing.answers.values()))
+
+
+def _classes(listing: Listing, classes: list[str] | None, *, levels: bool) -> tuple[NDArray[np.int64], list[str]]:
+    cells = _only_column(listing, "level" if levels else "class")
+    found = set(cells)
+    if levels and classes is None and not listing.ordered and not are_numbers(found):
+        names = name_some(sort_classes(found))
+        raise UserError(
+            f"{listing.source} does not say in which order its levels are ({names}); "
+            "list them from the lowest to the highest as data.classes"
+        )
+    order = classes or listing.known or sort_classes(found)
+    numbers = {name: number for number, name in enumerate(order)}
+    places = {str(number) for number in range(len(order))}
+    if classes is not None and not found & set(numbers) and found <= places:
+        numbers = {str(number): number for number in range(len(order))}
+    for index, cell in enumerate(cells):
+        if cell not in numbers:
+            raise UserError(
+                f"label {cell!r} ({listing.place(index)}) is not one of the classes asked for: {name_some(order)}"
+            )
+    return np.array([numbers[cell] for cell in cells], dtype=np.int64), list(order)
+
+
+def _labels(listing: Listing, classes: list[str] | None, separator: str) -> tuple[NDArray[np.float32], list[str]]:
+    if len(listing.answers) > 1:
+        return _marked(listing, classes)
+    (cells,) = listing.answers.values()
+    rows = [[label.strip() for label in cell.split(separator) if label.strip()] for cell in cells]
+    order = classes or listing.known or sort_classes({label for row in rows for label in row})
+    numbers = {name: number for number, name in enumerate(order)}
+    labels = np.zeros((len(rows), len(order)), dtype=np.float32)
+    for index, row in enumerate(rows):
+        for label in row:
+            if label not in numbers:
+                raise UserError(
+                    f"label {label!r} ({listing.place(index)}) is not one of the labels asked for: {name_some(order)}"
+                )
+            labels[index, numbers[label]] = 1
+    if not order:
+        raise UserError(f"no picture of {listing.source} has a label")
+    return labels, list(order)
+
+
+def _marked(listing: Listing, classes: list[str] | None) -> tuple[NDArray[np.float32], list[str]]:
+    """One column per label, which says whether the picture has it."""
+    order = list(listing.answers) if classes is None else classes
+    if set(order) != set(listing.answers):
+        raise UserError(
+            f"data.label_column names {', '.join(listing.answers)}, but the labels asked for are {', '.join(order)}"
+        )
+    labels = np.zeros((len(listing.paths), len(order)), dtype=np.float32)
+    for column, name in enumerate(order):
+        for index, cell in enumerate(listing.answers[name]):
+            word = cell.lower()
+            if word not in YES | NO:
+                raise UserError(
+                    f"{listing.place(index)}: column {name!r} is {cell!r}; it must say 1 or 0, true or false, yes or no"
+                )
+            labels[index, column] = word in YES
+    return labels, order
+
+
+def _numbers(listing: Listing, classes: list[str] | None) -> tuple[NDArray[np.float32], list[str]]:
+    order = list(listing.answers) if classes is None else classes
+    # A table of new pictures may call the one number otherwise; of several, each has to be found.
+    columns = dict(zip(order, listing.answers.values(), strict=False)) if len(order) == 1 else listing.answers
+    if set(order) != set(columns) or len(order) != len(listing.answers):
+        raise UserError(
+            f"data.label_column names {', '.join(listing.answers)}, but the numbers asked for are {', '.join(order)}"
+        )
+    values = np.zeros((len(listing.paths), len(order)), dtype=np.float32)
+    for column, name in enumerate(order):
+        for index, cell in enumerate(columns[name]):
+            values[index, column] = _number(cell, name, listing.place(index))
+    return values, order
+
+
+def _number(cell: str, column: str, place: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        value = np.nan
+    if not np.isfinite(np.float32(value)):
+        raise UserError(f"{place}: column {column!r} is {cell!r}; a finite number is wanted")
+    return value
+
+
+def _strata(labels: Labels, answers: AnswerKind) -> NDArray[np.int64]:
+    """What a split keeps in proportion: the class, a picture's rarest label, or a tenth of the range of a number."""
+    if answers == "number":
+        bins = max(1, min(BINS, len(labels) // 5))
+        strata = np.empty(len(labels), dtype=np.int64)
+        strata[labels[:, 0].argsort(kind="stable")] = np.arange(len(labels)) * bins // len(labels)
+        return strata
+    if answers == "labels":
+        rarity = labels * (1 / np.maximum(labels.sum(axis=0), 1))
+        return np.where(labels.any(axis=1), rarity.argmax(axis=1), labels.shape[1])
+    return labels.astype(np.int64)

@@ -1,0 +1,1 @@
+"""How good the answers are: torchmetrics for the figures, the bootstrap for their noise; one module per answer."""

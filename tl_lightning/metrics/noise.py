@@ -1,0 +1,47 @@
+"""The noise of figures that a finite set of pictures gives."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+DRAWS = 1000
+WORK = 10**8  # rows times draws, beyond which fewer draws have to do
+FEWEST = 100
+
+
+def bootstrap(
+    figures: Callable[[NDArray[np.int64]], Mapping[str, float]],
+    rows: int,
+    *,
+    groups: NDArray[np.str_] | None = None,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Standard errors by the bootstrap (Efron 1979): what if other pictures like these had been drawn?
+
+    Args:
+        figures: From how often each row was drawn, ``(rows,)``, to the figures.
+        rows: How many there are, 1 or more.
+        groups: What rows have in common, ``(rows,)``; whole groups are drawn then, for their rows are alike.
+        seed: Of the draws.
+
+    Returns:
+        The standard error of each figure. Draws in which a figure has no value are left out; without any, it is `nan`.
+    """
+    rng = np.random.default_rng(seed)
+    names, member_of = (None, np.arange(rows)) if groups is None else np.unique(groups, return_inverse=True)
+    count = rows if names is None else len(names)
+    draws = max(FEWEST, min(DRAWS, WORK // rows))
+    drawn: dict[str, list[float]] = {}
+    for _ in range(draws):
+        times = np.bincount(rng.integers(count, size=count), minlength=count)[member_of]
+        if not times.any():
+            continue
+        for name, value in figures(times).items():
+            drawn.setdefault(name, []).append(value)
+    return {name: _deviation(np.array(values)) for name, values in drawn.items()}
+
+
+def _deviation(values: NDArray[np.float64]) -> float:
+    values = values[np.isfinite(values)]
+    return float(values.std()) if len(values) else float("nan")

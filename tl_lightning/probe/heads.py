@@ -1,0 +1,100 @@
+"""The heads that tasks ask for: solved for a path of strengths, of which one is chosen."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from tl_lightning.probe.features import Features
+from tl_lightning.probe.ridge import ridge_classifier, ridge_labels, ridge_path
+from tl_lightning.probe.scores import choose, path_until_it_rises
+
+
+@dataclass(frozen=True)
+class HeadSolution:
+    """A linear head, and the path that it was chosen from.
+
+    Attributes:
+        weight: ``(outputs, width)`` float64, for raw features.
+        bias: ``(outputs,)`` float64.
+        columns: One value per strength: ``strength`` and whatever was found for each.
+        chosen: The position of the strength.
+        word: What the strength is called: ``C`` or ``lambda``.
+        said: In words, how good it is.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    columns: dict[str, list[float]]
+    chosen: int
+    word: str
+    said: str
+
+
+def solve_logistic(
+    features: Features,
+    labels: Tensor,
+    held_out: Features,
+    answers: Tensor,
+    *,
+    classes: int,
+    class_weights: Tensor | None = None,
+    row_weights: Tensor | None = None,
+) -> HeadSolution:
+    """Logistic regression; the loss of rows that were held out chooses the strength.
+
+    Args:
+        features: As for `path_until_it_rises`, as are the others.
+        labels: Class of each row.
+        held_out: Raw features that score each strength.
+        answers: Their classes.
+        classes: 2 or more.
+        class_weights: ``(classes,)``; `None` for 1.
+        row_weights: ``(rows,)``; `None` for 1.
+    """
+    path, scores = path_until_it_rises(
+        features, labels, held_out, answers, classes=classes, class_weights=class_weights, row_weights=row_weights
+    )
+    chosen = choose(scores)
+    said = f"validation loss {scores.losses[chosen]:.4f}"
+    said += "" if path.converged[chosen] else f", not converged in {path.iterations[chosen]} passes"
+    columns = {
+        "strength": list(path.strengths),
+        "training_loss": path.losses.tolist(),
+        "validation_loss": scores.losses.tolist(),
+        "validation_accuracy": scores.accuracies.tolist(),
+        "iterations": path.iterations.tolist(),
+    }
+    return HeadSolution(path.weights[chosen], path.biases[chosen], columns, chosen, "C", said)
+
+
+def solve_ridge(
+    features: Features,
+    labels: Tensor,
+    *,
+    classes: int,
+    class_weights: Tensor | None = None,
+    row_weights: Tensor | None = None,
+) -> HeadSolution:
+    """Least squares of classes; the leave-one-out error chooses the strength. Arguments as for `ridge_classifier`."""
+    ridge = ridge_classifier(features, labels, classes=classes, class_weights=class_weights, row_weights=row_weights)
+    return _by_leave_one_out(ridge.weight, ridge.bias, ridge.strengths, ridge.errors, ridge.chosen)
+
+
+def solve_ridge_labels(features: Features, labels: Tensor, *, row_weights: Tensor | None = None) -> HeadSolution:
+    """Least squares of labels that are 0 or 1 each; arguments as for `ridge_labels`."""
+    ridge = ridge_labels(features, labels, row_weights=row_weights)
+    return _by_leave_one_out(ridge.weight, ridge.bias, ridge.strengths, ridge.errors, ridge.chosen)
+
+
+def solve_ridge_numbers(features: Features, numbers: Tensor, *, row_weights: Tensor | None = None) -> HeadSolution:
+    """Least squares of numbers; arguments as for `ridge_path`."""
+    path = ridge_path(features, numbers, row_weights=row_weights)
+    weight, bias = path.weights[path.chosen], path.biases[path.chosen]
+    return _by_leave_one_out(weight, bias, path.strengths, path.errors, path.chosen)
+
+
+def _by_leave_one_out(
+    weight: Tensor, bias: Tensor, strengths: tuple[float, ...], errors: tuple[float, ...], chosen: int
+) -> HeadSolution:
+    columns = {"strength": list(strengths), "leave_one_out_error": list(errors)}
+    return HeadSolution(weight, bias, columns, chosen, "lambda", f"leave-one-out error {errors[chosen]:.4f}")
