@@ -173,5 +173,6 @@ def _strata(labels: Labels, answers: AnswerKind) -> NDArray[np.int64]:
         return strata
     if answers == "labels":
         rarity = labels * (1 / np.maximum(labels.sum(axis=0), 1))
-        return np.where(labels.any(axis=1), rarity.argmax(axis=1), labels.shape[1])
+        rarest: NDArray[np.int64] = np.where(labels.any(axis=1), rarity.argmax(axis=1), labels.shape[1])
+        return rarest
     return labels.astype(np.int64)

@@ -32,7 +32,7 @@ class RegressionTask(TransferTask):
 
     answers: ClassVar[str] = "number"
     figures: ClassVar[Mapping[str, str]] = FIGURES
-    monitor: ClassVar[str] = "loss"
+    monitor: ClassVar[str] = "r2"
     mean: Tensor
     scale: Tensor
     lowest: Tensor
