@@ -70,6 +70,7 @@ TOP = [
     "depth_probe",
     "training",
     "experiment",
+    "crossval",
     "cli",
 ]
 

@@ -3,6 +3,7 @@
 from tl_lightning.probe.features import Features, Rows
 from tl_lightning.probe.heads import (
     HeadSolution,
+    solve_levels,
     solve_logistic,
     solve_ridge,
     solve_ridge_labels,
@@ -37,6 +38,7 @@ __all__ = [
     "ridge_labels",
     "ridge_path",
     "score_path",
+    "solve_levels",
     "solve_logistic",
     "solve_ridge",
     "solve_ridge_labels",

@@ -1,10 +1,13 @@
 """The heads that tasks ask for: solved for a path of strengths, of which one is chosen."""
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from tl_lightning.probe.features import Features
+from tl_lightning.probe.features import Features, Rows
+from tl_lightning.probe.logistic import STRENGTHS, logistic_path
 from tl_lightning.probe.ridge import ridge_classifier, ridge_labels, ridge_path
 from tl_lightning.probe.scores import choose, path_until_it_rises
 
@@ -65,6 +68,67 @@ def solve_logistic(
         "iterations": path.iterations.tolist(),
     }
     return HeadSolution(path.weights[chosen], path.biases[chosen], columns, chosen, "C", said)
+
+
+def solve_levels(
+    features: Features,
+    levels: Tensor,
+    held_out: Features,
+    answers: Tensor,
+    *,
+    count: int,
+    row_weights: Tensor | None = None,
+) -> HeadSolution:
+    """Logistic regressions of "above level k", each of the rows that reach it; one strength for all of them.
+
+    They share nothing but the strength, so each is solved alone; see `tl_lightning.losses.corn_loss`.
+
+    Args:
+        features: At least one row.
+        levels: Level of each row, ``(rows,)`` int64.
+        held_out: Raw features that score each strength; some of them have to reach the second level.
+        answers: Their levels.
+        count: How many levels there are.
+        row_weights: ``(rows,)``; `None` for 1.
+    """
+    weights, biases = [], []
+    columns: dict[str, Any] = dict.fromkeys(("training_loss", "validation_loss", "iterations"), 0.0)
+    for threshold in range(count - 1):
+        rows, held = ((part >= threshold).nonzero()[:, 0] for part in (levels, answers))
+        own = None if row_weights is None else row_weights[rows]
+        above = (levels[rows] > threshold).long()
+        if len(held):
+            expected = (answers[held] > threshold).long()
+            path, scores = path_until_it_rises(
+                Rows(features, rows), above, Rows(held_out, held), expected, classes=2, row_weights=own
+            )
+            losses = scores.losses * (len(held) / len(answers))
+        else:
+            path = logistic_path(Rows(features, rows), above, classes=2, row_weights=own)
+            losses = torch.zeros_like(path.losses)
+        weights.append(path.weights[:, 1] - path.weights[:, 0])
+        biases.append(path.biases[:, 1] - path.biases[:, 0])
+        found = {
+            "training_loss": path.losses * (len(rows) / len(levels)),
+            "validation_loss": losses,
+            "iterations": path.iterations,
+        }
+        columns = {name: _sum(columns[name], values) for name, values in found.items()}
+    tried = len(columns["validation_loss"])  # some paths may have ended earlier
+    chosen = int(columns["validation_loss"].argmin())
+    return HeadSolution(
+        torch.stack([weight[chosen] for weight in weights]),
+        torch.stack([bias[chosen] for bias in biases]),
+        {"strength": list(STRENGTHS[:tried]), **{name: values.tolist() for name, values in columns.items()}},
+        chosen,
+        "C",
+        f"validation loss {columns['validation_loss'][chosen]:.4f}",
+    )
+
+
+def _sum(one: Tensor | float, other: Tensor) -> Tensor:
+    """Of two paths, as far as both go."""
+    return other if isinstance(one, float) else one[: len(other)] + other[: len(one)]
 
 
 def solve_ridge(

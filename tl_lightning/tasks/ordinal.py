@@ -1,7 +1,7 @@
 """One of several levels that have an order, such as grades of a disease."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from tl_lightning.heads import HeadKind
 from tl_lightning.losses import corn_loss, corn_probabilities
 from tl_lightning.metrics.classification import confusion_matrix, majority_accuracy, per_class
 from tl_lightning.metrics.levels import FIGURES, level_errors, level_metrics
+from tl_lightning.probe import Features, HeadSolution, solve_levels
 from tl_lightning.tasks.base import HeadOptions, TransferTask
 
 
@@ -37,6 +38,7 @@ class OrdinalTask(TransferTask):
         head: HeadKind = "linear",
         head_hidden: int = 512,
         head_dropout: float = 0.0,
+        head_solver: Literal["lbfgs", "sgd"] = "lbfgs",
         l2_sp: float = 0.0,
         lr: float = 1e-3,
         weight_decay: float = 1e-3,
@@ -55,6 +57,8 @@ class OrdinalTask(TransferTask):
             head: ``linear``, or ``mlp`` with one hidden layer.
             head_hidden: Width of the MLP's hidden layer.
             head_dropout: Probability of dropping an input of the head's last layer.
+            head_solver: How a linear head alone on kept features is fitted: ``lbfgs`` solves logistic regressions for a
+                path of regularisation strengths, of which validation chooses; ``sgd`` trains by epochs.
             l2_sp: Pulls the backbone's weights towards where they started, this strongly; 0 for not at all.
             lr: Peak learning rate of the head.
             weight_decay: Of AdamW, for everything but biases and normalisation weights.
@@ -67,13 +71,15 @@ class OrdinalTask(TransferTask):
         Raises:
             UserError: If a name, a weight file or a number is wrong.
         """
+        if head_solver not in ("lbfgs", "sgd"):
+            raise UserError(f"model.head_solver is {head_solver!r}; it must be lbfgs or sgd")
         if len(classes) < 2:
             raise UserError(f"the levels are {', '.join(classes) or 'none'}; at least two are needed")
         super().__init__(
             backbone,
             classes,
             outputs=len(classes) - 1,
-            head=HeadOptions(head, head_hidden, head_dropout, "sgd"),
+            head=HeadOptions(head, head_hidden, head_dropout, head_solver),
             weights=weights,
             preprocess=preprocess,
             lr=lr,
@@ -106,6 +112,19 @@ class OrdinalTask(TransferTask):
     def compared(self, predictions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The metrics compare levels."""
         return median_level(predictions), labels
+
+    def solve_head(
+        self,
+        training: Features,
+        answers: Tensor,
+        held_out: Features,
+        held_out_answers: Tensor,
+        row_weights: Tensor | None,
+    ) -> HeadSolution:
+        """Solves a logistic regression for each step; see `TransferTask.solve_head`."""
+        return solve_levels(
+            training, answers, held_out, held_out_answers, count=len(self.classes), row_weights=row_weights
+        )
 
     def baseline(self, training: Tensor, labels: Tensor) -> dict[str, float]:
         """The error of always answering the median training level, and the accuracy of the most frequent one."""

@@ -1,0 +1,171 @@
+"""``tl crossval``: every picture is tested once, by a model that has not seen it."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from tl_lightning.answers_file import AnswersFile, read_answers, write_answers
+from tl_lightning.arguments import OptionParser
+from tl_lightning.configuration import Configuration, quiet
+from tl_lightning.console import console
+from tl_lightning.errors import UserError
+from tl_lightning.experiment import resume, run
+from tl_lightning.run import Run
+from tl_lightning.run_folder import RunFolder, write_text
+from tl_lightning.tables import TABLES, in_words, score_table
+from tl_lightning.tasks import TransferTask
+
+RECIPE = "crossval.json"  # the arguments, by which an interrupted cross-validation knows itself again
+
+
+def crossval_command(args: list[str]) -> None:
+    """``tl crossval``: trains a model per fold, and scores each on the pictures that it has not seen."""
+    parser = OptionParser(
+        "crossval",
+        "Trains a model for each of --data.folds parts of the pictures, tests it on that part, and scores all answers "
+        "together, with standard errors. Takes every option of tl fit too (tl fit --help). Interrupted, the same command "
+        "with its --run_dir goes on with what is missing.",
+    )
+    parser.add_argument("--run_dir", help="the folder for the runs; by default a new runs/<config>-crossval-<n>")
+    options, rest = parser.parse_known_args(args)
+    cross_validate(rest, run_dir=options.run_dir)
+
+
+def cross_validate(args: Sequence[str], *, run_dir: str | None = None) -> dict[str, Any]:
+    """Runs all folds that are missing, and scores what they answered.
+
+    Args:
+        args: Command-line arguments of ``tl fit``, without a fold.
+        run_dir: The folder for the runs; `None` for a new one.
+
+    Returns:
+        What the folder's ``summary.json`` holds: ``folds``, ``out_of_fold`` figures, their ``standard_errors`` from the
+        pictures (of whole groups, where there are groups) and from the spread of the folds.
+
+    Raises:
+        UserError: If an argument is wrong, or the folder holds something else.
+    """
+    if any(argument.partition("=")[0] == "--data.fold" for argument in args):
+        raise UserError("--data.fold has no effect here: all folds are run; tl fit --data.fold runs one")
+    quiet()
+    with console.status("building the model"):
+        configuration = Configuration([*args, "--data.fold", "0"], folder=None)
+    if configuration.trainer.world_size > 1:
+        raise UserError(
+            f"tl crossval runs in one process, and there are to be {configuration.trainer.world_size}: run the folds "
+            "one by one with tl fit --data.fold 0 --run_dir DIR/fold-0 and so on, then tl crossval --run_dir DIR"
+        )
+    folds = int(configuration.config.data.init_args.folds)
+    folder = _folder(run_dir, configuration.run_name, [*args])
+    runs = []
+    for fold in range(folds):
+        console.rule(f"fold {fold + 1} of {folds}")
+        runs.append(_run_fold(folder / f"fold-{fold}", [*args, "--data.fold", str(fold)]))
+    return _summarise(folder, configuration, runs)
+
+
+def _folder(run_dir: str | None, name: str, args: list[str]) -> Path:
+    """A new folder, or that of an interrupted cross-validation with the same arguments."""
+    recipe = json.dumps({"args": args}, indent=2) + "\n"
+    if run_dir is not None and (Path(run_dir) / RECIPE).is_file():
+        if (Path(run_dir) / RECIPE).read_text(encoding="utf-8") != recipe:
+            raise UserError(f"--run_dir {run_dir} holds a cross-validation with other options; name another folder")
+        return Path(run_dir)
+    folder = RunFolder.create(run_dir, name=f"{name}-crossval").path
+    write_text(folder / RECIPE, recipe)
+    return folder
+
+
+def _run_fold(path: Path, args: list[str]) -> Run:
+    """Runs a fold, goes on with it, or takes it as it is, whichever it needs."""
+    folder = RunFolder(path)
+    if not folder.config.is_file():
+        return run([*args, "--run_dir", str(path)])
+    finished = (path / "summary.json").is_file() and folder.summary["status"] == "completed"
+    if finished:
+        console.print(f"{path} is complete already")
+        return Run(folder)
+    return resume(path)
+
+
+def _summarise(folder: Path, configuration: Configuration, runs: Sequence[Run]) -> dict[str, Any]:
+    task, samples = configuration.model, configuration.datamodule.samples
+    parts = [read_answers(run.folder.test_answers) for run in runs]
+    answers = _together(parts)
+    task.set_training_answers(torch.from_numpy(samples.labels))
+    figures = _figures(task, answers)
+    results = [run.summary["test"] for run in runs]
+    sizes = np.array([len(part.indices) for part in parts])
+    figures["loss"] = float(np.average([result["loss"] for result in results], weights=sizes))
+    groups = None if samples.groups is None else samples.groups[answers.indices.numpy()]
+    details: dict[str, Any] = task.details(answers.predictions, answers.labels, groups)
+    spread = {name: _standard_error([result[name] for result in results]) for name in figures}
+    summary = {
+        "folds": [{"run": str(run.folder.path), "test": result} for run, result in zip(runs, results, strict=True)],
+        "pictures": len(answers.indices),
+        "groups": None if groups is None else len(np.unique(groups)),
+        "out_of_fold": figures,
+        "fold_standard_errors": spread,
+        "baseline": task.baseline(torch.from_numpy(samples.labels), answers.labels),
+        **details,
+    }
+    RunFolder(folder).write_summary(summary)
+    write_answers(folder / "out_of_fold.npz", answers.predictions, answers.labels, answers.indices)
+    console.rule("all folds")
+    console.print(_table(task, summary, results))
+    for table, word in TABLES.items():
+        if table in details:
+            console.print(score_table(details[table], word, title=f"out of fold, {word} by {word}"))
+    console.print(f"folder {folder}: summary.json, out_of_fold.npz and a run per fold")
+    return summary
+
+
+def _together(parts: Sequence[AnswersFile]) -> AnswersFile:
+    indices = torch.cat([part.indices for part in parts])
+    order = indices.argsort()
+    if (indices[order].diff() <= 0).any():
+        raise UserError("a picture was tested in two folds: the runs are not of one cross-validation; begin anew")
+    predictions, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("predictions", "labels"))
+    return AnswersFile(predictions[order], labels[order], indices[order])
+
+
+def _figures(task: TransferTask, answers: AnswersFile) -> dict[str, float]:
+    task.test_metrics.update(*task.compared(answers.predictions, answers.labels))
+    figures = {
+        name.partition("/")[2]: float(value) for name, value in task.finished(task.test_metrics.compute()).items()
+    }
+    task.test_metrics.reset()
+    return figures
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    """Of the mean over the folds; they share most of their training pictures, so it is a rough one."""
+    return float(np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+def _table(task: TransferTask, summary: Mapping[str, Any], results: Sequence[Mapping[str, float]]) -> Table:
+    what = f"{summary['pictures']:,} pictures"
+    what += "" if summary["groups"] is None else f" in {summary['groups']:,} groups"
+    table = Table(title=f"out of fold: {what}", title_justify="left", title_style="bold")
+    table.add_column("metric")
+    drawn = "groups" if summary["groups"] is not None else "pictures"
+    for column in ("value", f"± by {drawn}", "± by folds", task.constant, "folds"):
+        table.add_column(column, justify="right")
+    for name, value in summary["out_of_fold"].items():
+        noise = summary["standard_errors"].get(name)
+        constant = summary["baseline"].get(name)
+        table.add_row(
+            in_words(name),
+            f"{value:.4f}",
+            "" if noise is None else f"{noise:.4f}",
+            f"{summary['fold_standard_errors'][name]:.4f}",
+            "" if constant is None else f"{constant:.4f}",
+            " ".join(f"{result[name]:.3f}" for result in results),
+        )
+    return table
