@@ -29,8 +29,8 @@ def crossval_command(args: list[str]) -> None:
     parser = OptionParser(
         "crossval",
         "Trains a model for each of --data.folds parts of the pictures, tests it on that part, and scores all answers "
-        "together, with standard errors. Takes every option of tl fit too (tl fit --help). Interrupted, the same command "
-        "with its --run_dir goes on with what is missing.",
+        "together, with standard errors. Takes every option of tl fit too (tl fit --help). Interrupted, the same "
+        "command with its --run_dir goes on with what is missing.",
     )
     parser.add_argument("--run_dir", help="the folder for the runs; by default a new runs/<config>-crossval-<n>")
     options, rest = parser.parse_known_args(args)
@@ -137,11 +137,9 @@ def _together(parts: Sequence[AnswersFile]) -> AnswersFile:
 
 def _figures(task: TransferTask, answers: AnswersFile) -> dict[str, float]:
     task.test_metrics.update(*task.compared(answers.predictions, answers.labels))
-    figures = {
-        name.partition("/")[2]: float(value) for name, value in task.finished(task.test_metrics.compute()).items()
-    }
+    figures = task.finished(task.test_metrics.compute())
     task.test_metrics.reset()
-    return figures
+    return {name.partition("/")[2]: float(value) for name, value in figures.items()}
 
 
 def _standard_error(values: Sequence[float]) -> float:
@@ -155,7 +153,7 @@ def _table(task: TransferTask, summary: Mapping[str, Any], results: Sequence[Map
     table = Table(title=f"out of fold: {what}", title_justify="left", title_style="bold")
     table.add_column("metric")
     drawn = "groups" if summary["groups"] is not None else "pictures"
-    for column in ("value", f"± by {drawn}", "± by folds", task.constant, "folds"):
+    for column in ("value", f"± by {drawn}", "± by folds", task.constant, "folds from", "to"):
         table.add_column(column, justify="right")
     for name, value in summary["out_of_fold"].items():
         noise = summary["standard_errors"].get(name)
@@ -166,6 +164,7 @@ def _table(task: TransferTask, summary: Mapping[str, Any], results: Sequence[Map
             "" if noise is None else f"{noise:.4f}",
             f"{summary['fold_standard_errors'][name]:.4f}",
             "" if constant is None else f"{constant:.4f}",
-            " ".join(f"{result[name]:.3f}" for result in results),
+            f"{min(result[name] for result in results):.3f}",
+            f"{max(result[name] for result in results):.3f}",
         )
     return table

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -141,3 +142,105 @@ def test_impossible_split_is_named(split: str, settings: dict[str, float], messa
 def test_too_few_pictures_for_a_validation_split_are_an_error() -> None:
     with pytest.raises(UserError, match="no picture of 4 is left for the val split"):
         split_samples(make([0, 0, 1, 1]), "stratified", seed=0)
+
+
+def grouped(sizes: list[int], labels: list[int] | None = None) -> Samples:
+    groups = np.repeat([f"g{k}" for k in range(len(sizes))], sizes)
+    samples = make(labels or [k % 2 for k in range(len(groups))])
+    return replace(samples, groups=groups)
+
+
+def groups_of(samples: Samples, rows: np.ndarray) -> set[str]:
+    assert samples.groups is not None
+    return set(samples.groups[rows].tolist())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_group_is_on_both_sides(seed: int) -> None:
+    samples = grouped([1 + k % 7 for k in range(60)])
+    splits = split_samples(samples, "auto", seed=seed)
+    assert_partition(splits, len(samples))
+    parts = [groups_of(samples, rows) for rows in splits.values()]
+    assert sum(map(len, parts)) == 60 == len(set.union(*parts))
+    assert len(splits["test"]) == pytest.approx(0.25 * len(samples), abs=4)
+    assert len(splits["val"]) == pytest.approx(0.15 * 0.75 * len(samples), abs=4)
+    shares = [samples.labels[rows].mean() for rows in splits.values()]
+    assert max(shares) - min(shares) < 0.15
+
+
+def test_groups_keep_rare_classes_in_proportion() -> None:
+    # Every fifth group holds the rare class alone.
+    samples = grouped([10] * 50, [int(k // 10 % 5 == 0) for k in range(500)])
+    test = split_samples(samples, "group", seed=0, test_fraction=0.2)["test"]
+    assert np.bincount(samples.labels[test]).tolist() == [80, 20]
+
+
+def test_a_split_that_tears_a_group_is_refused() -> None:
+    samples = grouped([10] * 10)
+    with pytest.raises(UserError, match=r"data.split 'stratified' is unknown; valid here: auto, group, blocks"):
+        split_samples(samples, "stratified", seed=0)
+    with pytest.raises(UserError, match="group 'g3' and 0 more are in the train split and in the val split"):
+        split_samples(samples, "blocks", seed=0, test_fraction=0.25)
+    stated = replace(samples, split=np.array(["train"] * 95 + ["test"] * 5))
+    with pytest.raises(UserError, match="group 'g9' and 0 more"):
+        split_samples(stated, "auto", seed=0)
+
+
+@pytest.mark.parametrize("split", ["stratified", "blocks", "group"])
+def test_every_picture_is_tested_in_one_fold(split: str) -> None:
+    samples = make([0, 0, 1] * 40) if split != "group" else grouped([6] * 20, [0, 0, 1] * 40)
+    tested = []
+    for fold in range(4):
+        splits = split_samples(samples, split, seed=1, fold=fold, folds=4)
+        assert_partition(splits, 120)
+        assert len(splits["test"]) == 30 and len(splits["val"]) == pytest.approx(13.5, abs=3)
+        if split == "stratified":
+            assert np.bincount(samples.labels[splits["test"]]).tolist() == [20, 10]
+        tested.append(splits["test"])
+    assert sorted(np.concatenate(tested).tolist()) == list(range(120))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fold": 5}, "data.fold is 5; with data.folds 5 it must be from 0 to 4"),
+        ({"fold": 0, "folds": 1}, "data.folds is 1; it must be from 2 to the number of pictures, 40"),
+        ({"fold": 0, "split": "a_to_b"}, "data.fold is 0, but data.split a_to_b fixes what tests; say"),
+        ({"fold": 0, "stated": True}, "data.fold is 0, but the source states its split; say --data.split stratified"),
+    ],
+)
+def test_an_impossible_fold_is_named(settings: dict[str, object], message: str) -> None:
+    stated = ["train"] * 30 + ["test"] * 10 if settings.pop("stated", False) else None
+    samples = make([0, 1] * 20, domains=["a"] * 20 + ["b"] * 20, split=stated)
+    split = str(settings.pop("split", "auto"))
+    with pytest.raises(UserError) as error:
+        split_samples(samples, split, seed=0, **settings)  # type: ignore[arg-type]
+    assert str(error.value).startswith(message)
+
+
+def test_the_latest_are_tested_and_one_moment_stays_together() -> None:
+    times = np.array([5.0, 1, 2, 3, 4, 6, 7, 8, 9, 9])
+    samples = replace(make([0, 1] * 5), times=times)
+    splits = split_samples(samples, "time", seed=0, test_fraction=0.2, val_fraction=0.25)
+    assert {name: sorted(times[rows].tolist()) for name, rows in splits.items()} == {
+        "train": [1, 2, 3, 4, 5, 6],
+        "val": [7, 8],
+        "test": [9, 9],
+    }
+    split_at_tie = split_samples(samples, "time", seed=0, test_fraction=0.1, val_fraction=0.25)
+    assert sorted(times[split_at_tie["test"]].tolist()) == [9, 9]
+    with pytest.raises(UserError, match=r"data.split 'time' is unknown"):
+        split_samples(make([0, 1] * 5), "time", seed=0)
+
+
+def test_rare_labels_are_met_in_training() -> None:
+    labels = np.zeros((60, 3), dtype=np.float32)
+    labels[:, 0] = 1
+    labels[::4, 1] = 1
+    labels[[7, 30], 2] = 1
+    samples = replace(make([0] * 60), labels=labels, classes=["a", "b", "c"], answers="labels", strata=np.array(
+        [2 if row[2] else 1 if row[1] else 0 for row in labels]))  # fmt: skip
+    for seed in range(5):
+        splits = split_samples(samples, "auto", seed=seed)
+        assert samples.counts(splits["train"])[2] == 1
+        assert samples.counts(splits["test"])[1] == pytest.approx(4, abs=1)

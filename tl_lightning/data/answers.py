@@ -159,7 +159,7 @@ def _number(cell: str, column: str, place: str) -> float:
         value = float(cell)
     except ValueError:
         value = np.nan
-    if not np.isfinite(np.float32(value)):
+    if not abs(value) <= np.finfo(np.float32).max:
         raise UserError(f"{place}: column {column!r} is {cell!r}; a finite number is wanted")
     return value
 

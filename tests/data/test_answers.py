@@ -1,0 +1,129 @@
+"""What a table says becomes classes, levels, labels or numbers, exactly, or one clear line."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tl_lightning.data.sources import Columns, Samples, read_source
+from tl_lightning.errors import UserError
+
+
+@pytest.fixture
+def table(folder: Path) -> Callable[..., str]:
+    """Writes a table of the folder's pictures; each row is what stands behind the picture's path."""
+
+    def write(*rows: str, header: str = "label") -> str:
+        paths = sorted(folder.rglob("*.png"))[: len(rows)]
+        path = folder / "table.csv"
+        lines = [f"{picture},{row}" for picture, row in zip(paths, rows, strict=True)]
+        path.write_text("\n".join([f"image,{header}", *lines]) + "\n", encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def refused(source: str, **settings: object) -> str:
+    with pytest.raises(UserError) as error:
+        read_source(source, **settings)  # type: ignore[arg-type]
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_labels_are_separated_in_one_cell_and_may_be_none(table: Callable[..., str]) -> None:
+    samples = read_source(table("b | a", "", "a", "c|a||a", "b"), answers="labels")
+    assert samples.classes == ["a", "b", "c"]
+    assert samples.labels.tolist() == [[1, 1, 0], [0, 0, 0], [1, 0, 0], [1, 0, 1], [0, 1, 0]]
+    assert samples.labels.dtype == np.float32
+    assert samples.counts(np.arange(5)).tolist() == [3, 2, 1]
+    assert samples.strata.tolist() == [1, 3, 0, 2, 1]  # the rarest label of each; 3 for none
+
+
+def test_labels_may_be_marked_in_a_column_each(table: Callable[..., str]) -> None:
+    columns = Columns(label=["wet", "cold"])
+    source = table("1,0", "0.0,TRUE", "yes,no", header="wet,cold")
+    assert read_source(source, answers="labels", columns=columns).labels.tolist() == [[1, 0], [0, 1], [1, 0]]
+    asked = read_source(source, answers="labels", columns=columns, classes=["cold", "wet"])
+    assert (asked.classes, asked.labels.tolist()) == (["cold", "wet"], [[0, 1], [1, 0], [0, 1]])
+    message = refused(table("1,0", "2,0", header="wet,cold"), answers="labels", columns=columns)
+    assert message.endswith("column 'wet' is '2'; it must say 1 or 0, true or false, yes or no")
+    assert "row 3 of " in message
+
+
+def test_numbers_are_read_as_they_are(table: Callable[..., str]) -> None:
+    samples = read_source(table("1.5", "-2e3", " 7 "), answers="number")
+    assert (samples.classes, samples.labels.tolist()) == (["label"], [[1.5], [-2000.0], [7.0]])
+    several = read_source(table("1,4", "2,5", "3,6", header="x,y"), answers="number", columns=Columns(label=["y", "x"]))
+    assert (several.classes, several.labels.tolist()) == (["y", "x"], [[4, 1], [5, 2], [6, 3]])
+    new = read_source(table("1", "2", header="other"), answers="number", columns=Columns(label="other"), classes=["x"])
+    assert (new.classes, new.labels.tolist()) == (["x"], [[1.0], [2.0]])
+
+
+@pytest.mark.parametrize("cell", ["1,5", "abc", "nan", "inf", "1e400", "1e39"])
+def test_what_is_no_number_is_named_with_its_row(table: Callable[..., str], cell: str) -> None:
+    message = refused(table("1", f'"{cell}"', "3"), answers="number")
+    assert message.startswith("row 3 of ")
+    assert message.endswith(f"column 'label' is {cell!r}; a finite number is wanted")
+
+
+def test_levels_need_an_order(table: Callable[..., str]) -> None:
+    source = table("mild", "none", "severe", "none", "mild", "severe")
+    assert "list them from the lowest to the highest as data.classes" in refused(source, answers="level")
+    samples = read_source(source, answers="level", classes=["none", "mild", "severe"])
+    assert samples.labels.tolist() == [1, 0, 2, 0, 1, 2]
+    numbers = read_source(table("10", "2.5", "10", "2.5"), answers="level")
+    assert (numbers.classes, numbers.labels.tolist()) == (["2.5", "10"], [1, 0, 1, 0])
+
+
+def test_whole_numbers_are_places_among_the_classes_asked_for(table: Callable[..., str]) -> None:
+    source = table("0", "1", "1", "0")
+    assert read_source(source, classes=["cat", "dog"]).labels.tolist() == [0, 1, 1, 0]
+    assert "label '0' (row 2 of" in refused(table("0", "2"), classes=["cat", "dog"])
+    # Where the classes are themselves called 1 and 0, their names count.
+    assert read_source(source, classes=["1", "0"]).labels.tolist() == [1, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"answers": "number"}, "a folder says one class of each picture, not a number"),
+        ({"answers": "labels"}, "a folder says one class of each picture, not several labels"),
+        ({"answers": "level"}, "does not say in which order its levels are (cat, dog)"),
+    ],
+)
+def test_a_folder_holds_classes(folder: Path, settings: dict[str, object], message: str) -> None:
+    assert message in refused(str(folder), **settings)
+
+
+@pytest.mark.parametrize(
+    ("rows", "answers", "message"),
+    [
+        (["5", "5", "5"], "number", "'label' is the same for all pictures; there is nothing to learn"),
+        (["", "", ""], "labels", "has a label"),
+        (["a", "a", "a"], "level", "does not say in which order"),
+    ],
+)
+def test_nothing_to_learn_is_said(table: Callable[..., str], rows: list[str], answers: str, message: str) -> None:
+    assert message in refused(table(*rows), answers=answers)
+
+
+def test_elpv_has_a_probability_and_ordered_levels() -> None:
+    samples = read_source("elpv", answers="number", target="probability")
+    assert sorted(set(np.round(samples.labels[:, 0].astype(float), 4).tolist())) == [0.0, 0.3333, 0.6667, 1.0]
+    assert read_source("elpv", answers="level", target="level").classes == ["0%", "33%", "67%", "100%"]
+
+
+def weighted(table: Callable[..., str], *cells: str) -> Samples:
+    return read_source(table(*(f"{'ab'[k % 2]},{cell}" for k, cell in enumerate(cells)), header="label,weight"))
+
+
+def test_weights_and_groups_are_used_where_there_are_columns_of_that_name(table: Callable[..., str]) -> None:
+    samples = weighted(table, "1", "2.5", "1", "0.5")
+    assert samples.weights is not None and samples.weights.tolist() == [1, 2.5, 1, 0.5]
+    for bad in ("0", "-1", "inf", "heavy", "nan"):
+        with pytest.raises(UserError, match=rf"row 3 of .*: weight is '{bad}'; it must be a number above 0"):
+            weighted(table, "1", bad, "1", "1")
+    # A column that is to be learned is no weight.
+    learned = read_source(table("1", "2", header="weight"), answers="number", columns=Columns(label="weight"))
+    assert learned.weights is None
