@@ -15,8 +15,10 @@ from torch import Tensor
 from tl_lightning.arguments import OptionParser, writable
 from tl_lightning.checkpoints import load_checkpoint
 from tl_lightning.console import console, track
+from tl_lightning.data.decoding import quiet_decoders
 from tl_lightning.data.folder import find_pictures
-from tl_lightning.data.pictures import BrokenPicture, prepare
+from tl_lightning.data.pictures import prepare
+from tl_lightning.data.pixels import BrokenPicture
 from tl_lightning.data.samples import name_some
 from tl_lightning.data.sources import read_source
 from tl_lightning.errors import UserError
@@ -105,6 +107,7 @@ def load_task(path: Path) -> ClassificationTask:
     return task.eval()
 
 
+@quiet_decoders()
 def predict(
     task: ClassificationTask, paths: Sequence[Path], *, batch_size: int, on_error: Literal["stop", "skip"]
 ) -> list[Prediction]:

@@ -39,7 +39,7 @@ class ImageDataModule(LightningDataModule):
     Attributes:
         samples: All listed samples; the indices of `splits` point into it.
         classes: Names of the classes, in the order of the model's outputs.
-        prepared: The preprocessing in force, with `image_size` applied; plain data.
+        prepared: The preprocessing in force, with `image_size` and the like applied; plain data.
         split_digest: Tells apart which pictures are in which split; broken ones count.
         splits: Sorted sample indices under ``train``, ``val`` and ``test``.
         skipped: Number of broken pictures that were left out by `setup`.
@@ -53,6 +53,8 @@ class ImageDataModule(LightningDataModule):
         batch_size: int = 32,
         micro_batch_size: int | Literal["auto"] | None = None,
         image_size: int | None = None,
+        channels: int | None = None,
+        pixel_range: list[float] | None = None,
         split: str = "auto",
         split_seed: int = 0,
         val_fraction: float = 0.15,
@@ -77,6 +79,10 @@ class ImageDataModule(LightningDataModule):
             micro_batch_size: Computes a batch in parts of so many pictures and adds up their gradients, which needs
                 less memory; auto for the largest that fits into what is free.
             image_size: Side in pixels of the square that the model sees; by default the weights' own.
+            channels: Number of channels of the pictures; by default the weights' own. Others than theirs change the
+                first layer, as timm does.
+            pixel_range: The numbers in the files that become black and white, as [0, 4095] for 12 bits; by default
+                0 to 255 for bytes, 0 to 65535 for larger integers, and 0 to 1 for floating-point numbers.
             split: auto (what the source states, else stratified), stratified, blocks (contiguous ranges of the source)
                 or A_to_B for a source with domains (elpv: mono_to_poly, poly_to_mono).
             split_seed: Chooses the split; keep it while seed_everything varies, and the test pictures stay the same.
@@ -124,7 +130,8 @@ class ImageDataModule(LightningDataModule):
         if num_workers is None:
             num_workers = min(8, (os.cpu_count() or 1) - 1) if torch.cuda.is_available() else 0
         self.num_workers = num_workers
-        self._preprocess = Preprocess.from_dict(preprocess).with_size(image_size)
+        weights_own = Preprocess.from_dict(preprocess)
+        self._preprocess = weights_own.with_size(image_size).with_channels(channels).with_pixel_range(pixel_range)
         self.prepared = self._preprocess.to_dict()
         self.samples = read_source(
             source, target=target, image_column=image_column, label_column=label_column, classes=classes
