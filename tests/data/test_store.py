@@ -1,4 +1,5 @@
 import errno
+import io
 import json
 import os
 import pickle
@@ -128,15 +129,15 @@ def test_broken_pictures_are_remembered_with_their_reasons(
 def test_a_failing_machine_says_nothing_about_the_picture(
     paths: list[Path], small: Preprocess, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    real = Path.open
+    real = io.FileIO
 
-    def fail(path: Path, *arguments: Any, **options: Any) -> Any:
+    def fail(path: Path) -> Any:
         if path == paths[1]:
             raise OSError(number, os.strerror(number))
-        return real(path, *arguments, **options)
+        return real(path)
 
     with monkeypatch.context() as patch, pytest.raises(UserError) as error:
-        patch.setattr(Path, "open", fail)
+        patch.setattr(io, "FileIO", fail)
         PictureStore.open(paths, small)
     assert str(error.value) == f"{paths[1]} cannot be read now: {os.strerror(number)}; try again"
     assert stores() == [] and PictureStore.open(paths, small).broken == {}

@@ -1,6 +1,7 @@
 """Reads picture files of every format, however damaged, in no more detail than is wanted."""
 
 import errno
+import io
 import logging
 import stat
 import warnings
@@ -24,7 +25,7 @@ from tl_lightning.data.pixels import (
     to_bytes,
     turned,
 )
-from tl_lightning.errors import UserError
+from tl_lightning.errors import UserError, shown
 from tl_lightning.preprocess import Preprocess
 
 # PIL knows more, some of which run other programs (EPS) or take any text for a picture.
@@ -110,8 +111,12 @@ def read_picture(path: Path, preprocess: Preprocess) -> Picture:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):  # a pipe would be waited for
             raise BrokenPicture("a folder" if stat.S_ISDIR(mode) else "not a regular file")
-        with path.open("rb") as file:
-            return _read(file, preprocess)
+        with _Watched(path) as file:
+            try:
+                return _read(file, preprocess)
+            finally:
+                if file.error is not None:
+                    raise file.error
     except (BrokenPicture, UserError):
         raise
     except UnidentifiedImageError as error:
@@ -119,15 +124,36 @@ def read_picture(path: Path, preprocess: Preprocess) -> Picture:
     except Image.DecompressionBombError as error:
         raise BrokenPicture("too many pixels to be safe") from error
     except MemoryError as error:
-        raise UserError(f"{path} cannot be read now: not enough memory; try again with more of it") from error
+        raise UserError(f"{shown(path)} cannot be read now: not enough memory; try again with more of it") from error
     except OSError as error:
         if error.errno is None:  # PIL's own
             raise BrokenPicture(f"damaged: {_one_line(error)}") from error
         if error.errno in LASTING:
             raise BrokenPicture(LASTING[error.errno]) from error
-        raise UserError(f"{path} cannot be read now: {_one_line(error.strerror)}; try again") from error
+        raise UserError(f"{shown(path)} cannot be read now: {_one_line(error.strerror)}; try again") from error
     except Exception as error:  # Decoders raise whatever a damaged file leads them to.
-        raise BrokenPicture(f"damaged: {_one_line(error)}") from error
+        text = _one_line(error)  # of one word where it is a key or an index
+        raise BrokenPicture(f"damaged: {text if ' ' in text else type(error).__name__}") from error
+
+
+class _Watched(io.BufferedReader):
+    """A file that remembers an error of the disk, which PIL takes for the end of a TIFF file."""
+
+    error: OSError | None = None
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+
+    def read(self, size: int | None = -1) -> bytes:
+        try:
+            return super().read(size)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def fileno(self) -> int:
+        """None, or libtiff would read past all this."""
+        raise io.UnsupportedOperation
 
 
 def _one_line(text: object) -> str:
@@ -187,7 +213,7 @@ def _orientation(picture: Image.Image) -> int:
 def _values(picture: Image.Image, file: BinaryIO) -> tuple[NDArray[Any], bool]:
     """The numbers of a loaded picture, ``(height, width, channels)``, and whether the last channel is the opacity."""
     mode, key = picture.mode, picture.info.get("transparency")
-    if picture.format == "PNG" and (values := _sixteen_bit_colour(file, mode)) is not None:
+    if picture.format == "PNG" and (values := _sixteen_bit_channels(file)) is not None:
         opacity = mode == "RGBA"
     elif mode.startswith(("I", "F")):
         values, opacity = np.asarray(picture)[:, :, None], False
@@ -205,19 +231,25 @@ def _values(picture: Image.Image, file: BinaryIO) -> tuple[NDArray[Any], bool]:
     return np.concatenate([values, seen * np.uint16(65535)], axis=2), True
 
 
-def _sixteen_bit_colour(file: BinaryIO, mode: str) -> NDArray[np.uint16] | None:
-    """All bits of a PNG of 16 bits per channel, of which PIL unpacks the upper eight; `None` for any other."""
+def _sixteen_bit_channels(file: BinaryIO) -> NDArray[np.uint16] | None:
+    """All bits of a PNG of 16 bits in several channels, of which PIL unpacks the upper eight; `None` for any other."""
+
+    def unpacked(kind: str) -> NDArray[np.uint8]:
+        file.seek(0)
+        with Image.open(file, formats=("PNG",)) as picture:
+            picture.tile = [tile._replace(args=kind) for tile in picture.tile]
+            return np.asarray(picture)
+
     file.seek(0)
     with Image.open(file, formats=("PNG",)) as picture:
-        if not picture.tile or picture.tile[0].args not in ("RGB;16B", "RGBA;16B"):
-            return None
-        # The upper half of a number whose lower byte comes first is the lower half of what the file holds.
-        picture.tile = [tile._replace(args=f"{mode};16L") for tile in picture.tile]
-        lower = np.asarray(picture)
-    file.seek(0)
-    with Image.open(file, formats=("PNG",)) as picture:
-        whole: NDArray[np.uint16] = np.asarray(picture).astype(np.uint16) << 8 | lower
-    return whole
+        kind = str(picture.tile[0].args) if picture.tile else ""
+    if kind == "LA;16B":
+        return unpacked("RGBA").view(">u2").astype(np.uint16)  # as many bytes, unpacked as they are
+    if kind not in ("RGB;16B", "RGBA;16B"):
+        return None
+    # The upper half of a number whose lower byte comes first is the lower half of what the file holds.
+    lower = unpacked(kind.replace("16B", "16L"))
+    return np.asarray(unpacked(kind).astype(np.uint16) << 8 | lower, dtype=np.uint16)
 
 
 def _with_channels(values: NDArray[Any], opacity: bool, preprocess: Preprocess) -> NDArray[np.uint8]:

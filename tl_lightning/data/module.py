@@ -23,7 +23,7 @@ from tl_lightning.data.samples import check_training_has_all, name_some
 from tl_lightning.data.sources import read_source
 from tl_lightning.data.splits import split_samples
 from tl_lightning.data.store import PictureStore
-from tl_lightning.errors import UserError
+from tl_lightning.errors import UserError, shown
 from tl_lightning.preprocess import Preprocess
 
 VIEW_SEED = 0  # of the views that are kept, whatever the run's seed, so that runs can share them
@@ -173,7 +173,7 @@ class ImageDataModule(LightningDataModule):
         self._store = store
 
     def _leave_out(self, broken: dict[int, str]) -> None:
-        named = name_some([f"{self.samples.paths[index]} ({reason})" for index, reason in broken.items()])
+        named = name_some([f"{shown(self.samples.paths[index])} ({reason})" for index, reason in broken.items()])
         found = f"{len(broken)} of {len(self.samples)} pictures of {self.source} cannot be read: {named}"
         if self.on_error == "stop":
             raise UserError(f"{found}; mend them, or leave them out with --data.on_error skip")

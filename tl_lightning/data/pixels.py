@@ -55,7 +55,7 @@ def _range_of(values: NDArray[Any]) -> tuple[float, float]:
 
 
 def _scaled(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
-    scaled = (values.astype(np.float64) - low) * (255 / (high - low))
+    scaled = (values.astype(np.float64) - low) * 255 / (high - low)
     rounded: NDArray[np.uint8] = scaled.round().clip(0, 255).astype(np.uint8)
     return rounded
 

@@ -21,7 +21,7 @@ from tl_lightning.console import console, track
 from tl_lightning.data.decoding import NO_SUCH_FILE, quiet_decoders
 from tl_lightning.data.pictures import read_resized
 from tl_lightning.data.pixels import BrokenPicture
-from tl_lightning.errors import UserError
+from tl_lightning.errors import UserError, shown
 from tl_lightning.preprocess import Preprocess
 
 FORMAT = 2  # Raise it whenever the same file would be stored as other pixels.
@@ -156,7 +156,7 @@ def _write_store(folder: Path, paths: list[Path], preprocess: Preprocess) -> Non
                     file.write(np.ascontiguousarray(pixels).data)
         gone = next((path for path, reason in broken.items() if reason == NO_SUCH_FILE), None)
         if gone and _key(paths, preprocess) != folder.name:  # which says that it was there before
-            raise UserError(f"{gone} went away while the pictures were being read; try again")
+            raise UserError(f"{shown(gone)} went away while the pictures were being read; try again")
         offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))[:-1]])
         np.savez(unfinished / "index.npz", offsets=offsets, shapes=shapes)
         about = {

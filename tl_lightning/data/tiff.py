@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
 from tl_lightning.data.pixels import BrokenPicture
-from tl_lightning.errors import UserError
+from tl_lightning.errors import UserError, shown
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 INSTALL = "pip install 'tl_lightning[tiff]'"
@@ -57,11 +57,14 @@ def read_tiff(file: BinaryIO) -> tuple[NDArray[Any], bool, int, int]:
     try:
         import tifffile
     except ImportError as error:
-        raise UserError(f"{file.name} is a TIFF file that needs the package tifffile: {INSTALL}") from error
+        raise UserError(f"{shown(file.name)} is a TIFF file that needs the package tifffile: {INSTALL}") from error
 
     file.seek(0)
     try:
         with tifffile.TiffFile(file) as tiff:
+            pages = len(tiff.pages)
+            if not pages:
+                raise BrokenPicture("damaged: no picture in it")
             page = tiff.pages.first
             if page.axes not in ("YX", "YXS", "SYX"):
                 raise BrokenPicture(f"its first page has the axes {page.axes}")
@@ -74,7 +77,6 @@ def read_tiff(file: BinaryIO) -> tuple[NDArray[Any], bool, int, int]:
                 raise BrokenPicture("damaged: image file is truncated")
             values = np.asarray(page.asarray())
             opacity = page.extrasamples[-1:] in ((1,), (2,))
-            pages = len(tiff.pages)
             orientation = page.tags.valueof(ORIENTATION, 1)
             negative = page.photometric == WHITE_IS_ZERO
     except (tifffile.TiffFileError, struct.error, zlib.error) as error:
@@ -82,7 +84,7 @@ def read_tiff(file: BinaryIO) -> tuple[NDArray[Any], bool, int, int]:
     except ValueError as error:
         if "requires the 'imagecodecs' package" not in str(error):
             raise
-        raise UserError(f"{file.name} is a TIFF file that needs the package imagecodecs: {INSTALL}") from error
+        raise UserError(f"{shown(file.name)} is a TIFF file that needs the package imagecodecs: {INSTALL}") from error
     values = values[:, :, None] if page.axes == "YX" else values if page.axes == "YXS" else np.moveaxis(values, 0, 2)
     if negative and values.dtype.kind == "u":
         values = np.iinfo(values.dtype).max - values
