@@ -15,8 +15,8 @@ from torch import Tensor
 from tl_lightning.arguments import OptionParser, writable
 from tl_lightning.checkpoints import load_checkpoint
 from tl_lightning.console import console, track
-from tl_lightning.data.decoding import quiet_decoders
 from tl_lightning.data.folder import find_pictures
+from tl_lightning.data.picture_files import quiet_decoders
 from tl_lightning.data.pictures import prepare
 from tl_lightning.data.pixels import BrokenPicture
 from tl_lightning.data.samples import name_some

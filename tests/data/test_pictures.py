@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from tl_lightning.data import decoding
-from tl_lightning.data.decoding import Picture, read_picture
+from tl_lightning.data.decoding import Picture
+from tl_lightning.data.picture_files import read_picture
 from tl_lightning.data.pictures import crop, prepare, read_resized, resize, to_channels
 from tl_lightning.data.pixels import BrokenPicture
 from tl_lightning.errors import UserError

@@ -1,14 +1,6 @@
-"""Reads picture files of every format, however damaged, in no more detail than is wanted."""
+"""From a picture file of any format to upright bytes, in no more detail than is wanted."""
 
-import errno
-import io
-import logging
-import stat
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -25,7 +17,6 @@ from tl_lightning.data.pixels import (
     to_bytes,
     turned,
 )
-from tl_lightning.errors import UserError, shown
 from tl_lightning.preprocess import Preprocess
 
 # PIL knows more, some of which run other programs (EPS) or take any text for a picture.
@@ -39,19 +30,6 @@ ORIENTATION = 0x0112
 GAP = 2
 
 Pair = tuple[float, float]
-
-NO_SUCH_FILE = "no such file"
-# What another attempt would not change. Every other error has its cause in the machine and may pass.
-LASTING = {
-    errno.ENOENT: NO_SUCH_FILE,
-    errno.ENOTDIR: NO_SUCH_FILE,
-    errno.EACCES: "no permission to read it",
-    errno.EPERM: "no permission to read it",
-    errno.EISDIR: "a folder",
-    errno.ELOOP: "a link that leads to itself",
-    errno.ENAMETOOLONG: "its name is too long",
-    errno.EINVAL: "damaged: it points outside of itself",
-}
 
 
 @dataclass(frozen=True)
@@ -70,97 +48,14 @@ class Picture:
     box: tuple[float, float, float, float]
 
 
-@contextmanager
-def quiet_decoders() -> Iterator[None]:
-    """Leaves out what PIL and tifffile say about files that they can read: large, or with odd data beside the pixels.
-
-    It holds for the whole process, hence it belongs around all threads that read. What C libraries print about damaged
-    TIFF files is not theirs to hold back.
-    """
-    logger = logging.getLogger("tifffile")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def read_picture(path: Path, preprocess: Preprocess) -> Picture:
-    """Reads a picture file: JPEG, PNG, TIFF, WebP, BMP, GIF, PNM or JPEG 2000, whatever its name ends with.
-
-    It is turned as its EXIF data says. Of several pictures in a file the first one counts. Palettes, CMYK and the like
-    become RGB. Numbers of more than 8 bits become bytes as `to_bytes` says. Transparency is laid on white, unless the
-    picture has as many channels as are wanted with its opacity as the last one: an RGBA file stays as it is where
-    `Preprocess.channels` is 4.
-
-    Args:
-        path: The file.
-        preprocess: What the weights expect; a JPEG is decoded at a fraction of its size where that is enough.
-
-    Returns:
-        The picture, with as many channels as are wanted, or 1 channel, or 3 where 1 is wanted.
+def decode(file: BinaryIO, preprocess: Preprocess) -> Picture:
+    """Decodes an open file; see `tl_lightning.data.picture_files.read_picture`.
 
     Raises:
-        BrokenPicture: If it cannot be read, or has another number of channels.
-        UserError: If the machine fails, or a package is missing, which says nothing about the picture.
+        BrokenPicture: If it is empty, or has another number of channels.
+        UserError: If a package is missing.
+        Exception: Whatever a damaged file leads decoders to.
     """
-    try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):  # a pipe would be waited for
-            raise BrokenPicture("a folder" if stat.S_ISDIR(mode) else "not a regular file")
-        with _Watched(path) as file:
-            try:
-                return _read(file, preprocess)
-            finally:
-                if file.error is not None:
-                    raise file.error
-    except (BrokenPicture, UserError):
-        raise
-    except UnidentifiedImageError as error:
-        raise BrokenPicture("not a picture") from error
-    except Image.DecompressionBombError as error:
-        raise BrokenPicture("too many pixels to be safe") from error
-    except MemoryError as error:
-        raise UserError(f"{shown(path)} cannot be read now: not enough memory; try again with more of it") from error
-    except OSError as error:
-        if error.errno is None:  # PIL's own
-            raise BrokenPicture(f"damaged: {_one_line(error)}") from error
-        if error.errno in LASTING:
-            raise BrokenPicture(LASTING[error.errno]) from error
-        raise UserError(f"{shown(path)} cannot be read now: {_one_line(error.strerror)}; try again") from error
-    except Exception as error:  # Decoders raise whatever a damaged file leads them to.
-        text = _one_line(error)  # of one word where it is a key or an index
-        raise BrokenPicture(f"damaged: {text if ' ' in text else type(error).__name__}") from error
-
-
-class _Watched(io.BufferedReader):
-    """A file that remembers an error of the disk, which PIL takes for the end of a TIFF file."""
-
-    error: OSError | None = None
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path))
-
-    def read(self, size: int | None = -1) -> bytes:
-        try:
-            return super().read(size)
-        except OSError as error:
-            self.error = error
-            raise
-
-    def fileno(self) -> int:
-        """None, or libtiff would read past all this."""
-        raise io.UnsupportedOperation
-
-
-def _one_line(text: object) -> str:
-    return " ".join(str(text).split()) or type(text).__name__
-
-
-def _read(file: BinaryIO, preprocess: Preprocess) -> Picture:
     start = file.read(4)
     if not start:
         raise BrokenPicture("empty file")
@@ -170,9 +65,10 @@ def _read(file: BinaryIO, preprocess: Preprocess) -> Picture:
         with Image.open(file, formats=FORMATS) as picture:
             if exact := tiff.pil_is_exact(picture):
                 reduced = _reduce(picture, preprocess)
+                packed = str(picture.tile[0].args) if picture.tile else ""
                 picture.load()
                 orientation = _orientation(picture)  # after loading, since PIL turns TIFF files itself
-                values, opacity = _values(picture, file)
+                values, opacity = _values(picture, packed, file)
                 pages = getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
     except UnidentifiedImageError:
         if start not in tiff.MAGIC:
@@ -195,10 +91,7 @@ def _reduce(picture: Image.Image, preprocess: Preprocess) -> tuple[Pair, Pair] |
     if picture.format not in ("JPEG", "MPO"):
         return None
     size = picture.size
-    if _orientation(picture) in TRANSPOSED:
-        height, width = preprocess.resized_shape(size[1], size[0])
-    else:
-        width, height = preprocess.resized_shape(*size)
+    width, height = preprocess.resized_shape(*size)  # turned or not, the proportions are these
     drafted = picture.draft(None, (GAP * width, GAP * height))
     return (size, drafted[1][2:]) if drafted else None
 
@@ -210,11 +103,15 @@ def _orientation(picture: Image.Image) -> int:
         return 1
 
 
-def _values(picture: Image.Image, file: BinaryIO) -> tuple[NDArray[Any], bool]:
-    """The numbers of a loaded picture, ``(height, width, channels)``, and whether the last channel is the opacity."""
+def _values(picture: Image.Image, packed: str, file: BinaryIO) -> tuple[NDArray[Any], bool]:
+    """The numbers of a loaded picture, ``(height, width, channels)``, and whether the last channel is the opacity.
+
+    `packed` is PIL's word for what was in the file.
+    """
     mode, key = picture.mode, picture.info.get("transparency")
-    if picture.format == "PNG" and (values := _sixteen_bit_channels(file)) is not None:
-        opacity = mode == "RGBA"
+    values: NDArray[Any]
+    if picture.format == "PNG" and packed in ("LA;16B", "RGB;16B", "RGBA;16B"):
+        values, opacity = _sixteen_bits(file, packed), mode == "RGBA"
     elif mode.startswith(("I", "F")):
         values, opacity = np.asarray(picture)[:, :, None], False
     else:
@@ -231,8 +128,8 @@ def _values(picture: Image.Image, file: BinaryIO) -> tuple[NDArray[Any], bool]:
     return np.concatenate([values, seen * np.uint16(65535)], axis=2), True
 
 
-def _sixteen_bit_channels(file: BinaryIO) -> NDArray[np.uint16] | None:
-    """All bits of a PNG of 16 bits in several channels, of which PIL unpacks the upper eight; `None` for any other."""
+def _sixteen_bits(file: BinaryIO, packed: str) -> NDArray[np.uint16]:
+    """All bits of a PNG of 16 bits in several channels, of which PIL unpacks the upper eight."""
 
     def unpacked(kind: str) -> NDArray[np.uint8]:
         file.seek(0)
@@ -240,16 +137,11 @@ def _sixteen_bit_channels(file: BinaryIO) -> NDArray[np.uint16] | None:
             picture.tile = [tile._replace(args=kind) for tile in picture.tile]
             return np.asarray(picture)
 
-    file.seek(0)
-    with Image.open(file, formats=("PNG",)) as picture:
-        kind = str(picture.tile[0].args) if picture.tile else ""
-    if kind == "LA;16B":
+    if packed == "LA;16B":
         return unpacked("RGBA").view(">u2").astype(np.uint16)  # as many bytes, unpacked as they are
-    if kind not in ("RGB;16B", "RGBA;16B"):
-        return None
     # The upper half of a number whose lower byte comes first is the lower half of what the file holds.
-    lower = unpacked(kind.replace("16B", "16L"))
-    return np.asarray(unpacked(kind).astype(np.uint16) << 8 | lower, dtype=np.uint16)
+    lower = unpacked(packed.replace("16B", "16L"))
+    return np.asarray(unpacked(packed).astype(np.uint16) << 8 | lower, dtype=np.uint16)
 
 
 def _with_channels(values: NDArray[Any], opacity: bool, preprocess: Preprocess) -> NDArray[np.uint8]:

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from tl_lightning.data.decoding import Picture, read_picture
+from tl_lightning.data.decoding import Picture
+from tl_lightning.data.picture_files import read_picture
 from tl_lightning.data.pixels import BrokenPicture
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess import Preprocess

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tl_lightning.cache_folder import KEY_LENGTH, Hold, NoRoom, building, cache_dir, discard, hold, make_room, writing
 from tl_lightning.console import console, track
-from tl_lightning.data.decoding import NO_SUCH_FILE, quiet_decoders
+from tl_lightning.data.picture_files import NO_SUCH_FILE, quiet_decoders
 from tl_lightning.data.pictures import read_resized
 from tl_lightning.data.pixels import BrokenPicture
 from tl_lightning.errors import UserError, shown
