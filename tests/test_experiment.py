@@ -189,7 +189,7 @@ def test_validate_test_and_predict_give_what_the_run_gave(here, capsys):
     config, best = "runs/run-1/config.yaml", "runs/run-1/checkpoints/best.ckpt"
     assert main(["test", "--config", config, "--ckpt_path", best, "--output", "by_path.json"]) == 0
     assert Path("by_path.json").read_text() == Path("test.json").read_text()
-    for flag in ("--model.lr", "--data.image_size"):
+    for flag in ("--model.lr", "--data.image_size", "--data.channels", "--data.pixel_range"):
         assert main(["test", "--run_dir", "runs/run-1", flag, "96"]) == 2
         assert f"{flag} has no effect here" in capsys.readouterr().err
 

@@ -288,7 +288,8 @@ def _decided_by(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     model["weights"] = "none"  # the checkpoint holds them all
     if "l2_sp" in model:
         model["l2_sp"] = 0.0  # matters in training only, and there is no start to stay close to
-    return {"model": model, "data": {"preprocess": prepared, "image_size": None, "classes": list(classes)}}
+    own = dict.fromkeys(("image_size", "channels", "pixel_range"))
+    return {"model": model, "data": {**own, "preprocess": prepared, "classes": list(classes)}}
 
 
 def _name(configs: list[Any] | None) -> str:

@@ -11,6 +11,11 @@ class UserError(Exception):
     """
 
 
+def shown(path: object) -> str:
+    """A file's name as it can stand in one line: what cannot be printed, as a line's end, comes as its escape."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(path))
+
+
 def nearest(word: str, known: Iterable[str], *, count: int = 3) -> str:
     """Names the known words closest to a wrong one, as the tail of an error message.
 

@@ -13,6 +13,8 @@ from tl_lightning.errors import UserError
 from tl_lightning.run_folder import RunFolder, write_text
 from tl_lightning.tables import TABLES, result_table, score_table
 
+DECIDED = ("--data.image_size", "--data.channels", "--data.pixel_range")
+
 
 def _check_same_split(folder: RunFolder, data: Mapping[str, Any]) -> None:
     """Makes sure that no picture the run was trained on is scored as a new one, whatever options came."""
@@ -108,7 +110,7 @@ def evaluate(split: str, args: list[str]) -> dict[str, float]:
     known, rest = parser.parse_known_args(args)
     rest = [*(argument for config in known.config for argument in ("--config", config)), *rest]
     for argument in rest:
-        if argument.startswith(("--model", "--data.image_size", "--data.classes", "--phases")):
+        if argument.startswith(("--model", *DECIDED, "--data.classes", "--phases")):
             raise UserError(f"{argument.partition('=')[0]} has no effect here: the checkpoint decides it; leave it out")
     if known.run_dir is not None:
         folder = RunFolder.open(known.run_dir)

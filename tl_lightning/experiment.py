@@ -227,7 +227,8 @@ class Experiment:
 
     def _cautions(self) -> list[Caution]:
         hyper_parameters = self.task.hparams
-        own = preprocess_of(hyper_parameters.backbone, hyper_parameters.weights).to_dict()
+        weights_own = preprocess_of(hyper_parameters.backbone, hyper_parameters.weights)
+        own = weights_own.with_channels(self.task.preprocess["channels"]).to_dict()  # asked for, hence no accident
         found = cautions(
             name=self.configuration.run_name,
             phases=self.configuration.phases,

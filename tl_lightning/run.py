@@ -16,10 +16,12 @@ from tl_lightning.arguments import OptionParser, writable
 from tl_lightning.checkpoints import load_checkpoint
 from tl_lightning.console import console, track
 from tl_lightning.data.folder import find_pictures
-from tl_lightning.data.pictures import BrokenPicture, prepare
+from tl_lightning.data.picture_files import quiet_decoders
+from tl_lightning.data.pictures import prepare
+from tl_lightning.data.pixels import BrokenPicture
 from tl_lightning.data.samples import name_some
 from tl_lightning.data.sources import Columns, read_source
-from tl_lightning.errors import UserError
+from tl_lightning.errors import UserError, shown
 from tl_lightning.precision import fast_precision
 from tl_lightning.preprocess import Preprocess
 from tl_lightning.run_folder import RunFolder, write_text
@@ -117,6 +119,7 @@ def load_task(path: Path) -> TransferTask:
     return task.eval()
 
 
+@quiet_decoders()
 def predict(
     task: TransferTask, paths: Sequence[Path], *, batch_size: int, on_error: Literal["stop", "skip"]
 ) -> list[Prediction]:
@@ -132,7 +135,7 @@ def predict(
     batches = _prepared(paths, preprocess, batch_size)
     for batch in track(batches, "predicting", total=-(-len(paths) // batch_size)):
         readable = [(path, pixels) for path, pixels in batch if isinstance(pixels, Tensor)]
-        broken += [f"{path} ({reason})" for path, reason in batch if isinstance(reason, str)]
+        broken += [f"{shown(path)} ({reason})" for path, reason in batch if isinstance(reason, str)]
         if not readable or (broken and on_error == "stop"):
             continue  # where it stops, the rest is still read, to name every broken picture at once
         pixels = torch.stack([pixels for _, pixels in readable]).to(device)

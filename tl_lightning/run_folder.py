@@ -158,11 +158,11 @@ def write_text(path: Path, text: str) -> None:
 
     Args:
         path: The file, replaced where it exists.
-        text: Its content.
+        text: Its content; the names of files in it may be any bytes, as `os.fsdecode` makes them.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
+        with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

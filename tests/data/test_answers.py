@@ -81,6 +81,7 @@ def test_whole_numbers_are_places_among_the_classes_asked_for(table: Callable[..
     assert read_source(source, classes=["cat", "dog"]).labels.tolist() == [0, 1, 1, 0]
     assert "label '0' (row 2 of" in refused(table("0", "2"), classes=["cat", "dog"])
     # Where the classes are themselves called 1 and 0, their names count.
+    source = table("0", "1", "1", "0")
     assert read_source(source, classes=["1", "0"]).labels.tolist() == [1, 0, 0, 1]
 
 

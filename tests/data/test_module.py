@@ -314,3 +314,11 @@ def test_only_the_module_imports_lightning() -> None:
     imports = ", ".join(["tl_lightning.randomness", *(f"tl_lightning.data.{name}" for name in names)])
     check = f"import sys, {imports}; assert not {{'lightning', 'timm', 'torchvision'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_channels_and_range_are_part_of_the_preparation(folder: Path, small: Preprocess) -> None:
+    data = module(folder, small, channels=1, pixel_range=[0, 127], augmentation="none")
+    assert data.prepared == small.with_channels(1).with_pixel_range([0, 127]).to_dict()
+    batch = epochs(data, 0)[0]
+    assert batch["image"].shape == (4, 1, 16, 16) and batch["image"].max() == 255
+    assert module(folder, Preprocess.from_dict(data.prepared)).prepared == data.prepared

@@ -7,7 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from tl_lightning.data.pictures import BrokenPicture, crop, prepare, read_picture, resize, to_channels
+from tl_lightning.data import decoding
+from tl_lightning.data.decoding import Picture
+from tl_lightning.data.picture_files import read_picture
+from tl_lightning.data.pictures import crop, prepare, read_resized, resize, to_channels
+from tl_lightning.data.pixels import BrokenPicture
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess import Preprocess
 
@@ -32,71 +36,51 @@ def test_prepared_pictures_equal_those_of_timm(
     assert (preprocess.normalize(prepared) - expected).abs().max() <= 1e-6
 
 
-def save(path: Path, picture: Image.Image, **options: object) -> Image.Image:
-    picture.save(path, **options)
-    return read_picture(path)
-
-
-def test_every_kind_of_picture_becomes_grey_or_rgb(tmp_path: Path) -> None:
-    red = Image.new("RGB", (4, 3), (255, 0, 0))
-    assert save(tmp_path / "p.png", red.convert("P")).getpixel((0, 0)) == (255, 0, 0)
-    assert save(tmp_path / "c.jpg", red.convert("CMYK"), quality=100).mode == "RGB"
-    assert save(tmp_path / "l.png", Image.new("L", (4, 3), 7)).getpixel((0, 0)) == 7
-    assert save(tmp_path / "1.png", Image.new("1", (4, 3), 1)).getpixel((0, 0)) == 255
-
-
-def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
-    assert save(tmp_path / "a.png", Image.new("RGBA", (4, 3), (0, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
-    assert save(tmp_path / "b.png", Image.new("RGBA", (4, 3), (255, 0, 0, 128))).getpixel((0, 0)) == (255, 127, 127)
-    grey = save(tmp_path / "c.png", Image.new("LA", (4, 3), (0, 0)))
-    assert (grey.mode, grey.getpixel((0, 0))) == ("L", 255)
-    palette = Image.new("P", (4, 3), 0)
-    palette.putpalette([0, 0, 0, 255, 0, 0])
-    for name, transparency in (("d.png", 0), ("e.png", b"\x00\xff")):
-        assert save(tmp_path / name, palette, transparency=transparency).getpixel((0, 0)) == (255, 255, 255)
-
-
-@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.pgm"])
-def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path, name: str) -> None:
-    values = np.array([[0, 255, 256, 40000, 65535]], dtype=np.uint16)
-    assert np.asarray(save(tmp_path / name, Image.fromarray(values))).tolist() == [[0, 0, 1, 156, 255]]
-
-
-def test_exif_orientation_is_applied(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    assert save(tmp_path / "a.jpg", Image.new("RGB", (8, 4)), exif=exif).size == (4, 8)
-
-
-def test_broken_pictures_have_short_reasons(
-    tmp_path: Path, picture: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    good = picture(tmp_path / "good.png", size=(64, 64))
-    (tmp_path / "empty.png").touch()
-    (tmp_path / "text.png").write_text("hello")
-    (tmp_path / "cut.png").write_bytes(good.read_bytes()[:4000])
-    reasons = {}
-    for name in ("empty.png", "text.png", "cut.png", "none.png", "."):
-        with pytest.raises(BrokenPicture) as error:
-            read_picture(tmp_path / name)
-        reasons[name] = str(error.value)
-    assert reasons.pop("cut.png").startswith("damaged: image file is truncated")
-    assert reasons == {
-        "empty.png": "empty file",
-        "text.png": "not a picture",
-        "none.png": "no such file",
-        ".": "a folder",
-    }
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(BrokenPicture, match="too many pixels"):
-        read_picture(good)
+def black(width: int, height: int, channels: int = 1) -> Picture:
+    return Picture(np.zeros((height, width, channels), dtype=np.uint8), (width, height), (0, 0, width, height))
 
 
 def test_elongated_pictures_are_resized_or_refused(small: Preprocess) -> None:
-    assert resize(Image.new("L", (2, 2000)), small).shape == (20000, 20, 1)
-    assert resize(Image.new("L", (2, 2000)), replace(small, crop_mode="border")).shape == (20, 1, 1)
-    with pytest.raises(BrokenPicture, match="too elongated"):
-        resize(Image.new("L", (1, 1_000_000)), small)
+    assert resize(black(2, 2000), small).shape == (20000, 20, 1)
+    assert resize(black(2, 2000), replace(small, crop_mode="border")).shape == (20, 1, 1)
+    with pytest.raises(BrokenPicture, match="1 x 1000000 pixels are too elongated"):
+        resize(black(1, 1_000_000), small)
+
+
+def test_any_number_of_channels_is_resized_as_each_of_them(small: Preprocess) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 5), dtype=np.uint8)
+    together = resize(replace(black(40, 30), pixels=pixels), small)
+    assert together.shape == (20, 26, 5)
+    for i in range(5):
+        alone = Image.fromarray(pixels[:, :, i]).resize((26, 20), Image.Resampling.BILINEAR)
+        assert np.array_equal(together[:, :, i], np.asarray(alone))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_jpeg_is_the_same_picture_as_the_whole_one(
+    tmp_path: Path, small: Preprocess, monkeypatch: pytest.MonkeyPatch, orientation: int
+) -> None:
+    # Smooth, so that a shift by a pixel or a wrong corner shows.
+    y, x = np.mgrid[0:323, 0:403] / 403
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = np.dstack([255 * x, 255 * y, 255 * x * y]).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=95, subsampling=0, exif=exif)
+    reduced = read_picture(tmp_path / "a.jpg", small)
+    assert sorted(reduced.pixels.shape) == [3, 41, 51] and sorted(reduced.size) == [323, 403]
+    resized = read_resized(tmp_path / "a.jpg", small).astype(int)
+    monkeypatch.setattr(decoding, "GAP", 1000)
+    whole = read_resized(tmp_path / "a.jpg", small).astype(int)
+    assert resized.shape == whole.shape and np.abs(resized - whole).max() <= 2
+
+
+def test_a_jpeg_keeps_twice_the_wanted_sides(tmp_path: Path, picture: Callable[..., Path], small: Preprocess) -> None:
+    for size, kept in (((79, 79), 79), ((80, 80), 40), ((160, 400), 40), ((319, 319), 80)):
+        path = picture(tmp_path / "a.jpg", size=size)
+        assert min(read_picture(path, small).pixels.shape[:2]) == kept
+    path = picture(tmp_path / "b.jpg", size=(400, 80))
+    assert read_picture(path, replace(small, crop_mode="squash")).pixels.shape == (40, 200, 3)
+    assert read_picture(path, replace(small, crop_mode="border")).pixels.shape == (10, 50, 3)
 
 
 def test_small_pictures_are_padded(small: Preprocess) -> None:
@@ -119,6 +103,6 @@ def test_channels_follow_the_weights() -> None:
 
 def test_unknown_preprocessing_is_named(small: Preprocess) -> None:
     with pytest.raises(UserError, match="crop_mode 'middle' is unknown"):
-        resize(Image.new("L", (4, 4)), replace(small, crop_mode="middle"))
+        resize(black(4, 4), replace(small, crop_mode="middle"))
     with pytest.raises(UserError, match="interpolation 'cubic' is unknown"):
-        resize(Image.new("L", (4, 4)), replace(small, interpolation="cubic"))
+        resize(black(4, 4), replace(small, interpolation="cubic"))

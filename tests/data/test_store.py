@@ -1,4 +1,5 @@
 import errno
+import io
 import json
 import os
 import pickle
@@ -6,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ import torch
 from tl_lightning import cache_folder
 from tl_lightning.cache_folder import cache_dir, entries, make_room, remove
 from tl_lightning.data import store as module
-from tl_lightning.data.pictures import read_picture, resize
+from tl_lightning.data.pictures import read_resized
 from tl_lightning.data.store import PictureStore
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess import Preprocess
@@ -35,10 +37,10 @@ def stores() -> list[Path]:
 
 
 def decoding_is_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(path: Path) -> None:
+    def fail(path: Path, preprocess: Preprocess) -> None:
         raise AssertionError(f"decoded {path} again")
 
-    monkeypatch.setattr(module, "read_picture", fail)
+    monkeypatch.setattr(module, "read_resized", fail)
 
 
 def test_pictures_come_back_as_resized_in_their_own_shapes(paths: list[Path], small: Preprocess) -> None:
@@ -46,7 +48,7 @@ def test_pictures_come_back_as_resized_in_their_own_shapes(paths: list[Path], sm
     assert len(store) == 4 and store.broken == {}
     assert [tuple(store[i].shape) for i in range(4)] == [(3, 20, 24), (3, 40, 20), (3, 20, 25), (1, 20, 24)]
     for index, path in enumerate(paths):
-        assert np.array_equal(store[index].permute(1, 2, 0).numpy(), resize(read_picture(path), small))
+        assert np.array_equal(store[index].permute(1, 2, 0).numpy(), read_resized(path, small))
 
 
 def test_a_second_opening_decodes_nothing(
@@ -121,6 +123,47 @@ def test_broken_pictures_are_remembered_with_their_reasons(
     assert store[2].shape == (3, 20, 25)
     with pytest.raises(IndexError, match="picture 1 is broken: empty file"):
         store[1]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENOMEM, errno.ETIMEDOUT])
+def test_a_failing_machine_says_nothing_about_the_picture(
+    paths: list[Path], small: Preprocess, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    real = io.FileIO
+
+    def fail(path: Path) -> Any:
+        if path == paths[1]:
+            raise OSError(number, os.strerror(number))
+        return real(path)
+
+    with monkeypatch.context() as patch, pytest.raises(UserError) as error:
+        patch.setattr(io, "FileIO", fail)
+        PictureStore.open(paths, small)
+    assert str(error.value) == f"{paths[1]} cannot be read now: {os.strerror(number)}; try again"
+    assert stores() == [] and PictureStore.open(paths, small).broken == {}
+
+
+def test_a_picture_that_goes_away_meanwhile_is_not_remembered_as_missing(
+    paths: list[Path], small: Preprocess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def remove_first(path: Path, preprocess: Preprocess) -> Any:
+        paths[1].unlink(missing_ok=True)
+        return read_resized(path, preprocess)
+
+    content = paths[1].read_bytes()
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"1.png went away while .*; try again"):
+        patch.setattr(module, "read_resized", remove_first)
+        PictureStore.open(paths, small)
+    assert stores() == [] and PictureStore.open(paths, small).broken == {1: "no such file"}
+    paths[1].write_bytes(content)
+    assert PictureStore.open(paths, small).broken == {}
+
+
+def test_what_changes_the_stored_pixels_makes_another_store(paths: list[Path], small: Preprocess) -> None:
+    settings = [small, small.with_channels(1), small.with_pixel_range([0, 127])]
+    opened = [PictureStore.open(paths, preprocess) for preprocess in settings]
+    assert len({store.key for store in opened}) == 3
+    assert torch.equal(opened[2][3], (opened[0][3].double() * 255 / 127).round().clamp(max=255).byte())
 
 
 def test_a_pickled_store_carries_no_pixels(paths: list[Path], small: Preprocess) -> None:

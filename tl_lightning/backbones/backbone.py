@@ -9,6 +9,7 @@ from tl_lightning.backbones import timm_models
 from tl_lightning.backbones.packages import known_package
 from tl_lightning.backbones.run_folders import read_run
 from tl_lightning.backbones.stages import Stage, stages_of
+from tl_lightning.backbones.stem import adapt_stem
 from tl_lightning.backbones.weights import load_source, run_folder, weight_file
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess import Preprocess
@@ -71,7 +72,8 @@ def build_backbone(
         weights: ``pretrained``, ``none`` (random), ``package:NAME[/inner/path]``, a file, or the folder of an earlier
             run.
         preprocess: The preparation that is really used, e.g. of another size; `None` for the weights' own. A model of
-            fixed input size (ViT, Swin) is built for that size and its position embeddings are resampled by timm.
+            fixed input size (ViT, Swin) is built for that size and its position embeddings are resampled by timm. For
+            another number of channels the first layer is changed, see `adapt_weight`.
         drop_path_rate: Stochastic depth while training, in [0, 1).
 
     Returns:
@@ -79,19 +81,27 @@ def build_backbone(
 
     Raises:
         UserError: If the name is unknown, the weights cannot be had or do not fit, or the model does not take pictures
-            of that size or this stochastic depth.
+            of that size or of so many channels, or this stochastic depth.
     """
     if not 0 <= drop_path_rate < 1:
         raise UserError(f"model.drop_path_rate is {drop_path_rate}; it has to be at least 0 and below 1")
     model = timm_models.timm_name(name)
     prepared = preprocess or preprocess_of(name, weights)
-    source = load_source(name, weights, drop_path_rate=drop_path_rate)
-    module = source.module
+    source = load_source(name, weights, drop_path_rate=drop_path_rate, channels=prepared.channels)
+    module, config = source.module, timm_models.pretrained_config(model)
     try:
         module.reset_classifier(0)  # type: ignore[operator]  # timm's models have it, nn.Module not
-        if prepared.size != source.size and timm_models.pretrained_config(model).fixed_input_size:
+        size = prepared.size if config.fixed_input_size and prepared.size != source.size else None
+        if size is not None:
             tensors = module.state_dict()
-            module = timm_models.create(model, drop_path_rate, size=prepared.size, tensors=tensors)
+            module = timm_models.create(model, drop_path_rate, size=size, channels=source.channels, tensors=tensors)
+        if prepared.channels != source.channels:
+            size = prepared.size if config.fixed_input_size and prepared.size != config.input_size[1] else None
+            whole = timm_models.create(model, drop_path_rate, size=size, channels=prepared.channels)
+            whole.reset_classifier(0)  # type: ignore[operator]
+            counts = {"before": source.channels, "channels": prepared.channels}
+            whole.load_state_dict(adapt_stem(module.state_dict(), whole.state_dict(), **counts, name=name))
+            module = whole
         features = _feature_count(module, prepared)
     except (RuntimeError, ValueError, AssertionError, ZeroDivisionError) as error:
         reason = str(error).strip().partition("\n")[0]

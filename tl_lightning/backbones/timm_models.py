@@ -114,6 +114,7 @@ def create(
     drop_path_rate: float,
     *,
     size: int | None = None,
+    channels: int | None = None,
     pretrained: bool = False,
     tensors: dict[str, Tensor] | None = None,
 ) -> nn.Module:
@@ -123,6 +124,7 @@ def create(
         model: What `timm_name` returned.
         drop_path_rate: Stochastic depth, in [0, 1).
         size: The side in pixels for a model of fixed input size; `None` for its own.
+        channels: Number of channels that it takes; `None` for its own.
         pretrained: Fetch timm's weights.
         tensors: A state dict without classifier of the same model for another size: timm resamples the position
             embeddings, and the model gets no classifier.
@@ -131,7 +133,7 @@ def create(
         The model on the CPU, in train mode; its weights are random unless asked otherwise.
 
     Raises:
-        UserError: If the model has no stochastic depth, or no choice of size.
+        UserError: If the model has no stochastic depth, or no choice of size or channels.
     """
     import timm
 
@@ -140,8 +142,12 @@ def create(
         options["drop_path_rate"] = drop_path_rate
     if size is not None:
         options["img_size"] = size
+    if channels not in (None, pretrained_config(model).input_size[0]):  # a model may not offer the choice
+        options["in_chans"] = channels
     if tensors is not None:
         options["pretrained_cfg_overlay"] = {"state_dict": tensors, "source": None}
+        if "in_chans" in options:
+            options["pretrained_cfg_overlay"]["first_conv"] = None  # which fits already
         options["num_classes"] = 0
     try:
         with warnings.catch_warnings():
@@ -149,7 +155,8 @@ def create(
             warnings.filterwarnings("ignore", message="torch.searchsorted|Using a non-tuple sequence")
             module: nn.Module = timm.create_model(model, pretrained=pretrained or tensors is not None, **options)
     except TypeError as error:
-        for option, word in (("drop_path_rate", "model.drop_path_rate"), ("img_size", "data.image_size")):
+        words = {"drop_path_rate": "model.drop_path_rate", "img_size": "data.image_size", "in_chans": "data.channels"}
+        for option, word in words.items():
             if option in options and option in str(error):
                 raise UserError(
                     f"{word} is {options[option]}, but timm/{model} does not support it; leave it out"

@@ -23,12 +23,14 @@ class Source:
         lineage: Where the weights came from, oldest first; empty for random ones.
         matched: How a file's tensors found their places, ``name`` or ``position``; else `None`.
         size: The side in pixels that the weights are for.
+        channels: The number of channels that they are for.
     """
 
     module: nn.Module
     lineage: tuple[str, ...]
     matched: str | None
     size: int
+    channels: int
 
 
 def load_source_model(name: str, weights: str = "pretrained") -> nn.Module:
@@ -53,13 +55,15 @@ def run_folder(weights: str) -> Path | None:
     return folder if best_checkpoint(folder).is_file() else None
 
 
-def load_source(name: str, weights: str, *, drop_path_rate: float) -> Source:
+def load_source(name: str, weights: str, *, drop_path_rate: float, channels: int | None = None) -> Source:
     """Builds a model with the weights it is asked for; see `load_source_model`.
 
     Args:
         name: The backbone's name.
         weights: ``pretrained``, ``none``, ``package:NAME[/inner/path]``, a file, or a run folder.
         drop_path_rate: Stochastic depth, in [0, 1).
+        channels: The number that is wanted: random weights are made for it, and a file may be for it. All other weights
+            come for their own.
 
     Returns:
         The model and where its weights came from.
@@ -70,31 +74,37 @@ def load_source(name: str, weights: str, *, drop_path_rate: float) -> Source:
     model = timm_models.timm_name(name)
     if weights == "pretrained":
         return _pretrained(model, drop_path_rate)
+    config = timm_models.pretrained_config(model)
+    own = timm_models.preprocess_from(config, name)
     if weights == "none":
-        size = timm_models.preprocess_from(timm_models.pretrained_config(model), name).size
-        return Source(timm_models.create(model, drop_path_rate), (), None, size)
+        module = timm_models.create(model, drop_path_rate, channels=channels)
+        return Source(module, (), None, own.size, channels or own.channels)
     folder = run_folder(weights)
     path = best_checkpoint(folder) if folder else weight_file(weights)
-    config = timm_models.pretrained_config(model)
-    size = timm_models.preprocess_from(config, name).size
+    size, possible = own.size, dict.fromkeys((own.channels, channels or own.channels))
     if folder:
         run = read_run(folder, name)
         tensors, lineage, size = run.tensors, run.lineage, run.preprocess.size
+        possible = {run.preprocess.channels: None}
     else:
         tensors = tensors_in(read_checkpoint(path), path)
         lineage = (weights if weights.startswith(PREFIX) else str(path),)
 
-    module = timm_models.create(model, drop_path_rate, size=size if config.fixed_input_size else None)
-    backbone, wanted = timm_models.backbone_names(model), module.state_dict()
-    known = {buffer for buffer, _ in module.named_buffers()}
-    try:
-        fitting, matched = match(tensors, wanted, backbone=backbone, known=known)
-    except UserError as error:
-        raise UserError(f"model.weights is {weights!r}, which does not fit {name}: {error}") from None
-    module.load_state_dict(fitting, strict=False)  # `match` has seen to it that nothing of the backbone is missing
-    if any(entry not in backbone and entry not in fitting for entry in wanted):
-        module.reset_classifier(0)  # type: ignore[operator]  # no classifier is better than a random one
-    return Source(module, lineage, matched, size)
+    backbone, problems = timm_models.backbone_names(model), []
+    for number in possible:
+        fixed = size if config.fixed_input_size else None
+        module = timm_models.create(model, drop_path_rate, size=fixed, channels=number)
+        wanted, known = module.state_dict(), {buffer for buffer, _ in module.named_buffers()}
+        try:
+            fitting, matched = match(tensors, wanted, backbone=backbone, known=known)
+        except UserError as error:
+            problems.append(error)
+            continue
+        module.load_state_dict(fitting, strict=False)  # `match` has seen to it that nothing of the backbone is missing
+        if any(entry not in backbone and entry not in fitting for entry in wanted):
+            module.reset_classifier(0)  # type: ignore[operator]  # no classifier is better than a random one
+        return Source(module, lineage, matched, size, number)
+    raise UserError(f"model.weights is {weights!r}, which does not fit {name}: {problems[0]}")
 
 
 def weight_file(weights: str) -> Path:
@@ -118,7 +128,7 @@ def weight_file(weights: str) -> Path:
 
 def _pretrained(model: str, drop_path_rate: float) -> Source:
     config = timm_models.pretrained_config(model)
-    size = timm_models.preprocess_from(config, f"timm/{model}").size
+    own = timm_models.preprocess_from(config, f"timm/{model}")
     where = config.hf_hub_id or config.url or "timm"
     problem = hub.weights_problem(config)
     if problem is None:
@@ -134,4 +144,6 @@ def _pretrained(model: str, drop_path_rate: float) -> Source:
             f"what works offline as model.weights: {offline_choices(model)}"
         )
     tag = f"{config.architecture}.{config.tag}" if config.architecture and config.tag else model
-    return Source(module, (f"pretrained:{model if model.startswith('hf-hub:') else tag}",), None, size)
+    return Source(
+        module, (f"pretrained:{model if model.startswith('hf-hub:') else tag}",), None, own.size, own.channels
+    )

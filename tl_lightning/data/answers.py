@@ -20,6 +20,7 @@ from tl_lightning.data.samples import (
 from tl_lightning.errors import UserError
 
 YES, NO = frozenset(("1", "1.0", "true", "yes")), frozenset(("0", "0.0", "false", "no"))
+LARGEST = float(np.finfo(np.float32).max)
 BINS = 10  # of numbers, for a split in proportion; fewer where there are not five pictures for each
 
 
@@ -159,7 +160,7 @@ def _number(cell: str, column: str, place: str) -> float:
         value = float(cell)
     except ValueError:
         value = np.nan
-    if not abs(value) <= np.finfo(np.float32).max:
+    if not abs(value) <= LARGEST:
         raise UserError(f"{place}: column {column!r} is {cell!r}; a finite number is wanted")
     return value
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from tl_lightning.data.samples import Listing, are_numbers, name_some, sort_classes
 from tl_lightning.errors import UserError, nearest
 
-SUFFIXES = frozenset(".jpg .jpeg .png .bmp .gif .webp .tif .tiff .ppm .pgm".split())
+SUFFIXES = frozenset(".jpg .jpeg .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .jp2".split())
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 LAYOUT = "one sub-folder per class is expected, such as cats/1.jpg and dogs/2.jpg"
 
@@ -97,7 +97,13 @@ def _split_folders(folder: Path) -> list[tuple[Path, str]]:
 
 
 def _visible_folders(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    """Links count as well, but for those that lead to where they lie in."""
+    inside = folder.resolve()
+    return [
+        path
+        for path in folder.iterdir()
+        if path.is_dir() and not path.name.startswith(".") and not inside.is_relative_to(path.resolve())
+    ]
 
 
 def _is_picture(name: str) -> bool:

@@ -23,7 +23,7 @@ from tl_lightning.data.samples import SPLITS, AnswerKind, check_training_has_all
 from tl_lightning.data.sources import Columns, read_source
 from tl_lightning.data.splits import split_samples
 from tl_lightning.data.store import PictureStore
-from tl_lightning.errors import UserError
+from tl_lightning.errors import UserError, shown
 from tl_lightning.preprocess import Preprocess
 
 VIEW_SEED = 0  # of the views that are kept, whatever the run's seed, so that runs can share them
@@ -40,7 +40,7 @@ class ImageDataModule(LightningDataModule):
     Attributes:
         samples: All listed samples; the indices of `splits` point into it.
         classes: Names of the classes, levels, labels or numbers, in the order of the model's outputs.
-        prepared: The preprocessing in force, with `image_size` applied; plain data.
+        prepared: The preprocessing in force, with `image_size` and the like applied; plain data.
         split_digest: Tells apart which pictures are in which split; broken ones count.
         splits: Sorted sample indices under ``train``, ``val`` and ``test``.
         skipped: Number of broken pictures that were left out by `setup`.
@@ -54,6 +54,8 @@ class ImageDataModule(LightningDataModule):
         batch_size: int = 32,
         micro_batch_size: int | Literal["auto"] | None = None,
         image_size: int | None = None,
+        channels: int | None = None,
+        pixel_range: list[float] | None = None,
         split: str = "auto",
         split_seed: int = 0,
         val_fraction: float = 0.15,
@@ -87,6 +89,10 @@ class ImageDataModule(LightningDataModule):
             micro_batch_size: Computes a batch in parts of so many pictures and adds up their gradients, which needs
                 less memory; auto for the largest that fits into what is free.
             image_size: Side in pixels of the square that the model sees; by default the weights' own.
+            channels: Number of channels of the pictures; by default the weights' own. Others than theirs change the
+                first layer, as timm does.
+            pixel_range: The numbers in the files that become black and white, as [0, 4095] for 12 bits; by default
+                0 to 255 for bytes, 0 to 65535 for larger integers, and 0 to 1 for floating-point numbers.
             split: auto (what the source states, else group or stratified), stratified, group (where there are groups:
                 none on both sides), blocks (contiguous ranges of the source), time (the latest test) or A_to_B for a
                 source with domains (elpv: mono_to_poly, poly_to_mono).
@@ -145,7 +151,8 @@ class ImageDataModule(LightningDataModule):
         if num_workers is None:
             num_workers = min(8, (os.cpu_count() or 1) - 1) if torch.cuda.is_available() else 0
         self.num_workers = num_workers
-        self._preprocess = Preprocess.from_dict(preprocess).with_size(image_size)
+        weights_own = Preprocess.from_dict(preprocess)
+        self._preprocess = weights_own.with_size(image_size).with_channels(channels).with_pixel_range(pixel_range)
         self.prepared = self._preprocess.to_dict()
         if answers not in ("class", "level") and (mixup or cutmix):
             raise UserError(
@@ -205,7 +212,7 @@ class ImageDataModule(LightningDataModule):
         self._store = store
 
     def _leave_out(self, broken: dict[int, str]) -> None:
-        named = name_some([f"{self.samples.paths[index]} ({reason})" for index, reason in broken.items()])
+        named = name_some([f"{shown(self.samples.paths[index])} ({reason})" for index, reason in broken.items()])
         found = f"{len(broken)} of {len(self.samples)} pictures of {self.source} cannot be read: {named}"
         if self.on_error == "stop":
             raise UserError(f"{found}; mend them, or leave them out with --data.on_error skip")

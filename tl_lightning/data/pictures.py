@@ -1,14 +1,16 @@
 """From a picture file to the pixels that a model expects; the one preparation for training and prediction alike."""
 
-import errno
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
+from tl_lightning.data.decoding import Picture
+from tl_lightning.data.picture_files import read_picture
+from tl_lightning.data.pixels import BrokenPicture
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess import Preprocess
 
@@ -20,108 +22,41 @@ INTERPOLATIONS = {
 }
 
 
-class BrokenPicture(Exception):
-    """A picture file that cannot be read; the text is a short reason."""
-
-
-def read_picture(path: Path) -> Image.Image:
-    """Reads a picture file of any common kind.
-
-    Turned as its EXIF data says; transparency is laid on white; 16-bit grey is scaled to 8 bits.
+def read_resized(path: Path, preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Reads a picture file, resized as the weights expect it before the crop; for training and prediction alike.
 
     Args:
         path: The file.
+        preprocess: Says to which side, in which crop mode, with which interpolation, and see `read_picture`.
 
     Returns:
-        The picture in mode ``L`` (grey) or ``RGB``, 8 bits per channel.
+        ``uint8`` of shape ``(height, width, channels)``, with the channels of `read_picture`.
 
     Raises:
-        BrokenPicture: If it cannot be read, for whatever reason.
+        BrokenPicture: If the file cannot be read, or is so elongated that it would become larger than is safe to hold.
+        UserError: If the crop mode or the interpolation is unknown; see also `read_picture`.
     """
-    try:
-        if path.stat().st_size == 0:
-            raise BrokenPicture("empty file")
-        with Image.open(path) as picture:
-            picture.load()
-            return _to_grey_or_rgb(_upright(picture))
-    except (BrokenPicture, MemoryError):
-        raise
-    except UnidentifiedImageError as error:
-        raise BrokenPicture("not a picture") from error
-    except Image.DecompressionBombError as error:
-        raise BrokenPicture("too many pixels to be safe") from error
-    except OSError as error:
-        reasons = {errno.ENOENT: "no such file", errno.EACCES: "no permission to read it", errno.EISDIR: "a folder"}
-        raise BrokenPicture(reasons.get(error.errno or 0, f"damaged: {_one_line(error)}")) from error
-    except Exception as error:  # Decoders raise whatever a damaged file leads them to.
-        raise BrokenPicture(f"damaged: {_one_line(error)}") from error
+    return resize(read_picture(path, preprocess), preprocess)
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # Damaged EXIF data says nothing about the pixels.
-        return picture
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _to_grey_or_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I"):
-        # PIL's own conversion to L clips 16-bit values at 255, which leaves nearly white pictures.
-        return Image.fromarray(np.clip(np.asarray(picture) // 256, 0, 255).astype(np.uint8))
-    if picture.mode == "F":
-        raise BrokenPicture("floating-point pixels, whose range is unknown")
-    grey = picture.mode in ("1", "L", "LA", "La")
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    return picture.convert("L" if grey else "RGB")
-
-
-def resize(picture: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
-    """Resizes as the weights expect it before the crop.
-
-    Args:
-        picture: In mode ``L`` or ``RGB``.
-        preprocess: Says to which side, in which crop mode, with which interpolation.
-
-    Returns:
-        ``uint8`` of shape ``(height, width, 1 or 3)``.
-
-    Raises:
-        BrokenPicture: If the picture is so elongated that it would become larger than is safe to hold.
-        UserError: If the crop mode or the interpolation is unknown.
-    """
+def resize(picture: Picture, preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Resizes a picture as read; see `read_resized`."""
     if preprocess.interpolation not in INTERPOLATIONS:
         raise UserError(
             f"data.preprocess.interpolation {preprocess.interpolation!r} is unknown; "
             f"valid are {', '.join(INTERPOLATIONS)}"
         )
-    width, height = _resized_shape(picture.width, picture.height, preprocess)
-    if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
-        raise BrokenPicture(f"{picture.width} x {picture.height} pixels are too elongated")
-    if (width, height) != picture.size:
-        picture = picture.resize((width, height), INTERPOLATIONS[preprocess.interpolation])
-    pixels = np.asarray(picture, dtype=np.uint8)
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
-
-
-def _resized_shape(width: int, height: int, preprocess: Preprocess) -> tuple[int, int]:
-    """Width and height after the resize; the roundings are those of torchvision and timm."""
-    side = preprocess.resized
-    if preprocess.crop_mode == "squash":
-        return side, side
-    if preprocess.crop_mode == "center":
-        short = min(width, height)
-        return (side, int(side * height / short)) if width <= height else (int(side * width / short), side)
-    if preprocess.crop_mode == "border":
-        ratio = max(width, height) / side
-        return max(1, round(width / ratio)), max(1, round(height / ratio))
-    raise UserError(f"data.preprocess.crop_mode {preprocess.crop_mode!r} is unknown; valid: center, squash, border")
+    size = preprocess.resized_shape(*picture.size)
+    if Image.MAX_IMAGE_PIXELS is not None and size[0] * size[1] > Image.MAX_IMAGE_PIXELS:
+        raise BrokenPicture(f"{picture.size[0]} x {picture.size[1]} pixels are too elongated")
+    pixels = picture.pixels
+    if size == (pixels.shape[1], pixels.shape[0]):
+        return pixels
+    # PIL takes no other number of channels at once.
+    parts = [pixels] if pixels.shape[2] == 3 else [pixels[:, :, i] for i in range(pixels.shape[2])]
+    how = INTERPOLATIONS[preprocess.interpolation]
+    resized = [np.asarray(Image.fromarray(part).resize(size, how, picture.box)) for part in parts]
+    return np.dstack(resized)
 
 
 def crop(pixels: Tensor, preprocess: Preprocess) -> Tensor:
@@ -190,5 +125,5 @@ def prepare(path: Path, preprocess: Preprocess) -> Tensor:
         BrokenPicture: If the file cannot be read.
     """
     # A copy: PIL's memory is read-only, which torch warns about.
-    pixels = torch.from_numpy(resize(read_picture(path), preprocess).copy()).permute(2, 0, 1)
+    pixels = torch.from_numpy(read_resized(path, preprocess).copy()).permute(2, 0, 1)
     return to_channels(crop(pixels, preprocess), preprocess.channels).contiguous()

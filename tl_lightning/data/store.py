@@ -18,11 +18,13 @@ from torch import Tensor
 
 from tl_lightning.cache_folder import KEY_LENGTH, Hold, NoRoom, building, cache_dir, discard, hold, make_room, writing
 from tl_lightning.console import console, track
-from tl_lightning.data.pictures import BrokenPicture, read_picture, resize
-from tl_lightning.errors import UserError
+from tl_lightning.data.picture_files import NO_SUCH_FILE, quiet_decoders
+from tl_lightning.data.pictures import read_resized
+from tl_lightning.data.pixels import BrokenPicture
+from tl_lightning.errors import UserError, shown
 from tl_lightning.preprocess import Preprocess
 
-FORMAT = 1  # Raise it whenever the same file would be stored as other pixels.
+FORMAT = 2  # Raise it whenever the same file would be stored as other pixels.
 
 
 class PictureStore:
@@ -57,13 +59,15 @@ class PictureStore:
 
         Args:
             paths: The picture files.
-            preprocess: Only what comes before the crop matters: resized side, crop mode and interpolation.
+            preprocess: Only what comes before the crop matters: resized side, crop mode, interpolation, channels and
+                range.
 
         Returns:
             The store, held until it is collected; see `broken` for what it could not read.
 
         Raises:
-            UserError: If the cache folder cannot be written, as when the disk is full, or ``TL_CACHE_SIZE`` is no size.
+            UserError: If the cache folder cannot be written, as when the disk is full, or ``TL_CACHE_SIZE`` is no size;
+                or if the machine cannot read a picture now, then no store is left.
         """
         paths = [Path(os.path.abspath(path)) for path in paths]
         parent = cache_dir() / "pictures"
@@ -92,7 +96,7 @@ class PictureStore:
         return len(self._offsets)
 
     def __getitem__(self, index: int) -> Tensor:
-        """The pixels of one picture: ``uint8`` of shape ``(1 or 3, height, width)``, a copy of its own."""
+        """The pixels of one picture: ``uint8`` of shape ``(channels, height, width)``, a copy of its own."""
         height, width, channels = self._shapes[index]
         if not height:
             raise IndexError(f"picture {index} is broken: {self.broken.get(index)}")
@@ -112,7 +116,8 @@ def _say_waiting() -> None:
 
 
 def _key(paths: list[Path], preprocess: Preprocess) -> str:
-    settings = (FORMAT, preprocess.resized, preprocess.crop_mode, preprocess.interpolation)
+    resizing = (preprocess.resized, preprocess.crop_mode, preprocess.interpolation)
+    settings = (FORMAT, *resizing, preprocess.channels, preprocess.pixel_range)
     digest = hashlib.sha256(repr(settings).encode())
     for path in paths:
         try:
@@ -141,7 +146,7 @@ def _write_store(folder: Path, paths: list[Path], preprocess: Preprocess) -> Non
     with writing(folder) as unfinished:
         shapes = np.zeros((len(paths), 3), dtype=np.int64)
         broken = {}
-        with (unfinished / "pixels.bin").open("wb") as file:
+        with quiet_decoders(), (unfinished / "pixels.bin").open("wb") as file:
             decoded = track(_decode_in_order(paths, preprocess), "decoding pictures", total=len(paths))
             for index, pixels in enumerate(decoded):
                 if isinstance(pixels, str):
@@ -149,6 +154,9 @@ def _write_store(folder: Path, paths: list[Path], preprocess: Preprocess) -> Non
                 else:
                     shapes[index] = pixels.shape
                     file.write(np.ascontiguousarray(pixels).data)
+        gone = next((path for path, reason in broken.items() if reason == NO_SUCH_FILE), None)
+        if gone and _key(paths, preprocess) != folder.name:  # which says that it was there before
+            raise UserError(f"{shown(gone)} went away while the pictures were being read; try again")
         offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))[:-1]])
         np.savez(unfinished / "index.npz", offsets=offsets, shapes=shapes)
         about = {
@@ -181,6 +189,6 @@ def _decode_in_order(paths: list[Path], preprocess: Preprocess) -> Iterator[NDAr
 def _decode(path: Path, preprocess: Preprocess) -> NDArray[np.uint8] | str:
     """The resized pixels, or the reason why there are none."""
     try:
-        return resize(read_picture(path), preprocess)
+        return read_resized(path, preprocess)
     except BrokenPicture as error:
         return str(error)
