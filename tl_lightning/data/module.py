@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from tl_lightning.data.augmentations import Transform, View, evaluation, plain_view, views
+from tl_lightning.data.augmentations import Augmentation, View, evaluation, plain_view, views
 from tl_lightning.data.augmentations import augmentation as make_augmentation
-from tl_lightning.data.dataset import EpochSampler, Item, Kept, KeptDataset, PictureDataset, as_it_is
+from tl_lightning.data.configured import Transform
+from tl_lightning.data.dataset import Item, Kept, KeptDataset, PictureDataset, as_it_is
 from tl_lightning.data.mixing import check_mixing, mix
 from tl_lightning.data.samples import check_training_has_all, name_some
+from tl_lightning.data.sampling import EpochSampler
 from tl_lightning.data.sources import read_source
 from tl_lightning.data.splits import split_samples
 from tl_lightning.data.store import PictureStore
@@ -61,7 +63,8 @@ class ImageDataModule(LightningDataModule):
         image_column: str = "image",
         label_column: str = "label",
         classes: list[str] | None = None,
-        augmentation: str = "flips",
+        augmentation: str | dict[str, Any] | list[dict[str, Any]] = "flips",
+        sampler: Literal["shuffled", "balanced"] = "shuffled",
         mixup: float = 0.0,
         cutmix: float = 0.0,
         on_error: Literal["stop", "skip"] = "stop",
@@ -87,8 +90,12 @@ class ImageDataModule(LightningDataModule):
             image_column: Column of the table with the pictures' paths, relative to the table or absolute.
             label_column: Column of the table with the labels.
             classes: Names of the classes in the order of the outputs; by default sorted.
-            augmentation: none, flips (left-right), dihedral (mirrors and quarter turns) or standard (timm's: crop,
-                flip, colour).
+            augmentation: none, flips (left-right), dihedral (mirrors and quarter turns), standard (timm's: crop, flip,
+                colour), randaugment or trivial (TrivialAugment), both behind a crop and a flip; or any transform of
+                uint8 tensors, such as {class_path: torchvision.transforms.v2.ColorJitter, init_args: {hue: 0.1}}, or a
+                list of such. Normalisation comes last and is the weights' own.
+            sampler: shuffled goes through the training pictures once per epoch; balanced draws as many, but from all
+                classes equally often.
             mixup: Alpha of mixup, which blends pairs of pictures in training; 0 is off, 0.1 to 0.4 is usual.
             cutmix: Alpha of CutMix, which swaps a rectangle within pairs; 0 is off, 1 is usual. With both on, each
                 batch gets one of them by chance.
@@ -110,6 +117,8 @@ class ImageDataModule(LightningDataModule):
             check_mixing(mixup, cutmix, micro_batch_size)
         if num_workers is not None and num_workers < 0:
             raise UserError(f"data.num_workers is {num_workers}; it must be 0 or more")
+        if sampler not in ("shuffled", "balanced"):
+            raise UserError(f"data.sampler {sampler!r} is unknown; valid are shuffled, balanced")
         if on_error not in ("stop", "skip"):
             raise UserError(f"data.on_error {on_error!r} is unknown; valid are stop, skip")
         self.source = source
@@ -119,6 +128,7 @@ class ImageDataModule(LightningDataModule):
         self.micro_batch_size = micro_batch_size
         self.on_error = on_error
         self.seed = seed
+        self.sampler = sampler
         self.mixup = mixup
         self.cutmix = cutmix
         if num_workers is None:
@@ -214,7 +224,7 @@ class ImageDataModule(LightningDataModule):
             "class_counts": per_class,
         }
 
-    def set_augmentation(self, name: str | None) -> None:
+    def set_augmentation(self, name: Augmentation | None) -> None:
         """Changes what the next `train_dataloader` does to the pictures; a phase may have its own.
 
         Args:
@@ -228,7 +238,7 @@ class ImageDataModule(LightningDataModule):
         else:
             self._augment = make_augmentation(name, self._preprocess, key="augmentation")
 
-    def views(self, name: str | None, count: int | None) -> list[View]:
+    def views(self, name: Augmentation | None, count: int | None) -> list[View]:
         """Fixed versions of the training pictures that stand for an augmentation; see `augmentations.views`.
 
         Args:
@@ -247,8 +257,8 @@ class ImageDataModule(LightningDataModule):
         self._kept = kept
 
     def train_dataloader(self) -> DataLoader[Item]:
-        """Shuffled and augmented; a last batch that is not full is dropped, unless it is the only one."""
-        sampler = self._sampler("train", shuffle=True)
+        """Shuffled or balanced, and augmented; a last batch that is not full is dropped, unless it is the only one."""
+        sampler = self._sampler("train", shuffle=True, balanced=self.sampler == "balanced")
         if self.trainer is not None:
             # With worker processes the first batches are under way before Lightning calls set_epoch.
             epochs, _ = _progress(self.trainer)
@@ -326,7 +336,7 @@ class ImageDataModule(LightningDataModule):
             raise RuntimeError("ImageDataModule.setup comes before its loaders")
         return self._store
 
-    def _sampler(self, split: str, *, shuffle: bool) -> EpochSampler:
+    def _sampler(self, split: str, *, shuffle: bool, balanced: bool = False) -> EpochSampler:
         indices = self.splits[split]
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         if len(indices) < world_size:
@@ -335,7 +345,13 @@ class ImageDataModule(LightningDataModule):
                 "use fewer devices, or put more pictures into it"
             )
         return EpochSampler(
-            indices, shuffle=shuffle, seed=self.seed, batch_size=self.batch_size, rank=rank, world_size=world_size
+            indices,
+            shuffle=shuffle,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            rank=rank,
+            world_size=world_size,
+            balance=self.samples.labels[indices] if balanced else None,
         )
 
     def _loader(
