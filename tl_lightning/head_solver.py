@@ -93,7 +93,7 @@ class HeadSolver(Callback):
         assert kept is not None
         training = Stacked([_rows(store, splits["train"]) for store in kept.training])
         answers = labels[splits["train"]].repeat(len(kept.training))
-        weights = task.loss_weights.double().cpu() if task.balanced else None
+        weights = task.loss_weights.double().cpu() if task.weighted else None
         classes = len(task.classes)
         if task.head_solver == "ridge":
             ridge = ridge_classifier(training, answers, classes=classes, class_weights=weights)

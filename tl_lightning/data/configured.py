@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 import torch
+from jsonargparse import Namespace
 from torch import Tensor
 
 from tl_lightning.errors import UserError, nearest
@@ -16,6 +17,14 @@ Configured = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 KEYS = ("class_path", "init_args")
 _TRIALS = 4  # one draw may be lucky
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401 - a configuration holds anything
+    """A configuration as mappings, lists and plain values; jsonargparse leaves its own objects deep inside."""
+    value = vars(value) if isinstance(value, Namespace) else value
+    if isinstance(value, Mapping):
+        return {name: plain(entry) for name, entry in value.items()}
+    return [plain(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def canonical(configured: Configured) -> str:

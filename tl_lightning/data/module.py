@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning import LightningDataModule, Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from tl_lightning.data.augmentations import Augmentation, View, evaluation, plain_view, views
 from tl_lightning.data.augmentations import augmentation as make_augmentation
-from tl_lightning.data.configured import Transform
+from tl_lightning.data.configured import Transform, plain
 from tl_lightning.data.dataset import Item, Kept, KeptDataset, PictureDataset, as_it_is
 from tl_lightning.data.mixing import check_mixing, mix
 from tl_lightning.data.samples import check_training_has_all, name_some
@@ -25,6 +25,7 @@ from tl_lightning.data.sampling import EpochSampler
 from tl_lightning.data.sources import read_source
 from tl_lightning.data.splits import split_samples
 from tl_lightning.data.store import PictureStore
+from tl_lightning.data.workers import default_workers
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess import Preprocess
 
@@ -101,7 +102,8 @@ class ImageDataModule(LightningDataModule):
                 batch gets one of them by chance.
             on_error: What to do about pictures that cannot be read: stop before training, or skip and count them.
             num_workers: Processes that prepare batches of pictures; by default none on a CPU, where training needs
-                every core, and up to 8 beside a GPU. What is kept of pictures is read without them.
+                every core, and up to 8 beside a GPU, out of the cores that this process may use. What is kept of
+                pictures is read without them.
             seed: Of shuffling and augmentation; comes from seed_everything.
 
         Raises:
@@ -131,8 +133,6 @@ class ImageDataModule(LightningDataModule):
         self.sampler = sampler
         self.mixup = mixup
         self.cutmix = cutmix
-        if num_workers is None:
-            num_workers = min(8, (os.cpu_count() or 1) - 1) if torch.cuda.is_available() else 0
         self.num_workers = num_workers
         self._preprocess = Preprocess.from_dict(preprocess).with_size(image_size)
         self.prepared = self._preprocess.to_dict()
@@ -145,8 +145,8 @@ class ImageDataModule(LightningDataModule):
         )
         self.split_digest = _digest(self.samples.paths, self.splits)
         self.skipped = 0
-        self.augmentation = augmentation
-        self._augment = make_augmentation(augmentation, self._preprocess)
+        self.augmentation: Augmentation = plain(augmentation)
+        self._augment = make_augmentation(self.augmentation, self._preprocess)
         self._kept: Callable[[], Kept | None] | None = None
         self._resume: dict[str, int] | None = None
         self._store: PictureStore | None = None
@@ -357,16 +357,25 @@ class ImageDataModule(LightningDataModule):
     def _loader(
         self, sampler: EpochSampler, transform: Transform, *, seed: int | None = None, batch_size: int | None = None
     ) -> DataLoader[Item]:
+        workers = self._workers()
         return DataLoader(
             PictureDataset(self._opened_store, self.samples.labels, transform=transform, seed=seed),
             batch_size=batch_size or self.loaded_batch_size,
             sampler=sampler,  # leaves out the incomplete batch in training, hence no drop_last
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+            num_workers=workers,
+            persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             # Without one of its own a loader draws from the global generator, and dropout would depend on it.
             generator=torch.Generator().manual_seed(self.seed),
         )
+
+    def _workers(self) -> int:
+        if self.num_workers is not None:
+            return self.num_workers
+        # The trainer's GPU rather than the machine's: `--trainer.accelerator cpu` leaves that idle.
+        on_cpu = self.trainer is not None and isinstance(self.trainer.accelerator, CPUAccelerator)
+        processes = 1 if self.trainer is None else self.trainer.num_devices
+        return default_workers(processes=processes, beside_gpu=torch.cuda.is_available() and not on_cpu)
 
     def _kept_loader(self, dataset: KeptDataset, sampler: EpochSampler) -> DataLoader[Item]:
         return DataLoader(

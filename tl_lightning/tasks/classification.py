@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from tl_lightning.errors import UserError
 from tl_lightning.heads import HeadKind, build_head, linear_layer
-from tl_lightning.losses import balanced_class_weights, focal_loss
+from tl_lightning.losses import balanced_class_weights, effective_class_weights, focal_loss
 from tl_lightning.metrics import classification_metrics
 from tl_lightning.tasks.base import TransferTask, replaced
 
@@ -43,7 +43,8 @@ class ClassificationTask(TransferTask):
         loss: Literal["cross_entropy", "focal"] = "cross_entropy",
         focal_gamma: float = 2.0,
         label_smoothing: float = 0.0,
-        class_weights: Literal["none", "balanced"] = "none",
+        class_weights: Literal["none", "balanced", "effective"] = "none",
+        effective_beta: float = 0.999,
         l2_sp: float = 0.0,
         lr: float = 1e-3,
         weight_decay: float = 1e-3,
@@ -68,7 +69,10 @@ class ClassificationTask(TransferTask):
             loss: ``cross_entropy``, or ``focal``, in which examples that the model is sure of count for less.
             focal_gamma: How much less they count, 0 (as cross-entropy) or more; matters with ``loss: focal``.
             label_smoothing: Share of the label spread over all classes, 0 to 1.
-            class_weights: ``balanced`` weighs each class in the loss by the inverse of its frequency.
+            class_weights: ``balanced`` weighs each class in the loss by the inverse of its frequency; ``effective`` by
+                that of its effective number of examples, less steeply (Cui et al. 2019, arXiv:1901.05555).
+            effective_beta: 0 up to 1, where ``effective`` becomes ``balanced``: with 0.999, examples beyond a few
+                thousand of a class hardly count any more.
             l2_sp: Pulls the backbone's weights towards where they started, this strongly; 0 for not at all.
             lr: Peak learning rate of the head.
             weight_decay: Of AdamW, for everything but biases and normalisation weights.
@@ -99,6 +103,8 @@ class ClassificationTask(TransferTask):
             raise UserError(f"model.loss is {loss!r}; it must be cross_entropy or focal")
         if not 0 <= focal_gamma < math.inf:
             raise UserError(f"model.focal_gamma is {focal_gamma}; it must be 0 or more")
+        if not 0 <= effective_beta < 1:
+            raise UserError(f"model.effective_beta is {effective_beta}; it must be at least 0 and below 1")
         if head_solver not in ("lbfgs", "ridge", "sgd"):
             raise UserError(f"model.head_solver is {head_solver!r}; it must be lbfgs, ridge or sgd")
         self.save_hyperparameters()
@@ -108,7 +114,7 @@ class ClassificationTask(TransferTask):
         self.focal_gamma = focal_gamma if loss == "focal" else None
         self.label_smoothing = label_smoothing
         self.head_solver = head_solver
-        self.balanced = class_weights == "balanced"
+        self.weighted = class_weights != "none"
         self.head = build_head(head, self.num_features, len(self.classes), hidden=head_hidden, dropout=head_dropout)
         self.register_buffer("loss_weights", torch.ones(len(self.classes)))
         self.val_metrics = classification_metrics(len(self.classes), "val/")
@@ -118,9 +124,11 @@ class ClassificationTask(TransferTask):
         self.confusion = MulticlassConfusionMatrix(len(self.classes))
 
     def set_class_counts(self, counts: Sequence[int]) -> None:
-        """Tells the loss how many training examples each class has; matters with ``class_weights: balanced``."""
-        if self.balanced:
+        """Tells the loss how many training examples each class has; matters with ``class_weights``."""
+        if self.hparams["class_weights"] == "balanced":
             self.loss_weights.copy_(balanced_class_weights(counts))
+        elif self.weighted:
+            self.loss_weights.copy_(effective_class_weights(counts, beta=self.hparams["effective_beta"]))
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores prepared pictures.
@@ -226,7 +234,7 @@ class ClassificationTask(TransferTask):
         mean_loss.reset()
 
     def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        if self.balanced and not target.is_floating_point():
+        if self.weighted and not target.is_floating_point():
             # Class indices would have torch divide by the batch's own sum of weights: the loss would depend on how a
             # batch is divided into parts and processes. Probabilities are divided by the number of examples.
             target = functional.one_hot(target, len(self.classes)).to(logits.dtype)
