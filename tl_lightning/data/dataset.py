@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from tl_lightning.data.configured import Transform
 from tl_lightning.data.store import PictureStore
@@ -49,13 +49,18 @@ class PictureDataset(Dataset[Item]):
     def __getitem__(self, place: tuple[int, int]) -> Item:
         epoch, index = place
         pixels = self.store[index]
-        with _one_thread():
-            if self.seed is None:
+        if self.seed is None:
+            image = self.transform(pixels)
+        else:
+            with seeded(self.seed, epoch, index):
                 image = self.transform(pixels)
-            else:
-                with seeded(self.seed, epoch, index):
-                    image = self.transform(pixels)
         return {"image": image, "label": int(self.labels[index]), "index": index}
+
+    def __getitems__(self, places: list[tuple[int, int]]) -> dict[str, Tensor]:
+        """A batch of items; in one thread, and the number of threads is changed once only, as that has its price."""
+        with _one_thread():
+            batch: dict[str, Tensor] = default_collate([self[place] for place in places])
+        return batch
 
 
 @contextmanager

@@ -362,6 +362,7 @@ class ImageDataModule(LightningDataModule):
             PictureDataset(self._opened_store, self.samples.labels, transform=transform, seed=seed),
             batch_size=batch_size or self.loaded_batch_size,
             sampler=sampler,  # leaves out the incomplete batch in training, hence no drop_last
+            collate_fn=as_it_is,  # type: ignore[arg-type]  # the data set makes whole batches
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
