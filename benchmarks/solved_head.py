@@ -32,7 +32,8 @@ from tl_lightning.activations import ActivationStore, TensorLayout
 from tl_lightning.backbones import split_backbone
 from tl_lightning.configuration import Configuration, quiet
 from tl_lightning.console import console
-from tl_lightning.data.dataset import Answers, EpochSampler, KeptDataset, as_it_is
+from tl_lightning.data.dataset import Answers, KeptDataset, as_it_is
+from tl_lightning.data.sampling import EpochSampler
 from tl_lightning.extraction import Extractor, layout_of
 from tl_lightning.probe import STRENGTHS, Features, logistic_path, ridge_classifier, score_path
 

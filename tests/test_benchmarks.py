@@ -41,3 +41,10 @@ def test_two_processes_train_one_model():
     shown = printed("several_processes.py")
     assert "with augmentation, BatchNorm that trains and an EMA: 0.0\n" in shown
     assert shown.endswith("resumed: the same to the last bit\n")
+
+
+@pytest.mark.slow
+def test_the_loader_is_timed_with_every_number_of_workers_and_augmentation():
+    shown = printed("pictures.py", "--quick")
+    assert [line.split()[0] for line in shown.splitlines() if "workers  " in line] == ["0", "1", "2"]
+    assert [line.split()[0] for line in shown.splitlines()[-6:]][0::5] == ["none", "trivial"]

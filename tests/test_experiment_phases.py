@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from lightning import Callback
 from pictures import write_pictures
 
@@ -136,11 +137,30 @@ def test_each_phase_has_an_augmentation_of_its_own(here, monkeypatch):
     assert used[4] | used[5] == {0, 4}  # as it is, and mirrored
 
 
+def test_an_augmentation_by_class_may_hold_others_in_the_data_and_in_a_phase(here):
+    flip = {"class_path": "torchvision.transforms.v2.RandomHorizontalFlip", "init_args": {"p": 1.0}}
+    nested = {"class_path": "torchvision.transforms.v2.RandomApply", "init_args": {"transforms": [flip], "p": 1.0}}
+    head = {"train": "head", "epochs": 1, "augmentation": [nested], "views": 2}
+    assert fit(head, {"train": "all"}, epochs=2, options=["--data.augmentation", json.dumps(nested)]) == 0
+    config = yaml.safe_load(Path("run/config.yaml").read_text())
+    assert config["data"]["init_args"]["augmentation"] == nested
+    assert config["phases"][0]["augmentation"] == [nested]
+
+
+def test_a_schedule_by_its_import_path_reaches_the_phase(here):
+    # jsonargparse makes an object of its own of it, where nothing but the optimizer is missing.
+    step = {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 1}}
+    assert fit({"train": "all", "schedule": step}, epochs=1) == 0
+
+
 def test_an_augmentation_that_does_not_exist_is_refused_before_anything_trains(here, capsys):
     phases = json.dumps([{"train": "head", "epochs": 1}, {"train": "all", "augmentation": "dihedra"}])
     line = refused(capsys, "--phases", phases, "--trainer.max_epochs", "2")
     assert "augmentation 'dihedra' is unknown" in line
     assert "did you mean dihedral?" in line
+    wrong = {"class_path": "torchvision.transforms.v2.RandomHorizontalFlip", "init_args": {"q": 1}}
+    line = refused(capsys, "--phases", json.dumps([{"train": "all", "augmentation": wrong}]))
+    assert "phase all: augmentation: torchvision.transforms.v2.RandomHorizontalFlip refuses its init_args" in line
 
 
 def test_a_caution_is_shown_unless_it_is_silenced(here, capsys):

@@ -211,3 +211,8 @@ def test_stacked_rows_are_those_of_the_parts_one_below_the_other():
     for start in range(10):
         for stop in range(10):
             assert torch.equal(stacked[start:stop], whole[start:stop])
+
+
+def test_a_head_is_not_solved_where_the_sampler_draws_pictures_anew(here, capsys):
+    assert fit("--data.sampler", "balanced") == 0
+    assert "not solved data.sampler is balanced, which draws anew in each epoch" in capsys.readouterr().out

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from tl_lightning.errors import UserError
-from tl_lightning.losses import balanced_class_weights, focal_loss, l2_sp
+from tl_lightning.losses import balanced_class_weights, effective_class_weights, focal_loss, l2_sp
 from tl_lightning.tasks.classification import ClassificationTask
 
 
@@ -28,6 +28,31 @@ def test_balanced_weights_give_every_class_the_same_say():
     losses = functional.cross_entropy(logits, labels, reduction="none")
     by_class = torch.stack([losses[labels == k].mean() for k in range(3)]).mean()
     assert torch.isclose(functional.cross_entropy(logits, labels, weight=weights), by_class)
+
+
+def test_effective_weights_count_what_each_example_adds():
+    counts = [1, 10, 1000]
+    weights = effective_class_weights(counts, beta=0.9)
+    known = [sum(0.9**k for k in range(count)) for count in counts]  # of each class
+    torch.testing.assert_close(weights * torch.tensor(known), (weights[0] * known[0]).expand(3))
+    assert (weights * torch.tensor(counts)).sum().item() == pytest.approx(1011)
+
+
+def test_effective_weights_go_from_none_to_balanced():
+    counts = [30, 10, 0]
+    assert effective_class_weights(counts, beta=0.0).tolist() == [1, 1, 1]
+    balanced = balanced_class_weights([30, 10, 1])
+    torch.testing.assert_close(effective_class_weights(counts, beta=1 - 1e-9), balanced, rtol=1e-6, atol=0)
+
+
+def test_effective_class_weights_reach_the_loss():
+    task = ClassificationTask(
+        "timm/test_efficientnet", ["a", "b"], weights="none", class_weights="effective", effective_beta=0.9
+    )
+    task.set_class_counts([5, 50])
+    assert torch.equal(task.loss_weights, effective_class_weights([5, 50], beta=0.9))
+    with pytest.raises(UserError, match=r"^model.effective_beta is 1; it must be at least 0 and below 1$"):
+        ClassificationTask("timm/test_efficientnet", ["a", "b"], weights="none", effective_beta=1)
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])

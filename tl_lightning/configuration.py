@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
+from jsonargparse import set_parsing_settings
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
@@ -21,6 +22,7 @@ from tl_lightning.callbacks import EpochLine, MetricsCsv, StepBar, TrainingLoss
 from tl_lightning.checkpoints import BestCheckpoint, Ingredients, WholeCheckpoints
 from tl_lightning.checks import check_callbacks, check_monitor, check_own, check_phases, check_strategy, check_trainer
 from tl_lightning.compilation import Compilation
+from tl_lightning.data.configured import plain
 from tl_lightning.data.module import ImageDataModule
 from tl_lightning.errors import UserError
 from tl_lightning.finetuning.audit import Audit
@@ -64,6 +66,8 @@ class Configuration(LightningCLI):
         self.created = False
         self.folder: RunFolder | None = None
         self._plugins: list[Any] = []
+        # A class within a phase or an augmentation is made by what uses it, which knows the rest of its arguments.
+        set_parsing_settings(instantiate_subclass_spec_in_any=False)
         self._wanted = folder if checkpoint is None and process_rank() == 0 else None
         super().__init__(
             TransferTask,
@@ -190,7 +194,7 @@ class Configuration(LightningCLI):
         self.implied = {} if preset is None else dict(preset.model)
         for name, value in self.implied.items():
             config.model.init_args[name] = value
-        self.phases = parse_phases(config.phases, max_epochs=config.trainer.max_epochs or 0)
+        self.phases = parse_phases(plain(config.phases), max_epochs=config.trainer.max_epochs or 0)
         self.run_name, run_dir, config.run_dir = _name(config.config), config.run_dir, None
         self.resolved = self.parser.dump(config.clone(with_meta=False), skip_unset=False)
         if config.trainer.sync_batchnorm:

@@ -13,7 +13,7 @@ from tl_lightning.activations import TensorLayout
 from tl_lightning.backbones import CannotSplit, Split, split_backbone
 from tl_lightning.cache_folder import NoRoom
 from tl_lightning.console import console
-from tl_lightning.data.augmentations import View
+from tl_lightning.data.augmentations import View, title
 from tl_lightning.data.dataset import Kept
 from tl_lightning.data.module import ImageDataModule
 from tl_lightning.errors import UserError
@@ -104,6 +104,8 @@ class Keeping:
         """Why a head alone has to be trained by steps; `None` where it is solved."""
         if self._task.unsolvable is None and self._task.head_options.solver == "ridge" and views > 1:
             return "ridge leaves one row out, which means little where other views of the picture stay"
+        if self._task.unsolvable is None and self._data.sampler == "balanced":
+            return "data.sampler is balanced, which draws anew in each epoch (model.class_weights balanced is solved)"
         return self._task.unsolvable
 
     def _obstacle(self, phase: Phase, cut: int) -> str:
@@ -120,7 +122,7 @@ class Keeping:
         if data.mixup or data.cutmix:
             return "data.mixup and data.cutmix mix pictures anew in each epoch"
         if not data.views(phase.augmentation, phase.views):
-            name = phase.augmentation or data.augmentation
+            name = title(phase.augmentation or data.augmentation)
             return f"augmentation {name} draws anew in each epoch (views: 4 would keep four versions of each picture)"
         if cut not in self._unsplittable:
             try:

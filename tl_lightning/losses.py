@@ -21,6 +21,23 @@ def balanced_class_weights(counts: Sequence[int]) -> Tensor:
     return (sizes.sum() / (len(counts) * sizes)).float()
 
 
+def effective_class_weights(counts: Sequence[int], *, beta: float) -> Tensor:
+    """Weights by the effective number of examples (Cui et al. 2019, arXiv:1901.05555).
+
+    The n-th example of a class adds only ``beta^(n-1)`` to what is known of it: ``(1 - beta^n) / (1 - beta)`` in all.
+
+    Args:
+        counts: Training examples of each class; a class without any counts as if it had one.
+        beta: 0 for the same weight everywhere; towards 1 ever nearer to `balanced_class_weights`. Below 1.
+
+    Returns:
+        ``float32`` of shape ``(classes,)``: proportional to 1 / effective number, the mean over the examples is 1.
+    """
+    sizes = torch.tensor(counts, dtype=torch.float64).clamp(min=1)
+    weights = (1 - beta) / (1 - beta**sizes)
+    return (weights * sizes.sum() / (weights * sizes).sum()).float()
+
+
 def focal_loss(
     logits: Tensor,
     target: Tensor,

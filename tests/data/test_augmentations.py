@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from tl_lightning.data.augmentations import augmentation, evaluation, plain_view, views
 from tl_lightning.data.pictures import crop
+from tl_lightning.data.policies import CROP_SCALE
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess import Preprocess
 from tl_lightning.randomness import seeded
@@ -41,10 +44,33 @@ def test_dihedral_has_the_eight_symmetries_of_the_square(small: Preprocess) -> N
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_standard_varies_with_the_seed_alone(small: Preprocess, channels: int) -> None:
-    first = outcomes("standard", small, PIXELS[:channels])
+@pytest.mark.parametrize("name", ["standard", "randaugment", "trivial"])
+def test_endless_augmentations_vary_with_the_seed_alone(small: Preprocess, name: str, channels: int) -> None:
+    first = outcomes(name, small, PIXELS[:channels])
     assert len(set(first)) > 190
-    assert first == outcomes("standard", small, PIXELS[:channels])
+    assert first == outcomes(name, small, PIXELS[:channels])
+
+
+@pytest.mark.parametrize("name", ["randaugment", "trivial"])
+def test_the_operations_come_behind_a_crop_and_a_mirror(small: Preprocess, name: str) -> None:
+    transform = augmentation(name, small)
+    crop, mirror, policy = transform.keywords["chain"]  # type: ignore[attr-defined]
+    assert (crop.size, crop.scale, mirror.p) == ((16, 16), CROP_SCALE, 0.5)
+    assert type(policy).__name__ == {"randaugment": "RandAugment", "trivial": "TrivialAugmentWide"}[name]
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+def test_the_crop_knows_the_interpolations_of_all_weights(small: Preprocess, interpolation: str) -> None:
+    outcomes("trivial", replace(small, interpolation=interpolation))
+
+
+@pytest.mark.parametrize("name", ["standard", "randaugment", "trivial"])
+def test_augmentations_of_colour_are_refused_for_other_numbers_of_channels(small: Preprocess, name: str) -> None:
+    with pytest.raises(
+        UserError, match=rf"^data.augmentation {name} is for pictures of 1 or 3 channels, and .* takes 5"
+    ):
+        augmentation(name, replace(small, channels=5))
+    assert augmentation("dihedral", replace(small, channels=5))(PIXELS[:1]).shape == (5, 16, 16)
 
 
 def test_unknown_augmentation_is_named(small: Preprocess) -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler
 
-from tl_lightning.data.dataset import Answers, EpochSampler, KeptDataset, as_it_is
+from tl_lightning.data.dataset import Answers, KeptDataset, as_it_is
+from tl_lightning.data.sampling import EpochSampler
 
 INDICES = np.arange(100, 126)
 

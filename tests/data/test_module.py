@@ -6,8 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from lightning import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -97,8 +99,11 @@ def test_the_summary_is_exact(folder: Path, small: Preprocess, picture: Callable
     assert data.answers("test").labels.bincount().tolist() == [2, 4]
 
 
-@pytest.mark.parametrize("augmentation", ["dihedral", "standard"])
-def test_batches_are_equal_for_any_number_of_workers(folder: Path, small: Preprocess, augmentation: str) -> None:
+@pytest.mark.parametrize(
+    "augmentation",
+    ["dihedral", "standard", "randaugment", "trivial", {"class_path": "torchvision.transforms.v2.RandomPerspective"}],
+)
+def test_batches_are_equal_for_any_number_of_workers(folder: Path, small: Preprocess, augmentation: object) -> None:
     alone, helped = (
         epochs(module(folder, small, augmentation=augmentation, num_workers=workers, seed=5), 0, 1)
         for workers in (0, 2)
@@ -110,6 +115,32 @@ def test_order_and_augmentation_follow_seed_and_epoch(folder: Path, small: Prepr
     first, again, other = (epochs(module(folder, small, seed=seed), 3) for seed in (1, 1, 2))
     assert equal(first, again) and not equal(first, other)
     assert not equal(epochs(module(folder, small, seed=1), 4), first)
+
+
+def test_balanced_training_pictures_come_from_all_classes_equally_often(
+    tmp_path: Path, small: Preprocess, picture: Callable[..., Path]
+) -> None:
+    for number in range(20):
+        picture(tmp_path / "p" / ("rare" if number < 4 else "usual") / f"{number:02}.png", seed=number)
+    data = module(tmp_path / "p", small, sampler="balanced", batch_size=2)
+    assert data.class_counts == [2, 10]
+    drawn = [batch["label"] for batch in epochs(data, 0)]
+    assert torch.cat(drawn).bincount().tolist() == [6, 6]
+    held_out = [batch["label"] for batch in data.val_dataloader()]
+    assert torch.cat(held_out).bincount().tolist() == np.bincount(data.samples.labels[data.splits["val"]]).tolist()
+
+
+def test_the_default_number_of_workers_is_decided_beside_the_trainer(
+    folder: Path, small: Preprocess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = ImageDataModule(str(folder), small.to_dict())
+    data.setup("fit")
+    assert data.train_dataloader().num_workers == 0
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("tl_lightning.data.module.default_workers", lambda **asked: 3 if asked["beside_gpu"] else 0)
+    assert data._workers() == 3
+    data.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    assert data._workers() == 0
 
 
 def test_loading_leaves_the_global_generator_alone(folder: Path, small: Preprocess) -> None:
@@ -295,6 +326,7 @@ def test_a_class_that_vanishes_is_an_error(folder: Path, small: Preprocess) -> N
         ({"num_workers": -1}, "data.num_workers is -1"),
         ({"image_size": 0}, "data.image_size is 0"),
         ({"on_error": "ignore"}, "data.on_error 'ignore' is unknown"),
+        ({"sampler": "balance"}, "data.sampler 'balance' is unknown; valid are shuffled, balanced"),
         ({"augmentation": "flip"}, "data.augmentation 'flip' is unknown"),
         ({"mixup": -1.0}, "data.mixup is -1.0"),
         ({"cutmix": 1.0, "batch_size": 3}, "data.batch_size is 3; data.cutmix 1.0 pairs"),
@@ -310,7 +342,8 @@ def test_wrong_settings_are_named_at_once(
 
 
 def test_only_the_module_imports_lightning() -> None:
-    names = "samples sources splits pictures store augmentations dataset mixing".split()
+    names = "samples sources splits pictures store augmentations configured policies sampling workers".split()
+    names += ["dataset", "mixing"]
     imports = ", ".join(["tl_lightning.randomness", *(f"tl_lightning.data.{name}" for name in names)])
     check = f"import sys, {imports}; assert not {{'lightning', 'timm', 'torchvision'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)

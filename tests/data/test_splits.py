@@ -179,7 +179,7 @@ def test_a_split_that_tears_a_group_is_refused() -> None:
     samples = grouped([10] * 10)
     with pytest.raises(UserError, match=r"data.split 'stratified' is unknown; valid here: auto, group, blocks"):
         split_samples(samples, "stratified", seed=0)
-    with pytest.raises(UserError, match="group 'g3' and 0 more are in the train split and in the val split"):
+    with pytest.raises(UserError, match="group 'g3' and 0 more are in the train split and the val split"):
         split_samples(samples, "blocks", seed=0, test_fraction=0.25)
     stated = replace(samples, split=np.array(["train"] * 95 + ["test"] * 5))
     with pytest.raises(UserError, match="group 'g9' and 0 more"):

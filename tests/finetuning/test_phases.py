@@ -127,7 +127,7 @@ def test_everything_a_phase_can_say_is_kept():
         ([{"cooldown": -1}], "phases[0].cooldown is -1; it must be a whole number of epochs, 0 or more"),
         ([{"cooldown": None}], "phases[0].cooldown is None"),
         ([{"cooldown": True}], "phases[0].cooldown is True"),
-        ([{"augmentation": 3}], "phases[0].augmentation is 3; it must be text"),
+        ([{"augmentation": 3}], "phases[0].augmentation is 3; it must be a name, a mapping with class_path"),
         ([{"views": 0}], "phases[0].views is 0; it must be a whole number, 1 or more"),
         ([{"views": 2.0}], "phases[0].views is 2.0"),
         ([{"views": True}], "phases[0].views is True"),

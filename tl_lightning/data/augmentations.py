@@ -7,18 +7,16 @@ from functools import partial
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from tl_lightning.data.pictures import crop, to_channels
+from tl_lightning.data.configured import Configured, ConfiguredTransform, Transform, canonical
+from tl_lightning.data.decoding import Picture
+from tl_lightning.data.pictures import crop, resize, to_channels
+from tl_lightning.data.policies import randaugment, standard, trivial
 from tl_lightning.errors import UserError, nearest
 from tl_lightning.preprocess import Preprocess
 
-Transform = Callable[[Tensor], Tensor]
-
-# Of the picture's area. timm's 0.08 suits training from scratch; on small sets it often cuts away what the label says.
-CROP_SCALE = (0.5, 1.0)
-COLOR_JITTER = 0.4
+Augmentation = str | Configured
 
 # The symmetries of the square among which an augmentation draws: a number of quarter turns, from 4 on mirrored.
 SYMMETRIES = {"none": (0,), "flips": (0, 4), "dihedral": tuple(range(8))}
@@ -39,14 +37,19 @@ class View:
     draw: int | None = None
 
 
-def augmentation(name: str, preprocess: Preprocess, *, key: str = "data.augmentation") -> Transform:
+def augmentation(name: Augmentation, preprocess: Preprocess, *, key: str = "data.augmentation") -> Transform:
     """Makes the function that turns stored pixels into what the model sees in training.
 
     Args:
         name: ``none`` is the evaluation's crop and nothing else; ``flips`` adds a left-right mirror half of the time;
             ``dihedral`` adds one of the eight symmetries of the square, for pictures without an up and down;
             ``standard`` is timm's training transform: a random resized crop of 50 to 100 % of the area, a left-right
-            mirror, and a colour jitter of 0.4.
+            mirror, and a colour jitter of 0.4. ``randaugment`` (Cubuk et al. 2020, arXiv:1909.13719: two operations of
+            magnitude 9) and ``trivial`` (TrivialAugment Wide, Müller and Hutter 2021, arXiv:2103.10158: one operation
+            of any magnitude) are torchvision's, behind the same crop and mirror. Anything else by its class: a mapping
+            with ``class_path`` and ``init_args``, or a list of such, see `ConfiguredTransform`. These get the stored
+            picture, resized but not cropped, in the model's channels; where they give it another size than it had or
+            the model takes, it is resized once more, and cropped last, as any picture is in evaluation.
         preprocess: What the weights expect.
         key: What an error calls the setting.
 
@@ -55,20 +58,39 @@ def augmentation(name: str, preprocess: Preprocess, *, key: str = "data.augmenta
         from the global generators; see `tl_lightning.randomness.seeded`.
 
     Raises:
-        UserError: If the name is unknown.
+        UserError: If the name is unknown, the class cannot be used, or the augmentation is for 1 or 3 channels and the
+            weights take another number.
     """
+    if not isinstance(name, str):
+        return _configured(name, preprocess, key)
     makers: dict[str, Callable[[Preprocess], Transform]] = {
         "none": evaluation,
         "flips": lambda preprocess: partial(_flip, preprocess=preprocess),
         "dihedral": lambda preprocess: partial(_turn, preprocess=preprocess),
-        "standard": _standard,
+        "standard": standard,
+        "randaugment": randaugment,
+        "trivial": trivial,
     }
     if name not in makers:
-        raise UserError(f"{key} {name!r} is unknown; valid are {', '.join(makers)}" + nearest(name, makers))
+        raise UserError(
+            f"{key} {name!r} is unknown; valid are {', '.join(makers)}, or a class_path" + nearest(name, makers)
+        )
+    if name not in SYMMETRIES and preprocess.channels not in (1, 3):
+        raise UserError(
+            f"{key} {name} is for pictures of 1 or 3 channels, and the model takes {preprocess.channels}; "
+            f"{', '.join(SYMMETRIES)} work on any"
+        )
     return makers[name](preprocess)
 
 
-def views(name: str, preprocess: Preprocess, *, count: int | None, key: str = "data.augmentation") -> list[View]:
+def title(name: Augmentation) -> str:
+    """What names an augmentation in messages and keys; equal titles are equal augmentations."""
+    return name if isinstance(name, str) else canonical(name)
+
+
+def views(
+    name: Augmentation, preprocess: Preprocess, *, count: int | None, key: str = "data.augmentation"
+) -> list[View]:
     """Lists fixed versions of the pictures that stand for an augmentation; drawing one of them is drawing from it.
 
     Args:
@@ -84,8 +106,8 @@ def views(name: str, preprocess: Preprocess, *, count: int | None, key: str = "d
         UserError: If the name is unknown, or there are not as many.
     """
     drawn = augmentation(name, preprocess, key=key)
-    if name not in SYMMETRIES:
-        return [View(f"{name}, draw {draw}", drawn, draw) for draw in range(count or 0)]
+    if not isinstance(name, str) or name not in SYMMETRIES:
+        return [View(f"{title(name)}, draw {draw}", drawn, draw) for draw in range(count or 0)]
     symmetries = SYMMETRIES[name]
     if count is not None and count > len(symmetries):
         raise UserError(f"views is {count}, but {key} {name} has only {len(symmetries)}")
@@ -131,21 +153,19 @@ def _turn(pixels: Tensor, *, preprocess: Preprocess) -> Tensor:
     return _symmetric(pixels, symmetry=random.randrange(8), preprocess=preprocess)
 
 
-def _standard(preprocess: Preprocess) -> Transform:
-    from timm.data.transforms_factory import create_transform
-
-    chain = create_transform(
-        input_size=preprocess.size,
-        is_training=True,
-        scale=CROP_SCALE,
-        hflip=0.5,
-        color_jitter=COLOR_JITTER,
-        interpolation=preprocess.interpolation,
-        normalize=False,
-    )
-    return partial(_through_pil, chain=chain, channels=preprocess.channels)
+def _configured(configured: Configured, preprocess: Preprocess, key: str) -> Transform:
+    side = preprocess.resized
+    transform = ConfiguredTransform(configured, channels=preprocess.channels, height=side, width=side, key=key)
+    return partial(_through_configured, transform=transform, preprocess=preprocess)
 
 
-def _through_pil(pixels: Tensor, *, chain: Callable[[Image.Image], Tensor], channels: int) -> Tensor:
-    picture = Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).contiguous().numpy())
-    return to_channels(chain(picture), channels)
+def _through_configured(pixels: Tensor, *, transform: Transform, preprocess: Preprocess) -> Tensor:
+    if pixels.shape[0] != preprocess.channels:
+        pixels = to_channels(pixels, preprocess.channels).contiguous()  # a transform may write into it
+    result = transform(pixels)
+    if result.shape not in (pixels.shape, (preprocess.channels, preprocess.size, preprocess.size)):
+        rows = result.permute(1, 2, 0).contiguous().numpy()
+        height, width = rows.shape[:2]
+        picture = Picture(rows, (width, height), (0, 0, width, height))
+        result = torch.from_numpy(resize(picture, preprocess).copy()).permute(2, 0, 1)
+    return crop(result, preprocess)

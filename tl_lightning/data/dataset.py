@@ -1,6 +1,7 @@
-"""Samples in an order, and augmented, as a function of seed, epoch and index alone."""
+"""Samples, augmented as a function of seed, epoch and index alone."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NotRequired, Protocol, TypedDict
 
@@ -8,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, default_collate
 
-from tl_lightning.data.augmentations import Transform
+from tl_lightning.data.configured import Transform
 from tl_lightning.data.store import PictureStore
 from tl_lightning.randomness import seeded
 
@@ -78,6 +79,23 @@ class PictureDataset(Dataset[Item]):
             with seeded(self.seed, epoch, index):
                 image = self.transform(pixels)
         return {"image": image, "index": index, **self.answers.of(index)}  # type: ignore[typeddict-item]
+
+    def __getitems__(self, places: list[tuple[int, int]]) -> dict[str, Tensor]:
+        """A batch of items; in one thread, and the number of threads is changed once only, as that has its price."""
+        with _one_thread():
+            batch: dict[str, Tensor] = default_collate([self[place] for place in places])
+        return batch
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """As in a worker process: one picture is too little for several, which wait for each other on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Reader(Protocol):
@@ -154,83 +172,3 @@ def _empty(part: Tensor, *, rows: int) -> Tensor:
 def as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
     """Collates what is a batch already."""
     return batch
-
-
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields (epoch, index) pairs: the share of one process, shuffled by (seed, epoch) or in order.
-
-    Shuffled, only whole batches come, the rest of an epoch's order is left out: batch k of all processes together is
-    batch k of one process with a batch size `world_size` times as large. Where there is less than one such batch, each
-    process gets one smaller batch, all of the same size. In order, every index comes in exactly one process.
-
-    Lightning calls `set_epoch`.
-    """
-
-    def __init__(
-        self,
-        indices: NDArray[np.int64],
-        *,
-        shuffle: bool,
-        seed: int,
-        batch_size: int = 1,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        """Starts at epoch 0.
-
-        Args:
-            indices: What to go through.
-            shuffle: Whether each epoch has an order of its own.
-            seed: Of the shuffling, at least 0.
-            batch_size: Of one process.
-            rank: Number of this process, from 0.
-            world_size: How many processes share the indices.
-        """
-        self.indices = indices
-        self.shuffle = shuffle
-        self.seed = seed
-        self.batch_size = batch_size
-        self.rank = rank
-        self.world_size = world_size
-        self.epoch = 0
-        self._resumed_epoch = 0
-        self._done = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of the next pass."""
-        self.epoch = epoch
-
-    def resume_at(self, epoch: int, done: int) -> None:
-        """Leaves out what an interrupted run has already trained on.
-
-        The length stays that of a whole epoch: Lightning counts the missing batches itself.
-
-        Args:
-            epoch: The epoch that was under way; all others stay whole.
-            done: How many of this process's first indices to leave out.
-        """
-        self._resumed_epoch = epoch
-        self._done = done
-
-    def __len__(self) -> int:
-        return len(self._share(self.indices))
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch = self.epoch
-        order = self.indices
-        if self.shuffle:
-            order = np.random.default_rng((self.seed, epoch)).permutation(order)
-        done = self._done if epoch == self._resumed_epoch else 0
-        for index in self._share(order)[done:].tolist():
-            yield epoch, index
-
-    def _share(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
-        if not self.shuffle:
-            return order[self.rank :: self.world_size]
-        together = self.batch_size * self.world_size
-        whole = len(order) // together
-        if whole:
-            batches = order[: whole * together].reshape(whole, self.world_size, self.batch_size)
-            return batches[:, self.rank].reshape(-1)
-        size = len(order) // self.world_size
-        return order[self.rank * size : (self.rank + 1) * size]

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -10,19 +9,23 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning import LightningDataModule, Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from tl_lightning.data.augmentations import Transform, View, evaluation, plain_view, views
+from tl_lightning.data.augmentations import Augmentation, View, evaluation, plain_view, views
 from tl_lightning.data.augmentations import augmentation as make_augmentation
-from tl_lightning.data.dataset import Answers, EpochSampler, Item, Kept, KeptDataset, PictureDataset, as_it_is
+from tl_lightning.data.configured import Transform, plain
+from tl_lightning.data.dataset import Answers, Item, Kept, KeptDataset, PictureDataset, as_it_is
 from tl_lightning.data.mixing import check_mixing, mix
 from tl_lightning.data.samples import SPLITS, AnswerKind, check_training_has_all, name_some
+from tl_lightning.data.sampling import EpochSampler
 from tl_lightning.data.sources import Columns, read_source
 from tl_lightning.data.splits import split_samples
 from tl_lightning.data.store import PictureStore
+from tl_lightning.data.workers import default_workers
 from tl_lightning.errors import UserError, shown
 from tl_lightning.preprocess import Preprocess
 
@@ -71,7 +74,8 @@ class ImageDataModule(LightningDataModule):
         weight_column: str | None = None,
         time_column: str | None = None,
         classes: list[str] | None = None,
-        augmentation: str = "flips",
+        augmentation: str | dict[str, Any] | list[dict[str, Any]] = "flips",
+        sampler: Literal["shuffled", "balanced"] = "shuffled",
         mixup: float = 0.0,
         cutmix: float = 0.0,
         on_error: Literal["stop", "skip"] = "stop",
@@ -113,14 +117,19 @@ class ImageDataModule(LightningDataModule):
             weight_column: Column of how much a picture counts in training; by default weight, where there is one.
             time_column: Column of when a picture was taken, for split time: a number or a date.
             classes: Names of the classes in the order of the outputs, of levels from the lowest; by default sorted.
-            augmentation: none, flips (left-right), dihedral (mirrors and quarter turns) or standard (timm's: crop,
-                flip, colour).
+            augmentation: none, flips (left-right), dihedral (mirrors and quarter turns), standard (timm's: crop, flip,
+                colour), randaugment or trivial (TrivialAugment), both behind a crop and a flip; or any transform of
+                uint8 tensors, such as {class_path: torchvision.transforms.v2.ColorJitter, init_args: {hue: 0.1}}, or a
+                list of such. Normalisation comes last and is the weights' own.
+            sampler: shuffled goes through the training pictures once per epoch; balanced draws as many, but from all
+                classes equally often.
             mixup: Alpha of mixup, which blends pairs of pictures in training; 0 is off, 0.1 to 0.4 is usual.
             cutmix: Alpha of CutMix, which swaps a rectangle within pairs; 0 is off, 1 is usual. With both on, each
                 batch gets one of them by chance.
             on_error: What to do about pictures that cannot be read: stop before training, or skip and count them.
             num_workers: Processes that prepare batches of pictures; by default none on a CPU, where training needs
-                every core, and up to 8 beside a GPU. What is kept of pictures is read without them.
+                every core, and up to 8 beside a GPU, out of the cores that this process may use. What is kept of
+                pictures is read without them.
             answers: The kind of answer: class, level, labels or number; comes from the task.
             seed: Of shuffling and augmentation; comes from seed_everything.
 
@@ -137,6 +146,8 @@ class ImageDataModule(LightningDataModule):
             check_mixing(mixup, cutmix, micro_batch_size)
         if num_workers is not None and num_workers < 0:
             raise UserError(f"data.num_workers is {num_workers}; it must be 0 or more")
+        if sampler not in ("shuffled", "balanced"):
+            raise UserError(f"data.sampler {sampler!r} is unknown; valid are shuffled, balanced")
         if on_error not in ("stop", "skip"):
             raise UserError(f"data.on_error {on_error!r} is unknown; valid are stop, skip")
         self.source = source
@@ -146,10 +157,9 @@ class ImageDataModule(LightningDataModule):
         self.micro_batch_size = micro_batch_size
         self.on_error = on_error
         self.seed = seed
+        self.sampler = sampler
         self.mixup = mixup
         self.cutmix = cutmix
-        if num_workers is None:
-            num_workers = min(8, (os.cpu_count() or 1) - 1) if torch.cuda.is_available() else 0
         self.num_workers = num_workers
         weights_own = Preprocess.from_dict(preprocess)
         self._preprocess = weights_own.with_size(image_size).with_channels(channels).with_pixel_range(pixel_range)
@@ -157,6 +167,10 @@ class ImageDataModule(LightningDataModule):
         if answers not in ("class", "level") and (mixup or cutmix):
             raise UserError(
                 "data.mixup and data.cutmix blend classes, and these pictures have no single class: leave them"
+            )
+        if answers not in ("class", "level") and sampler == "balanced":
+            raise UserError(
+                "data.sampler balanced draws all classes equally often, and these pictures have no single one"
             )
         columns = Columns(image_column, label_column, split_column, group_column, weight_column, time_column)
         self.samples = read_source(
@@ -181,8 +195,8 @@ class ImageDataModule(LightningDataModule):
         self.fold = fold
         self.split_digest = _digest(self.samples.paths, self.splits)
         self.skipped = 0
-        self.augmentation = augmentation
-        self._augment = make_augmentation(augmentation, self._preprocess)
+        self.augmentation: Augmentation = plain(augmentation)
+        self._augment = make_augmentation(self.augmentation, self._preprocess)
         self._kept: Callable[[], Kept | None] | None = None
         self._resume: dict[str, int] | None = None
         self._store: PictureStore | None = None
@@ -272,7 +286,7 @@ class ImageDataModule(LightningDataModule):
             "class_counts": {name: dict(zip(self.classes, count, strict=False)) for name, count in counts.items()},
         }
 
-    def set_augmentation(self, name: str | None) -> None:
+    def set_augmentation(self, name: Augmentation | None) -> None:
         """Changes what the next `train_dataloader` does to the pictures; a phase may have its own.
 
         Args:
@@ -286,7 +300,7 @@ class ImageDataModule(LightningDataModule):
         else:
             self._augment = make_augmentation(name, self._preprocess, key="augmentation")
 
-    def views(self, name: str | None, count: int | None) -> list[View]:
+    def views(self, name: Augmentation | None, count: int | None) -> list[View]:
         """Fixed versions of the training pictures that stand for an augmentation; see `augmentations.views`.
 
         Args:
@@ -305,8 +319,8 @@ class ImageDataModule(LightningDataModule):
         self._kept = kept
 
     def train_dataloader(self) -> DataLoader[Item]:
-        """Shuffled and augmented; a last batch that is not full is dropped, unless it is the only one."""
-        sampler = self._sampler("train", shuffle=True)
+        """Shuffled or balanced, and augmented; a last batch that is not full is dropped, unless it is the only one."""
+        sampler = self._sampler("train", shuffle=True, balanced=self.sampler == "balanced")
         if self.trainer is not None:
             # With worker processes the first batches are under way before Lightning calls set_epoch.
             epochs, _ = _progress(self.trainer)
@@ -382,7 +396,7 @@ class ImageDataModule(LightningDataModule):
             raise RuntimeError("ImageDataModule.setup comes before its loaders")
         return self._store
 
-    def _sampler(self, split: str, *, shuffle: bool) -> EpochSampler:
+    def _sampler(self, split: str, *, shuffle: bool, balanced: bool = False) -> EpochSampler:
         indices = self.splits[split]
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         if len(indices) < world_size:
@@ -391,22 +405,38 @@ class ImageDataModule(LightningDataModule):
                 "use fewer devices, or put more pictures into it"
             )
         return EpochSampler(
-            indices, shuffle=shuffle, seed=self.seed, batch_size=self.batch_size, rank=rank, world_size=world_size
+            indices,
+            shuffle=shuffle,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            rank=rank,
+            world_size=world_size,
+            balance=self.samples.single[indices] if balanced else None,
         )
 
     def _loader(
         self, sampler: EpochSampler, transform: Transform, *, seed: int | None = None, batch_size: int | None = None
     ) -> DataLoader[Item]:
+        workers = self._workers()
         return DataLoader(
             PictureDataset(self._opened_store, self._answers, transform=transform, seed=seed),
             batch_size=batch_size or self.loaded_batch_size,
             sampler=sampler,  # leaves out the incomplete batch in training, hence no drop_last
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+            collate_fn=as_it_is,  # type: ignore[arg-type]  # the data set makes whole batches
+            num_workers=workers,
+            persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             # Without one of its own a loader draws from the global generator, and dropout would depend on it.
             generator=torch.Generator().manual_seed(self.seed),
         )
+
+    def _workers(self) -> int:
+        if self.num_workers is not None:
+            return self.num_workers
+        # The trainer's GPU rather than the machine's: `--trainer.accelerator cpu` leaves that idle.
+        on_cpu = self.trainer is not None and isinstance(self.trainer.accelerator, CPUAccelerator)
+        processes = 1 if self.trainer is None else self.trainer.num_devices
+        return default_workers(processes=processes, beside_gpu=torch.cuda.is_available() and not on_cpu)
 
     def _kept_loader(self, dataset: KeptDataset, sampler: EpochSampler) -> DataLoader[Item]:
         return DataLoader(

@@ -122,7 +122,7 @@ def _check_groups(samples: Samples, splits: dict[str, Indices]) -> None:
         torn = np.intersect1d(samples.groups[splits[one]], samples.groups[splits[other]])
         if len(torn):
             raise UserError(
-                f"group {str(torn[0])!r} and {len(torn) - 1} more are in the {one} split and in the {other} split: what "
+                f"group {str(torn[0])!r} and {len(torn) - 1} more are in the {one} split and the {other} split: what "
                 "is learned of them would flatter the score; use --data.split group, or mend the table"
             )
 

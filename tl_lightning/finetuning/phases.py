@@ -46,7 +46,7 @@ class Phase:
     bn: str = "frozen"
     schedule: Schedule = field(default_factory=Schedule)
     warmup: float = DEFAULT_WARMUP
-    augmentation: str | None = None
+    augmentation: str | Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
     views: int | None = None
     patience: int | None = None
     min_delta: float | None = None
@@ -224,9 +224,13 @@ def _phase(entry: Mapping[str, Any], where: str) -> Phase:
         raise UserError(f"{where}.min_delta is {phase.min_delta!r}; it must be a number, 0 or more")
     if type(phase.cooldown) is not int or phase.cooldown < 0:
         raise UserError(f"{where}.cooldown is {phase.cooldown!r}; it must be a whole number of epochs, 0 or more")
-    for key in ("augmentation", "name"):
-        if not isinstance(getattr(phase, key), str | None):
-            raise UserError(f"{where}.{key} is {getattr(phase, key)!r}; it must be text")
+    if not isinstance(phase.augmentation, str | Mapping | list | None):
+        raise UserError(
+            f"{where}.augmentation is {phase.augmentation!r}; it must be a name, a mapping with class_path, or a list "
+            "of such"
+        )
+    if not isinstance(phase.name, str | None):
+        raise UserError(f"{where}.name is {phase.name!r}; it must be text")
     return phase
 
 

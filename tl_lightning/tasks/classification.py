@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from tl_lightning.errors import UserError
 from tl_lightning.heads import HeadKind
-from tl_lightning.losses import balanced_class_weights, focal_loss
+from tl_lightning.losses import balanced_class_weights, effective_class_weights, focal_loss
 from tl_lightning.metrics.classification import (
     FIGURES,
     classification_metrics,
@@ -52,7 +52,8 @@ class ClassificationTask(TransferTask):
         loss: Literal["cross_entropy", "focal"] = "cross_entropy",
         focal_gamma: float = 2.0,
         label_smoothing: float = 0.0,
-        class_weights: Literal["none", "balanced"] = "none",
+        class_weights: Literal["none", "balanced", "effective"] = "none",
+        effective_beta: float = 0.999,
         l2_sp: float = 0.0,
         lr: float = 1e-3,
         weight_decay: float = 1e-3,
@@ -77,7 +78,10 @@ class ClassificationTask(TransferTask):
             loss: ``cross_entropy``, or ``focal``, in which examples that the model is sure of count for less.
             focal_gamma: How much less they count, 0 (as cross-entropy) or more; matters with ``loss: focal``.
             label_smoothing: Share of the label spread over all classes, 0 to 1.
-            class_weights: ``balanced`` weighs each class in the loss by the inverse of its frequency.
+            class_weights: ``balanced`` weighs each class in the loss by the inverse of its frequency; ``effective`` by
+                that of its effective number of examples, less steeply (Cui et al. 2019, arXiv:1901.05555).
+            effective_beta: 0 up to 1, where ``effective`` becomes ``balanced``: with 0.999, examples beyond a few
+                thousand of a class hardly count any more.
             l2_sp: Pulls the backbone's weights towards where they started, this strongly; 0 for not at all.
             lr: Peak learning rate of the head.
             weight_decay: Of AdamW, for everything but biases and normalisation weights.
@@ -113,20 +117,25 @@ class ClassificationTask(TransferTask):
             raise UserError(f"model.loss is {loss!r}; it must be cross_entropy or focal")
         if not 0 <= focal_gamma < math.inf:
             raise UserError(f"model.focal_gamma is {focal_gamma}; it must be 0 or more")
+        if not 0 <= effective_beta < 1:
+            raise UserError(f"model.effective_beta is {effective_beta}; it must be at least 0 and below 1")
         self.save_hyperparameters()
         # The values in force, also where none were given: prediction never falls back to a library's defaults.
         self.hparams["preprocess"] = self.preprocess
         self.focal_gamma = focal_gamma if loss == "focal" else None
         self.label_smoothing = label_smoothing
-        self.balanced = class_weights == "balanced"
+        self.weighted = class_weights != "none"
         self.register_buffer("loss_weights", torch.ones(len(self.classes)))
         self.val_metrics = classification_metrics(len(self.classes), "val/")
         self.test_metrics = classification_metrics(len(self.classes), "test/")
 
     def set_training_answers(self, labels: Tensor) -> None:
-        """Tells the loss how many training pictures each class has; matters with ``class_weights: balanced``."""
-        if self.balanced:
-            self.loss_weights.copy_(balanced_class_weights(labels.bincount(minlength=len(self.classes)).tolist()))
+        """Tells the loss how many training pictures each class has; matters with ``class_weights``."""
+        counts = labels.bincount(minlength=len(self.classes)).tolist()
+        if self.hparams["class_weights"] == "balanced":
+            self.loss_weights.copy_(balanced_class_weights(counts))
+        elif self.weighted:
+            self.loss_weights.copy_(effective_class_weights(counts, beta=self.hparams["effective_beta"]))
 
     def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
         """The loss of each picture, ``(N,)``.
@@ -136,7 +145,7 @@ class ClassificationTask(TransferTask):
             target: Class indices ``(N,)``, or the share of each class ``(N, classes)``.
         """
         weight = self.loss_weights.to(outputs.dtype)  # a trainer's `bf16-true` makes them bfloat16
-        if self.balanced and not target.is_floating_point():
+        if self.weighted and not target.is_floating_point():
             # Smoothing spreads the weights of class indices and of shares in different ways; this is that of shares.
             target = functional.one_hot(target, len(self.classes)).to(outputs.dtype)
         if self.focal_gamma is None:
@@ -174,7 +183,7 @@ class ClassificationTask(TransferTask):
         row_weights: Tensor | None,
     ) -> HeadSolution:
         """Solves logistic regression, or least squares with ``head_solver: ridge``; see `TransferTask.solve_head`."""
-        class_weights, classes = self.loss_weights.double().cpu() if self.balanced else None, len(self.classes)
+        class_weights, classes = self.loss_weights.double().cpu() if self.weighted else None, len(self.classes)
         if self.head_options.solver == "ridge":
             return solve_ridge(training, answers, classes=classes, class_weights=class_weights, row_weights=row_weights)
         return solve_logistic(
