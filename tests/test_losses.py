@@ -49,7 +49,7 @@ def test_effective_class_weights_reach_the_loss():
     task = ClassificationTask(
         "timm/test_efficientnet", ["a", "b"], weights="none", class_weights="effective", effective_beta=0.9
     )
-    task.set_class_counts([5, 50])
+    task.set_training_answers(torch.tensor([0] * 5 + [1] * 50))
     assert torch.equal(task.loss_weights, effective_class_weights([5, 50], beta=0.9))
     with pytest.raises(UserError, match=r"^model.effective_beta is 1; it must be at least 0 and below 1$"):
         ClassificationTask("timm/test_efficientnet", ["a", "b"], weights="none", effective_beta=1)

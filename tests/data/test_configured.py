@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 from jsonargparse import Namespace
-from PIL import Image
 from torch import Tensor
 
 from tl_lightning.data.augmentations import augmentation, evaluation, title, views
 from tl_lightning.data.configured import plain
+from tl_lightning.data.decoding import Picture
 from tl_lightning.data.module import ImageDataModule
 from tl_lightning.data.pictures import resize
 from tl_lightning.errors import UserError
@@ -73,7 +73,7 @@ def test_a_transform_may_crop_to_the_models_size_itself(small: Preprocess) -> No
 
 def test_a_result_of_another_size_is_prepared_like_any_picture(small: Preprocess) -> None:
     transform = augmentation(by_class("CenterCrop", size=10), small)
-    middle = Image.fromarray(PIXELS[:, 5:15, 8:18].permute(1, 2, 0).numpy())
+    middle = Picture(PIXELS[:, 5:15, 8:18].permute(1, 2, 0).contiguous().numpy(), (10, 10), (0, 0, 10, 10))
     expected = torch.from_numpy(resize(middle, small).copy()).permute(2, 0, 1)
     assert expected.shape == (3, 20, 20)
     assert torch.equal(transform(PIXELS), evaluation(small)(expected))

@@ -170,7 +170,7 @@ class ImageDataModule(LightningDataModule):
             )
         if answers not in ("class", "level") and sampler == "balanced":
             raise UserError(
-                "data.sampler balanced draws all classes equally often, and these pictures have no single one"
+                "data.sampler balanced draws all classes equally often, and these have none"
             )
         columns = Columns(image_column, label_column, split_column, group_column, weight_column, time_column)
         self.samples = read_source(
