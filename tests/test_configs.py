@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from pictures import BACKBONE, write_pictures
+from PIL import Image
 
 from tl_lightning.cli import main
 
@@ -15,6 +16,28 @@ TINY = [
     *("--data.image_size", "64", "--data.batch_size", "8", "--trainer.limit_train_batches", "2"),
     *("--trainer.limit_val_batches", "20", "--trainer.limit_test_batches", "20", "--trainer.max_epochs", "1"),
 ]
+# Of each scenario: its task; its figure; what its pictures hold (classes of a folder, or what a table says of picture k
+# of class a or b); and the share of all weights that trains in each phase, as the comments say.
+SCENARIOS = {
+    "products": ("class", "macro_f1", ["bag", "cup", "hat", "pen", "toy"], [0.00, 0.64]),
+    "chest_xray": ("class", "balanced_accuracy", ["NORMAL", "PNEUMONIA"], [0.11, 0.90]),
+    "vgg16": ("class", "macro_f1", ["a", "b"], [0.00, 0.05]),
+    "resnet50": ("class", "macro_f1", ["a", "b"], [0.00, 1.00]),
+    "inception_v3": ("class", "macro_f1", ["a", "b"], [0.00, 0.51]),
+    "mobilenetv2": ("class", "macro_f1", ["a", "b"], [0.00, 0.84]),
+    "efficientnet": ("class", "macro_f1", ["a", "b"], [0.00, 0.98, 1.00]),  # in 3 epochs, not 11: 4 stages at once
+    "ordinal": ("level", "mean_absolute_error", ["unripe", "ripe", "overripe"], [0.00, 1.00]),
+    "multi_label": (
+        *("labels", "mean_average_precision"),
+        *({"labels": lambda name, k: f"{name}|c" if k % 2 else name}, [0.00, 1.00]),
+    ),
+    "regression": ("number", "r2", {"grams": lambda name, k: f"{ord(name) + k}"}, [0.00, 1.00]),
+    "groups": (
+        *("class", "macro_f1"),
+        *({"label": lambda name, k: name, "group": lambda name, k: f"{name}{k // 2}"}, [0.79]),
+    ),
+}
+SMALLEST = {"inception_v3": "75"}  # pixels that its strides leave something of
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +85,47 @@ def test_the_configurations_for_own_pictures_run_with_a_source(here, name):
     args = ["fit", *short(CONFIGS / f"{name}.yaml"), "--data.source", str(source), "--model.weights", BACKBONE[3]]
     assert main(args) == 0
     assert json.loads(Path(f"runs/{name}-1/summary.json").read_text())["data"]["classes"] == ["cat", "dog"]
+
+
+def write_source(folder, name, holds):
+    """A scenario's pictures, as a folder or named in a table."""
+    table = isinstance(holds, dict)
+    write_pictures(folder / "pictures", classes=("a", "b") if table else holds, count=12)
+    pictures = sorted(folder.glob("pictures/*/*.png"))
+    if name == "chest_xray":  # grey, and three times as many of the one as of the other
+        for k, path in enumerate(pictures):
+            Image.open(path).convert("L").save(path)
+            if 4 <= k < 12:
+                path.unlink()
+    if not table:
+        return folder / "pictures"
+    rows = [["image", *holds]]
+    for path in pictures:
+        rows.append(
+            [str(path.relative_to(folder)), *(cell(path.parent.name, int(path.stem)) for cell in holds.values())]
+        )
+    (folder / "table.csv").write_text("\n".join(",".join(row) for row in rows))
+    return folder / "table.csv"
+
+
+def test_every_scenario_is_tested():
+    assert {path.stem for path in CONFIGS.glob("scenarios/*.yaml")} == set(SCENARIOS)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "vgg16" else ()) for name in SCENARIOS]
+)  # VGG16's checkpoints have half a gigabyte each
+def test_a_scenario_runs_and_trains_what_its_comments_say(here, name):
+    answers, monitor, holds, shares = SCENARIOS[name]
+    source = write_source(here, name, holds)
+    options = ["--data.source", str(source), "--data.image_size", SMALLEST.get(name, "32"), "--model.weights", "none"]
+    assert main(["fit", *short(CONFIGS / "scenarios" / f"{name}.yaml"), *options]) == 0
+    summary = json.loads(Path(f"runs/{name}-1/summary.json").read_text())
+    assert summary["status"] == "completed"
+    assert (summary["data"]["answers"], summary["monitor"]["name"]) == (answers, f"val/{monitor}")
+    assert summary["data"]["groups"] == (12 if "group" in holds else None)
+    trained = [phase["trainable_parameters"] / phase["total_parameters"] for phase in summary["phases"]]
+    assert [round(share, 2) for share in trained] == shares
 
 
 @pytest.mark.parametrize("logger", ["wandb", "tensorboard"])
