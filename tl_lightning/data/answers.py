@@ -88,6 +88,10 @@ def _classes(listing: Listing, classes: list[str] | None, *, levels: bool) -> tu
             "list them from the lowest to the highest as data.classes"
         )
     order = classes or listing.known or sort_classes(found)
+    if are_numbers(order) and len({float(name) for name in order}) < len(order):
+        raise UserError(
+            f"{listing.source}: some classes are the same number written in several ways: {name_some(order)}"
+        )
     numbers = {name: number for number, name in enumerate(order)}
     places = {str(number) for number in range(len(order))}
     if classes is not None and not found & set(numbers) and found <= places:
@@ -103,6 +107,8 @@ def _classes(listing: Listing, classes: list[str] | None, *, levels: bool) -> tu
 def _labels(listing: Listing, classes: list[str] | None, separator: str) -> tuple[NDArray[np.float32], list[str]]:
     if len(listing.answers) > 1:
         return _marked(listing, classes)
+    if not separator:
+        raise UserError("data.label_separator is empty; it must be what stands between the labels of a cell, such as |")
     (cells,) = listing.answers.values()
     rows = [[label.strip() for label in cell.split(separator) if label.strip()] for cell in cells]
     order = classes or listing.known or sort_classes({label for row in rows for label in row})
@@ -159,7 +165,9 @@ def _number(cell: str, column: str, place: str) -> float:
         value = float(cell)
     except ValueError:
         value = np.nan
-    if not np.isfinite(np.float32(value)):
+    with np.errstate(over="ignore"):
+        stored = np.float32(value)
+    if not np.isfinite(stored):
         raise UserError(f"{place}: column {column!r} is {cell!r}; a finite number is wanted")
     return value
 
