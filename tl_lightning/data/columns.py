@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class Columns:
         return [self.label] if isinstance(self.label, str) else self.label
 
 
+PLAIN = str | int | float | Decimal
 USUAL = ("split", "group", "weight")  # columns that are taken without being asked for, where a table has them
 
 
@@ -138,7 +140,7 @@ def _used(table: Table, columns: Columns) -> dict[str, str]:
 def _text(
     value: object, column: str, *, place: Callable[[int], str], index: int, separator: str, blank: bool
 ) -> str:  # fmt: skip
-    if isinstance(value, list) and all(isinstance(part, str | int | float) and part == part for part in value):
+    if isinstance(value, list) and all(isinstance(part, PLAIN) and part == part for part in value):
         parts = [str(part).strip() for part in value]
         if torn := [part for part in parts if separator in part]:
             raise UserError(
@@ -146,7 +148,7 @@ def _text(
                 "choose another data.label_separator"
             )
         text = separator.join(parts)
-    elif isinstance(value, str | int | float):
+    elif isinstance(value, PLAIN):
         text = "" if value != value else str(value).strip()  # NaN is how pandas writes a blank cell
     elif value is None:
         text = ""

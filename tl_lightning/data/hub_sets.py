@@ -74,7 +74,7 @@ def _content(source: str, path: str, config: str | None, image: str) -> Content:
         loaded = datasets.load_from_disk(str(folder)) if saved else datasets.load_dataset(
             str(folder) if folder.is_dir() else path, config
         )  # fmt: skip
-        parts = _parts(source, loaded)
+    parts = _parts(source, loaded)
     features = next(iter(parts.values())).features
     pictures = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
     if not pictures:
@@ -110,6 +110,8 @@ def _parts(source: str, loaded: Any) -> dict[str, Any]:  # noqa: ANN401 - a Data
     parts = dict(loaded) if isinstance(loaded, dict) else {"": loaded}
     if len(parts) > 1:
         known = {name: SPLIT_NAMES.get(name.lower()) for name in parts}
+        if "train" not in known.values():
+            raise UserError(f"data.source {source} has the splits {', '.join(parts)}; train is expected among them")
         if ignored := [name for name, split in known.items() if split is None]:
             console.print(f"{source}: its splits {', '.join(ignored)} are left out; used are train, validation, test")
         parts = {split: parts[name] for name, split in known.items() if split is not None}

@@ -86,8 +86,8 @@ def _read_parquet(path: Path) -> Table:
 
     try:
         content = parquet.ParquetFile(path).read()
-        if len(set(content.column_names)) < len(content.column_names):
-            raise ValueError("two columns have the same name")
+        if twice := [name for name in content.column_names if content.column_names.count(name) > 1]:
+            raise UserError(f"{path} has two columns {twice[0]!r}; rename one")
         columns: dict[str, Sequence[Any]] = {name: cells(content[name]) for name in content.column_names}
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise UserError(

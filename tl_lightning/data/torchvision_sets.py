@@ -64,8 +64,8 @@ def _open_parts(name: str, root: Path) -> dict[str, Any]:
 
     known = {each: getattr(torchvision.datasets, each) for each in torchvision.datasets.__all__}
     if name not in known:
-        lower = {each.lower(): each for each in known}
-        close = nearest(lower.get(name.lower(), name), known)
+        alike = [each for each in known if each.lower() == name.lower()]
+        close = f"; did you mean {alike[0]}?" if alike else nearest(name, known)
         raise UserError(f"data.source {PREFIX}{name}: torchvision has no data set {name!r}{close}")
     make = known[name]
     parameters = _parameters(make)
