@@ -235,6 +235,20 @@ def test_a_folder_named_like_a_set_is_a_folder(folder: Path, tmp_path: Path, mon
     assert refuse("datasets/pets.csv") == "data.source datasets/pets.csv: there is no such table"
 
 
+def test_a_set_needs_a_name() -> None:
+    assert refuse("datasets/") == (
+        "data.source datasets/ names no data set; datasets/NAME or datasets/FOLDER is expected"
+    )
+
+
+def test_a_folder_of_other_files_is_loaded_as_the_library_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "set").mkdir()
+    a_set([0, 1, 1, 0]).to_parquet(tmp_path / "set" / "train-00000.parquet")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "hf"))
+    samples = read_source(f"datasets/{tmp_path}/set")
+    assert samples.classes == NAMES and samples.labels.tolist() == [0, 1, 1, 0]
+
+
 @pytest.mark.parametrize("answers", ["class", "labels"])
 def test_other_columns_do_not_hinder(tmp_path: Path, answers: AnswerKind) -> None:
     made = a_set([0, 1, 1, 0], raw=[b"\0"] * 4, boxes=[[[1, 2]]] * 4, info=[{"a": 1}] * 4)

@@ -96,7 +96,7 @@ REFUSED = [
     ("trailing commas", "image,label,,\n1.png,a,,\n", "has two columns ''; rename one"),
     ("missing image column", "img,label\n1.png,a\n", "no column 'image' (data.image_column); its columns are img"),
     ("missing label column", "image,Label\n1.png,a\n", "no column 'label' (data.label_column); its columns are"),
-    ("too many cells", "image,label\n1.png,a\na b, c.png,b\n", "row 3 of {} has more cells than the header has columns"),
+    ("too many cells", "image,label\n1.png,a\na b, c.png,b\n", "row 3 of {} has more cells than the header has"),
     ("too few cells", "image,label\n1.png,a\n2.png\n", "row 3 of {} has fewer cells than the header"),
     ("line of a later cell", 'image,label\n"1.png\n",a\n2.png\n', "row 4 of {} has fewer cells than the header"),
     ("open quote", 'image,label\n1.png,"a\n2.png,b\n', "cannot be read as a UTF-8 CSV table: unexpected end of data"),

@@ -12,6 +12,7 @@ from urllib.error import URLError
 
 import numpy as np
 import pytest
+import torch
 import torchvision
 from PIL import Image
 
@@ -123,6 +124,14 @@ def test_an_export_in_use_is_kept(cifar: object) -> None:
     assert not remove(exported()[0])
     del paths
     assert remove(exported()[0]) and exported() == []
+
+
+def test_a_copy_of_the_paths_in_a_worker_holds_nothing(cifar: object) -> None:
+    paths = read_source("torchvision/CIFAR10").paths
+    copy = pickle.loads(pickle.dumps(paths))
+    assert copy == paths and isinstance(copy, exports.HeldPaths)
+    del paths
+    assert remove(exported()[0])
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no decoder"), KeyboardInterrupt()])
@@ -246,7 +255,9 @@ def test_numbers_of_a_dictionary_are_its_order(monkeypatch: pytest.MonkeyPatch) 
     assert samples.classes == ["b", "a"] and samples.labels.tolist() == [0, 1, 0]
 
 
-@pytest.mark.parametrize("answer", [None, [1, 2], 0.5, {"box": 1}, Image.new("L", (2, 2))])
+@pytest.mark.parametrize(
+    "answer", [None, True, 0.5, [1, 2], np.array([1, 2]), torch.tensor([1, 0]), {"box": 1}, Image.new("L", (2, 2))]
+)
 def test_other_sets_are_refused(monkeypatch: pytest.MonkeyPatch, answer: object) -> None:
     listed(monkeypatch, parts={"train": [0, answer]})
     assert refuse("torchvision/SVHN") == "data.source torchvision/SVHN is no set of pictures with one class each"

@@ -174,13 +174,13 @@ def _found(table: Table, cells: list[str], folder: Path | None) -> list[Path]:
 
 
 def _weights(table: Table, column: str, texts: list[str]) -> list[float]:
-    weights = [_number(text) for text in texts]
-    for index, weight in enumerate(weights):
-        with np.errstate(over="ignore", under="ignore"):
-            usable = weight is not None and 0 < np.float32(weight) < np.inf  # as it will be stored
-        if not usable:
-            raise UserError(f"{table.place(index)}: {column} is {texts[index]!r}; it must be a number above 0")
-    return [weight or 0.0 for weight in weights]
+    weights = np.array([_number(text) for text in texts], dtype=np.float64)
+    with np.errstate(over="ignore", under="ignore"):
+        stored = weights.astype(np.float32)  # as they will be used
+    if len(wrong := np.flatnonzero(~((stored > 0) & (stored < np.inf)))):
+        index = int(wrong[0])
+        raise UserError(f"{table.place(index)}: {column} is {texts[index]!r}; it must be a number above 0")
+    return [float(weight) for weight in weights]
 
 
 def _times(table: Table, column: str, texts: list[str]) -> list[float]:

@@ -39,6 +39,8 @@ def read_hub(name: str, columns: Columns) -> tuple[Table, Columns]:
         UserError: If the library is missing, the set cannot be loaded, or it has no column of pictures.
     """
     path, _, config = name.partition(":")
+    if not path:
+        raise UserError(f"data.source {PREFIX}{name} names no data set; datasets/NAME or datasets/FOLDER is expected")
     folder = Path(path).expanduser()
     source = f"{PREFIX}{name}"
     state = _state(folder.absolute()) if folder.is_dir() else ()

@@ -1,6 +1,7 @@
 """The data sets of torchvision, by name."""
 
 import inspect
+import operator
 import os
 import socket
 import textwrap
@@ -116,19 +117,23 @@ def _pictures(
         numbers.append([])
         for index in range(len(part)):
             with _one_line(name):
-                picture, number = part[index]
-            if (
-                isinstance(number, bool)
-                or not hasattr(number, "__index__")
-                or not isinstance(picture, Image.Image | Path)
-            ):
+                picture, answer = part[index]
+            number = _class_number(answer)
+            if number is None or not isinstance(picture, Image.Image | Path):
                 raise UserError(f"data.source {PREFIX}{name} is no set of pictures with one class each")
-            numbers[-1].append(int(number))
+            numbers[-1].append(number)
             yield picture if isinstance(picture, Path) else _as_png(picture)
     count = max((number for part in numbers for number in part), default=-1) + 1
     names = {split: _class_names(part, count) for split, part in parts.items()}
     labels += [own[number] for own, part in zip(names.values(), numbers, strict=True) for number in part]
     classes["label"] = list(dict.fromkeys(each for own in names.values() for each in own))
+
+
+def _class_number(answer: Any) -> int | None:  # noqa: ANN401 - whatever a set may answer
+    try:
+        return None if isinstance(answer, bool) else operator.index(answer)
+    except (TypeError, ValueError):
+        return None
 
 
 def _class_names(part: Any, count: int) -> list[str]:  # noqa: ANN401 - a Dataset
