@@ -89,6 +89,10 @@ def _classes(listing: Listing, classes: list[str] | None, *, levels: bool) -> tu
             "list them from the lowest to the highest as data.classes"
         )
     order = classes or listing.known or sort_classes(found)
+    if are_numbers(order) and len({float(name) for name in order}) < len(order):
+        raise UserError(
+            f"{listing.source}: some classes are the same number written in several ways: {name_some(order)}"
+        )
     numbers = {name: number for number, name in enumerate(order)}
     places = {str(number) for number in range(len(order))}
     if classes is not None and not found & set(numbers) and found <= places:
@@ -104,6 +108,8 @@ def _classes(listing: Listing, classes: list[str] | None, *, levels: bool) -> tu
 def _labels(listing: Listing, classes: list[str] | None, separator: str) -> tuple[NDArray[np.float32], list[str]]:
     if len(listing.answers) > 1:
         return _marked(listing, classes)
+    if not separator:
+        raise UserError("data.label_separator is empty; it must be what stands between the labels of a cell, such as |")
     (cells,) = listing.answers.values()
     rows = [[label.strip() for label in cell.split(separator) if label.strip()] for cell in cells]
     order = classes or listing.known or sort_classes({label for row in rows for label in row})

@@ -87,7 +87,8 @@ class ImageDataModule(LightningDataModule):
 
         Args:
             source: A folder with one sub-folder per class (optionally under train/, val/, test/), a .csv or .parquet
-                table, or elpv.
+                table, torchvision/NAME, datasets/NAME[:CONFIG] or datasets/FOLDER (of the Hugging Face library), or
+                elpv.
             preprocess: What the weights were pretrained with; comes from the backbone.
             batch_size: Pictures per step of one process; several processes train on that many each.
             micro_batch_size: Computes a batch in parts of so many pictures and adds up their gradients, which needs
@@ -169,9 +170,7 @@ class ImageDataModule(LightningDataModule):
                 "data.mixup and data.cutmix blend classes, and these pictures have no single class: leave them"
             )
         if answers not in ("class", "level") and sampler == "balanced":
-            raise UserError(
-                "data.sampler balanced draws all classes equally often, and these have none"
-            )
+            raise UserError("data.sampler balanced draws all classes equally often, and these have none")
         columns = Columns(image_column, label_column, split_column, group_column, weight_column, time_column)
         self.samples = read_source(
             source, answers=answers, target=target, columns=columns, separator=label_separator, classes=classes
