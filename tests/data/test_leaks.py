@@ -202,7 +202,7 @@ def test_ranges_are_listed_in_parts_of_bounded_size(monkeypatch):
     low, high = np.array([3, 5, 0, 7, 2]), np.array([5, 5, 3, 8, 9])
     parts = [list(zip(a.tolist(), b.tolist(), strict=True)) for a, b in near.expand(low, high)]
     assert [len(part) for part in parts] == [2, 4, 7]
-    assert sum(parts, []) == [(k, v) for k in range(5) for v in range(low[k], high[k])]
+    assert [pair for part in parts for pair in part] == [(k, v) for k in range(5) for v in range(low[k], high[k])]
 
 
 # What they mean
@@ -298,5 +298,5 @@ def test_nothing_is_said_where_nothing_leaks(capsys):
 
 
 def test_an_unknown_policy_is_a_mistake():
-    with pytest.raises(UserError, match="data.on_leak 'drop' is unknown; valid are warn, stop, move"):
+    with pytest.raises(UserError, match=r"data\.on_leak 'drop' is unknown; valid are warn, stop, move"):
         settle_leaks(SPLITS, [], report=report([]), on_leak="drop")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tl_lightning.data.leaks.features import alike_pairs
+from tl_lightning.data.leaks.crops import crop_pairs
 from tl_lightning.data.leaks.fingerprints import Fingerprints, Pixels, take_fingerprints
 from tl_lightning.data.leaks.groups import Duplicate, Groups, Kind
 from tl_lightning.data.leaks.near import near_pairs
@@ -68,7 +68,8 @@ def find_duplicates(
     link(((int(left[i]), int(left[j])) for i, j in close), "near")
     if features is not None:
         left = representatives()
-        link(((int(left[i]), int(left[j])) for i, j in alike_pairs(features, indices[left])), "features")
+        cut = crop_pairs(pixels, indices[left], prints.thumbnails[left], features)
+        link(((int(left[i]), int(left[j])) for i, j in cut), "crop")
     return sorted(found, key=lambda duplicate: (duplicate.first, duplicate.second))
 
 

@@ -68,7 +68,7 @@ def take_fingerprints(pixels: Pixels, indices: Sequence[int] | NDArray[np.int64]
 
     def work(chunk: int) -> None:
         for row, index in enumerate(chunks[chunk], start=chunk * _CHUNK):
-            thumbnails[row] = _thumbnail(pixels[int(index)])
+            thumbnails[row] = thumbnail(pixels[int(index)])
             hashes[row] = [_hash(turn(thumbnails[row], position)) for position in range(TURNS)]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -77,12 +77,21 @@ def take_fingerprints(pixels: Pixels, indices: Sequence[int] | NDArray[np.int64]
     return Fingerprints(thumbnails, hashes)
 
 
-def _thumbnail(pixels: Tensor) -> NDArray[np.uint8]:
+def thumbnail(pixels: Tensor, side: int = SIDE) -> NDArray[np.uint8]:
+    """Shrinks a picture to a grey square, by the mean of what falls into each pixel.
+
+    Args:
+        pixels: ``uint8`` of shape ``(1 or 3, height, width)``.
+        side: Of the square, in pixels.
+
+    Returns:
+        ``uint8`` of shape ``(side, side)``.
+    """
     array = pixels.permute(1, 2, 0).numpy()
     picture = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array).convert("L")
-    return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX))
+    return np.asarray(picture.resize((side, side), Image.Resampling.BOX))
 
 
-def _hash(thumbnail: NDArray[np.uint8]) -> np.uint64:
-    bits = imagehash.phash(Image.fromarray(thumbnail)).hash
+def _hash(small: NDArray[np.uint8]) -> np.uint64:
+    bits = imagehash.phash(Image.fromarray(small)).hash
     return np.uint64(np.packbits(bits).view(np.uint64)[0])

@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Kind = Literal["file", "pixels", "near", "features"]
-KINDS: tuple[Kind, ...] = ("file", "pixels", "near", "features")  # the surer comes first
+Kind = Literal["file", "pixels", "near", "crop"]
+KINDS: tuple[Kind, ...] = ("file", "pixels", "near", "crop")  # the surer comes first
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Duplicate:
         first: Index of a sample.
         second: Index of another; the larger one.
         kind: ``file``: the same bytes. ``pixels``: the same pixels in another file. ``near``: re-encoded, resized,
-            brightened, mirrored or turned. ``features``: alike to the backbone, as where one is cut out of the other.
+            brightened, mirrored or turned. ``crop``: one is cut out of the other.
     """
 
     first: int

@@ -31,7 +31,7 @@ def settle_leaks(
         The splits to go on with.
 
     Raises:
-        UserError: If there are leaks and `on_leak` is ``stop``, if it is no such word, or if nothing of a split is left.
+        UserError: If there are leaks and `on_leak` is ``stop``, if it is no such word, or if moving empties a split.
     """
     if on_leak not in ("warn", "stop", "move"):
         raise UserError(f"data.on_leak {on_leak!r} is unknown; valid are warn, stop, move")

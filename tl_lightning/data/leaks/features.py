@@ -1,5 +1,0 @@
-"""x"""
-
-
-def alike_pairs(features, rows):
-    yield from ()
