@@ -41,3 +41,11 @@ def test_two_processes_train_one_model():
     shown = printed("several_processes.py")
     assert "with augmentation, BatchNorm that trains and an EMA: 0.0\n" in shown
     assert shown.endswith("resumed: the same to the last bit\n")
+
+
+def test_planted_duplicates_are_found_and_no_others():
+    shown = printed("leaks.py", "--quick")
+    rows = [line for line in shown.splitlines() if "100.0%" in line]
+    assert [row.split("│")[1].strip() for row in rows].count("same pixels") == 2
+    assert any("cropped" in row for row in rows)
+    assert shown.count("false alarms among 300 pictures: none") == 2

@@ -1,6 +1,7 @@
 """Duplicates are found by what they are, however many there are, and nothing else is."""
 
 import io
+import json
 import shutil
 
 import imagehash
@@ -11,10 +12,12 @@ from PIL import Image, ImageEnhance
 
 from tl_lightning.data.leaks import (
     Duplicate,
+    crops,
     find_duplicates,
     groups_of,
     move_leaks,
     near,
+    neighbours,
     report_leaks,
     settle_leaks,
     take_fingerprints,
@@ -23,6 +26,7 @@ from tl_lightning.data.leaks.fingerprints import Fingerprints, turn
 from tl_lightning.data.store import PictureStore
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess import Preprocess
+from tl_lightning.tables import leak_table
 
 SIDE = 256
 
@@ -205,6 +209,48 @@ def test_ranges_are_listed_in_parts_of_bounded_size(monkeypatch):
     assert [pair for part in parts for pair in part] == [(k, v) for k in range(5) for v in range(low[k], high[k])]
 
 
+def cut(picture, area, left, top):
+    side = SIDE * area**0.5
+    box = (left * (SIDE - side), top * (SIDE - side), left * (SIDE - side) + side, top * (SIDE - side) + side)
+    return picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box)
+
+
+@pytest.mark.parametrize(("area", "left", "top"), [(0.9, 0.0, 1.0), (0.8, 0.3, 0.6), (0.7, 1.0, 0.45)])
+def test_crops_are_found_among_pictures_whose_features_are_close(area, left, top):
+    whole = drawn(0)
+    pictures = [drawn(1), cut(whole, area, left, top), drawn(2), whole, cut(drawn(3), 0.8, 0.5, 0.5)]
+    features = np.random.default_rng(0).random((5, 8), dtype=np.float32)
+    pixels = [as_tensor(picture) for picture in pictures]
+    assert find_duplicates([None] * 5, pixels) == []
+    assert find_duplicates([None] * 5, pixels, features=features) == [Duplicate(1, 3, "crop")]
+
+
+def test_close_features_alone_make_no_crop():
+    pixels = [as_tensor(drawn(seed)) for seed in range(4)]
+    assert find_duplicates([None] * 4, pixels, features=np.ones((4, 8), dtype=np.float32)) == []
+    assert find_duplicates([None] * 2, pixels[:1], indices=np.array([0]), features=np.ones((4, 8), np.float32)) == []
+
+
+def test_nearest_neighbours_in_cells_are_those_of_all_pairs(monkeypatch):
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(60, 16)) * 3
+    features = (centres[rng.integers(0, 60, 1500)] + rng.normal(size=(1500, 16))).astype(np.float32)
+    points = neighbours.whitened(features, np.arange(1500))
+    exact = neighbours.nearest(points, 3)
+    monkeypatch.setattr(neighbours, "EXACT", 100)
+    assert (neighbours.nearest(points, 3)[:, 0] == exact[:, 0]).mean() > 0.95
+    cosines = points @ points.T
+    cosines.fill_diagonal_(-2)
+    assert (exact == cosines.topk(3, dim=1).indices.numpy()).all()
+
+
+def test_rough_places_are_whole_pixels_of_the_thumbnail():
+    whole = np.random.default_rng(0).integers(0, 256, (1, 32, 32), dtype=np.uint8)
+    edges, fit = crops._rough_place(whole, whole)
+    assert edges.tolist() == [[0, 0, 1, 1]]
+    assert fit[0] == pytest.approx(1, abs=1e-5)
+
+
 # What they mean
 
 
@@ -250,6 +296,22 @@ def test_twins_of_two_labels_are_reported_wherever_they_are():
     assert found.relabelled == {"near": 2}
     (example,) = found.contradictions
     assert (example.first, example.first_in, example.second, example.second_in) == ("1.png", "cat", "2.png", "dog")
+
+
+def test_the_table_shows_only_what_there_is():
+    table = leak_table(report(), title="duplicates")
+    cells = list(zip(*(list(column.cells) for column in table.columns), strict=True))
+    assert cells == [
+        ("of val, also in train", "1", "", "", ""),
+        ("of test, also in train", "", "", "1", ""),
+        ("of test, also in val", "", "1", "1", ""),
+        ("twice within train", "", "", "1", ""),
+        ("under two labels", "", "", "2", ""),
+    ]
+
+
+def test_a_report_is_plain_data():
+    assert json.loads(json.dumps(report().to_dict()))["across"]["val in train"] == {"file": 1}
 
 
 def test_samples_of_no_split_do_not_count():
