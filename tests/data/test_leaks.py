@@ -231,6 +231,13 @@ def test_close_features_alone_make_no_crop():
     assert find_duplicates([None] * 2, pixels[:1], indices=np.array([0]), features=np.ones((4, 8), np.float32)) == []
 
 
+def test_a_shift_by_a_few_pixels_makes_no_crop():
+    whole = drawn(0)
+    pixels = [as_tensor(cut(whole, 0.95, 0.5, 0.4)), as_tensor(cut(whole, 0.95, 0.6, 0.4))]
+    pairs = find_duplicates([None] * 2, pixels, features=np.ones((2, 8), dtype=np.float32))
+    assert [pair for pair in pairs if pair.kind == "crop"] == []
+
+
 def test_nearest_neighbours_in_cells_are_those_of_all_pairs(monkeypatch):
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(60, 16)) * 3

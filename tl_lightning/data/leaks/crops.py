@@ -21,6 +21,9 @@ from tl_lightning.data.leaks.neighbours import nearest, whitened
 
 NEIGHBOURS = 5
 SMALLEST = 0.8  # of the side, hence 64 % of the area
+LARGEST = (
+    0.98  # of the area; what is shifted by a pixel only is no crop, and solar cells of one module fit each other so
+)
 ROUGHLY = 0.75  # correlation at whole pixels of the thumbnail from which on fractions of one are tried
 # Side of the whole picture, rounds, and the correlation that is asked for after them. Of true crops of ELPV and of
 # drawn pictures 95 % reach 0.91 at 32 pixels and 0.991 at 64; at 128 `same_picture` decides.
@@ -61,7 +64,8 @@ def crop_pairs(
             fine = np.stack([thumbnail(pixels[int(indices[row])], side) for row in whole])
             section, edges, fit = _best_section(torch.from_numpy(fine).float(), thumbnails[part], edges, rounds)
         else:
-            same = same_picture(section, thumbnails[part])
+            area = ((edges[:, 2] - edges[:, 0]) * (edges[:, 3] - edges[:, 1])).numpy()
+            same = same_picture(section, thumbnails[part]) & (area <= LARGEST)
             yield from zip(whole[same].tolist(), part[same].tolist(), strict=True)
 
 
