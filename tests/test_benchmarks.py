@@ -48,3 +48,12 @@ def test_the_loader_is_timed_with_every_number_of_workers_and_augmentation():
     shown = printed("pictures.py", "--quick")
     assert [line.split()[0] for line in shown.splitlines() if "workers  " in line] == ["0", "1", "2"]
     assert [line.split()[0] for line in shown.splitlines()[-6:]][0::5] == ["none", "trivial"]
+
+
+@pytest.mark.slow
+def test_planted_duplicates_are_found_and_no_others():
+    shown = printed("leaks.py", "--quick")
+    rows = [line for line in shown.splitlines() if "100.0%" in line]
+    assert [row.split("│")[1].strip() for row in rows].count("same pixels") == 2
+    assert any("cropped" in row for row in rows)
+    assert shown.count("false alarms among 300 pictures: none") == 2

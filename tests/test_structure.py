@@ -68,6 +68,7 @@ TOP = [
     "lr_finder",
     "head_solver",
     "depth_probe",
+    "leaks_command",
     "training",
     "experiment",
     "crossval",

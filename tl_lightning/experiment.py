@@ -27,7 +27,7 @@ from tl_lightning.guards import Caution, cautions
 from tl_lightning.memory import divide_batches
 from tl_lightning.run import Run
 from tl_lightning.run_folder import RunFolder, write_text
-from tl_lightning.tables import data_line
+from tl_lightning.tables import data_line, leak_table
 from tl_lightning.training import Training
 
 
@@ -195,6 +195,9 @@ class Experiment:
         if self.configuration.created:
             write_text(self.folder.config, self.configuration.resolved)
         console.print(data_line(self.data.summary()))
+        leaks = self.data.leaks
+        if leaks is not None and (leaks.leaking or leaks.relabelled):
+            console.print(leak_table(leaks, title="pictures that are there more than once"))
         for note in self.data.notes():
             console.print(f"note       {note}", style="yellow")
         console.print(f"backbone   {hyper_parameters.backbone}, weights {hyper_parameters.weights}")

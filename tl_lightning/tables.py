@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
+from tl_lightning.data.leaks import KINDS, LeakReport
 from tl_lightning.finetuning.freezing import StageRow
 from tl_lightning.finetuning.phases import Phase
 
@@ -87,6 +88,28 @@ def score_table(rows: Sequence[Mapping[str, Any]], word: str, *, title: str) -> 
     for row in rows:
         name, *values = row.values()
         table.add_row(str(name), *(f"{value:,}" if isinstance(value, int) else f"{value:.4f}" for value in values))
+    return table
+
+
+def leak_table(report: LeakReport, *, title: str) -> Table:
+    """Shows how many pictures are there more than once, by where their twins are and how alike they are.
+
+    Args:
+        report: What was found.
+        title: Above the table.
+    """
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("pictures")
+    for kind in KINDS:
+        table.add_column(f"same {kind}" if kind in ("file", "pixels") else kind, justify="right")
+    rows: dict[str, Mapping[Any, int]] = {
+        f"of {place.replace(' in ', ', also in ')}": k for place, k in report.across.items()
+    }
+    rows |= {f"twice within {split}": kinds for split, kinds in report.within.items()}
+    rows["under two labels"] = report.relabelled
+    for name, kinds in rows.items():
+        if kinds:
+            table.add_row(name, *(f"{kinds[kind]:,}" if kind in kinds else "" for kind in KINDS))
     return table
 
 

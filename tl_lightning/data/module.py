@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,15 @@ from tl_lightning.data.augmentations import Augmentation, View, evaluation, plai
 from tl_lightning.data.augmentations import augmentation as make_augmentation
 from tl_lightning.data.configured import Transform, plain
 from tl_lightning.data.dataset import Answers, Item, Kept, KeptDataset, PictureDataset, as_it_is
+from tl_lightning.data.leaks import (
+    Duplicate,
+    LeakReport,
+    OnLeak,
+    find_duplicates,
+    kept_duplicates,
+    report_leaks,
+    settle_leaks,
+)
 from tl_lightning.data.mixing import check_mixing, mix
 from tl_lightning.data.samples import SPLITS, AnswerKind, check_training_has_all, name_some
 from tl_lightning.data.sampling import EpochSampler
@@ -47,6 +57,7 @@ class ImageDataModule(LightningDataModule):
         split_digest: Tells apart which pictures are in which split; broken ones count.
         splits: Sorted sample indices under ``train``, ``val`` and ``test``.
         skipped: Number of broken pictures that were left out by `setup`.
+        leaks: Which pictures are there more than once, found by `setup`; `None` where that was not looked for.
     """
 
     def __init__(
@@ -79,6 +90,7 @@ class ImageDataModule(LightningDataModule):
         mixup: float = 0.0,
         cutmix: float = 0.0,
         on_error: Literal["stop", "skip"] = "stop",
+        on_leak: OnLeak = "warn",
         num_workers: int | None = None,
         answers: AnswerKind = "class",
         seed: int = 0,
@@ -128,6 +140,8 @@ class ImageDataModule(LightningDataModule):
             cutmix: Alpha of CutMix, which swaps a rectangle within pairs; 0 is off, 1 is usual. With both on, each
                 batch gets one of them by chance.
             on_error: What to do about pictures that cannot be read: stop before training, or skip and count them.
+            on_leak: What to do about pictures that are in two splits, also re-encoded, mirrored or turned: warn of it,
+                stop, or move them, out of the test split first; ignore does not look for them.
             num_workers: Processes that prepare batches of pictures; by default none on a CPU, where training needs
                 every core, and up to 8 beside a GPU, out of the cores that this process may use. What is kept of
                 pictures is read without them.
@@ -149,6 +163,8 @@ class ImageDataModule(LightningDataModule):
             raise UserError(f"data.num_workers is {num_workers}; it must be 0 or more")
         if sampler not in ("shuffled", "balanced"):
             raise UserError(f"data.sampler {sampler!r} is unknown; valid are shuffled, balanced")
+        if on_leak not in ("warn", "stop", "move", "ignore"):
+            raise UserError(f"data.on_leak {on_leak!r} is unknown; valid are warn, stop, move, ignore")
         if on_error not in ("stop", "skip"):
             raise UserError(f"data.on_error {on_error!r} is unknown; valid are stop, skip")
         self.source = source
@@ -157,6 +173,7 @@ class ImageDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size
         self.on_error = on_error
+        self.on_leak = on_leak
         self.seed = seed
         self.sampler = sampler
         self.mixup = mixup
@@ -194,6 +211,7 @@ class ImageDataModule(LightningDataModule):
         self.fold = fold
         self.split_digest = _digest(self.samples.paths, self.splits)
         self.skipped = 0
+        self.leaks: LeakReport | None = None
         self.augmentation: Augmentation = plain(augmentation)
         self._augment = make_augmentation(self.augmentation, self._preprocess)
         self._kept: Callable[[], Kept | None] | None = None
@@ -203,7 +221,9 @@ class ImageDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Decodes the pictures, where no earlier run has; Lightning calls this in one process per machine."""
         if self._store is None:
-            PictureStore.open(self.samples.paths, self._preprocess)
+            store = PictureStore.open(self.samples.paths, self._preprocess)
+            if self.on_leak != "ignore":
+                self.duplicates(store)
 
     def setup(self, stage: str) -> None:
         """Opens the decoded pictures and deals with broken ones; does its work once, however often it is called.
@@ -220,9 +240,32 @@ class ImageDataModule(LightningDataModule):
         if self._store is not None:
             return
         store = PictureStore.open(self.samples.paths, self._preprocess)
+        if self.on_leak != "ignore":
+            duplicates = self.duplicates(store)
+            self.leaks = self.report_leaks(duplicates)
+            settled = settle_leaks(self.splits, duplicates, report=self.leaks, on_leak=self.on_leak)
+            # Moved, they are another split, which no run with the first one may be scored on.
+            self.splits, self.split_digest = settled, _digest(self.samples.paths, settled)
+            check_training_has_all(self.samples, self.splits, self.source)
         if store.broken:
             self._leave_out(store.broken)
         self._store = store
+
+    def duplicates(self, store: PictureStore, features: NDArray[np.float32] | None = None) -> list[Duplicate]:
+        """Pictures that are there more than once.
+
+        Args:
+            store: The decoded pictures, beside which the result is kept.
+            features: Of all samples, ``(n, d)``, by which sections of others are found, too, every time anew.
+        """
+        readable = np.setdiff1d(np.arange(len(self.samples)), list(store.broken))
+        find = partial(find_duplicates, self.samples.paths, store, indices=readable, features=features)
+        return find() if features is not None else kept_duplicates(store.folder, find)
+
+    def report_leaks(self, duplicates: list[Duplicate]) -> LeakReport:
+        """What duplicates mean for the splits and the answers; see `leaks.report_leaks`."""
+        labels, names = self.samples.answers_in_words()
+        return report_leaks(duplicates, self.splits, labels=labels, classes=names, paths=self.samples.paths)
 
     def _leave_out(self, broken: dict[int, str]) -> None:
         named = name_some([f"{shown(self.samples.paths[index])} ({reason})" for index, reason in broken.items()])
@@ -281,6 +324,7 @@ class ImageDataModule(LightningDataModule):
             "split_seed": self.split_seed,
             "fold": self.fold,
             "split_digest": self.split_digest,
+            "leaks": None if self.leaks is None else self.leaks.to_dict(),
             "groups": None if self.samples.groups is None else len(np.unique(self.samples.groups)),
             "class_counts": {name: dict(zip(self.classes, count, strict=False)) for name, count in counts.items()},
         }
@@ -387,10 +431,11 @@ class ImageDataModule(LightningDataModule):
     @property
     def pictures_key(self) -> str:
         """Tells apart lists of picture files, as they are on the disk now."""
-        return self._opened_store.key
+        return self.store.key
 
     @property
-    def _opened_store(self) -> PictureStore:
+    def store(self) -> PictureStore:
+        """The decoded pictures, once `setup` has opened them."""
         if self._store is None:
             raise RuntimeError("ImageDataModule.setup comes before its loaders")
         return self._store
@@ -418,7 +463,7 @@ class ImageDataModule(LightningDataModule):
     ) -> DataLoader[Item]:
         workers = self._workers()
         return DataLoader(
-            PictureDataset(self._opened_store, self._answers, transform=transform, seed=seed),
+            PictureDataset(self.store, self._answers, transform=transform, seed=seed),
             batch_size=batch_size or self.loaded_batch_size,
             sampler=sampler,  # leaves out the incomplete batch in training, hence no drop_last
             collate_fn=as_it_is,  # type: ignore[arg-type]  # the data set makes whole batches

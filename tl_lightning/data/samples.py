@@ -56,6 +56,16 @@ class Samples:
         """One number per sample that each split should have its share of: the class, or else the stratum."""
         return self.labels.astype(np.int64) if self.labels.ndim == 1 else self.strata
 
+    def answers_in_words(self) -> tuple[NDArray[np.int64], list[str]]:
+        """A number for each different answer, ``int64`` ``(n,)``, and what each of these answers is in words."""
+        if self.labels.ndim == 1:
+            return self.single, self.classes
+        rows, number_of = np.unique(self.labels, axis=0, return_inverse=True)
+        if self.answers == "labels":
+            having = (np.array(self.classes)[row > 0] for row in rows)
+            return number_of, ["|".join(names) or "no label" for names in having]
+        return number_of, [", ".join(f"{value:g}" for value in row) for row in rows]
+
     def counts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """How many of some samples have each class, level or label; empty where the answers are numbers."""
         if self.answers == "number":
