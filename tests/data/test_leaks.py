@@ -14,7 +14,9 @@ from tl_lightning.data.leaks import (
     Duplicate,
     crops,
     find_duplicates,
+    fingerprints_of,
     groups_of,
+    keeping,
     move_leaks,
     near,
     neighbours,
@@ -256,6 +258,40 @@ def test_rough_places_are_whole_pixels_of_the_thumbnail():
     edges, fit = crops._rough_place(whole, whole)
     assert edges.tolist() == [[0, 0, 1, 1]]
     assert fit[0] == pytest.approx(1, abs=1e-5)
+
+
+@pytest.fixture
+def store(tmp_path, preprocess):
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for number, path in enumerate(paths):
+        drawn(number).save(path)
+    return PictureStore.open(paths, preprocess)
+
+
+def test_fingerprints_are_taken_once_for_a_store(store, monkeypatch):
+    first = fingerprints_of(store, np.arange(3))
+    monkeypatch.setattr(keeping, "take_fingerprints", None)
+    again = fingerprints_of(store, np.arange(3))
+    assert (first.thumbnails == again.thumbnails).all()
+    assert (first.hashes == again.hashes).all()
+    assert sorted(path.name for path in store.folder.iterdir() if "fingerprints" in path.name) == [keeping.NAME]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off"])
+def test_damaged_fingerprints_are_taken_anew(store, content):
+    (store.folder / keeping.NAME).write_bytes(content)
+    taken = take_fingerprints(store, np.arange(3))
+    assert (fingerprints_of(store, np.arange(3)).hashes == taken.hashes).all()
+    assert keeping._read(store.folder / keeping.NAME, 3) is not None
+
+
+def test_fingerprints_that_cannot_be_kept_are_still_taken(store, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(keeping, "flush_to_disk", full)
+    assert len(fingerprints_of(store, np.arange(3)).hashes) == 3
+    assert not [path for path in store.folder.iterdir() if "fingerprints" in path.name]
 
 
 # What they mean

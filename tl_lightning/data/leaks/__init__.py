@@ -3,6 +3,7 @@
 from tl_lightning.data.leaks.duplicates import find_duplicates
 from tl_lightning.data.leaks.fingerprints import Fingerprints, take_fingerprints
 from tl_lightning.data.leaks.groups import KINDS, Duplicate, Kind, groups_of
+from tl_lightning.data.leaks.keeping import fingerprints_of
 from tl_lightning.data.leaks.policy import OnLeak, move_leaks, settle_leaks
 from tl_lightning.data.leaks.report import LeakReport, report_leaks
 
@@ -14,6 +15,7 @@ __all__ = [
     "LeakReport",
     "OnLeak",
     "find_duplicates",
+    "fingerprints_of",
     "groups_of",
     "move_leaks",
     "report_leaks",
