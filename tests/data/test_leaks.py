@@ -15,6 +15,7 @@ from tl_lightning.data.leaks import (
     crops,
     find_duplicates,
     groups_of,
+    kept_duplicates,
     move_leaks,
     near,
     neighbours,
@@ -150,12 +151,14 @@ def test_hashes_are_those_of_the_library():
 
 
 def test_pictures_that_differ_in_one_spot_are_two():
-    cell = np.array(drawn(0).convert("L")) // 3 + 80
-    cracked = cell.copy()
-    cracked[100:140, 120:160] -= 20
-    assert near_of([Image.fromarray(cell), Image.fromarray(cracked)]) == []
-    noisy = np.clip(cell + np.random.default_rng(0).normal(0, 3, cell.shape), 0, 255).astype(np.uint8)
-    assert near_of([Image.fromarray(cell), Image.fromarray(noisy)]) == [(0, 1, "near")]
+    cell = np.array(drawn(0).convert("L").resize((32, 32))) // 3 + 80
+    cracked, dusty = cell.copy(), cell.copy()
+    cracked[10:16, 20] -= 15
+    dusty[10:15, 20] -= 15
+    noisy = cell + np.random.default_rng(0).integers(-1, 2, cell.shape)
+    darker = cell * 0.7 + 20
+    changed = np.stack([cracked, dusty, noisy, darker]).astype(np.uint8)
+    assert near.same_picture(np.stack([cell] * 4), changed).tolist() == [False, True, True, True]
 
 
 def test_flat_pictures_are_twins_only_where_their_pixels_are_equal():
@@ -231,11 +234,13 @@ def test_close_features_alone_make_no_crop():
     assert find_duplicates([None] * 2, pixels[:1], indices=np.array([0]), features=np.ones((4, 8), np.float32)) == []
 
 
-def test_a_shift_by_a_few_pixels_makes_no_crop():
-    whole = drawn(0)
-    pixels = [as_tensor(cut(whole, 0.95, 0.5, 0.4)), as_tensor(cut(whole, 0.95, 0.6, 0.4))]
-    pairs = find_duplicates([None] * 2, pixels, features=np.ones((2, 8), dtype=np.float32))
-    assert [pair for pair in pairs if pair.kind == "crop"] == []
+def test_what_is_hardly_smaller_is_no_crop(monkeypatch):
+    pixels = [as_tensor(drawn(0)), as_tensor(cut(drawn(0), 0.99, 0.5, 0.5))]
+    thumbnails = take_fingerprints(pixels, [0, 1]).thumbnails
+    features = np.eye(2, 8, dtype=np.float32)
+    assert list(crops.crop_pairs(pixels, np.arange(2), thumbnails, features)) == []
+    monkeypatch.setattr(crops, "LARGEST", 1.0)
+    assert (0, 1) in crops.crop_pairs(pixels, np.arange(2), thumbnails, features)
 
 
 def test_nearest_neighbours_in_cells_are_those_of_all_pairs(monkeypatch):
@@ -256,6 +261,37 @@ def test_rough_places_are_whole_pixels_of_the_thumbnail():
     edges, fit = crops._rough_place(whole, whole)
     assert edges.tolist() == [[0, 0, 1, 1]]
     assert fit[0] == pytest.approx(1, abs=1e-5)
+
+
+@pytest.fixture
+def store(tmp_path, preprocess):
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for number, path in enumerate(paths):
+        drawn(number).save(path)
+    return PictureStore.open(paths, preprocess)
+
+
+def test_duplicates_are_looked_for_once(store):
+    asked = []
+
+    def find():
+        asked.append(1)
+        return [Duplicate(0, 2, "near")]
+
+    assert kept_duplicates(store.folder, find) == kept_duplicates(store.folder, find) == [Duplicate(0, 2, "near")]
+    assert asked == [1]
+
+
+@pytest.mark.parametrize("content", ["", "[[0, 1", '[[0, 1, "alike"]]', "[[0, 1]]", "7"])
+def test_a_damaged_list_of_duplicates_is_made_anew(store, content):
+    (file,) = [store.folder / "duplicates-1.json"]
+    file.write_text(content)
+    assert kept_duplicates(store.folder, lambda: [Duplicate(1, 2, "file")]) == [Duplicate(1, 2, "file")]
+    assert file.read_text() == '[[1, 2, "file"]]'
+
+
+def test_duplicates_that_cannot_be_written_down_are_still_found(tmp_path):
+    assert kept_duplicates(tmp_path / "gone", lambda: [Duplicate(1, 2, "file")]) == [Duplicate(1, 2, "file")]
 
 
 # What they mean
