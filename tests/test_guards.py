@@ -33,6 +33,9 @@ def found(**changes):
         "own_preprocess": OWN,
         "training_pictures": 1673,
         "patience": 10,
+        "sampler": "shuffled",
+        "class_weights": "none",
+        "class_counts": {"functional": 1150, "defective": 523},
     }
     assert changes.keys() <= demo.keys()
     return cautions(**{**demo, **changes})
@@ -188,6 +191,20 @@ def test_a_whole_backbone_wants_more_than_a_few_pictures(train, pictures, pretra
     assert keys(phases=phases, training_pictures=pictures, pretrained=pretrained) == expected
 
 
+@pytest.mark.parametrize("weights", ["balanced", "effective"])
+def test_rare_classes_are_made_up_for_once(weights):
+    assert keys(sampler="balanced") == keys(class_weights=weights) == []
+    assert keys(sampler="balanced", class_weights=weights) == ["balanced_twice"]
+
+
+def test_a_class_of_few_pictures_is_not_shown_over_and_over():
+    few = {"ill": 5, "well": 96}
+    assert keys(sampler="balanced", class_counts=few) == ["few_drawn_often"]
+    assert keys(class_counts=few) == keys(sampler="balanced", class_counts={"ill": 6, "well": 96}) == []
+    (caution,) = found(sampler="balanced", class_counts=few)
+    assert "each of the 5 training pictures of 'ill' 10 times in every epoch" in caution.text
+
+
 def test_every_caution_is_one_line_with_its_numbers_and_the_way_to_silence_it():
     everything = found(
         name="linear_probe",
@@ -199,6 +216,7 @@ def test_every_caution_is_one_line_with_its_numbers_and_the_way_to_silence_it():
         patience=50,
     )
     everything += found(phases=[Phase(train="head", epochs=6)], pretrained=False)
+    everything += found(sampler="balanced", class_weights="balanced", class_counts={"ill": 5, "well": 96})
     assert sorted(caution.key for caution in everything) == sorted(KEYS)
     numbers = {
         "backbone_rate": "phase 1 (all) trains the pretrained backbone at a rate of up to 0.003",

@@ -243,6 +243,9 @@ class Experiment:
             own_preprocess=own,
             training_pictures=self.data.summary()["train"],
             patience=self.training.patience,
+            sampler=self.data.sampler,
+            class_weights=hyper_parameters.get("class_weights", "none"),
+            class_counts=self.data.summary()["class_counts"]["train"],
         )
         return [caution for caution in found if caution.key not in self.configuration.config.silence]
 

@@ -16,6 +16,8 @@ KEYS = (
     "input_size",
     "preprocessing",
     "full_on_few",
+    "balanced_twice",
+    "few_drawn_often",
 )
 
 # AdamW from scratch: 1e-3 at a batch of 1024 for DeiT (arXiv:2012.12877), 4e-3 at 4096 for ConvNeXt (arXiv:2201.03545).
@@ -23,6 +25,7 @@ FROM_SCRATCH_RATE = 1e-3
 FEW_TO_OVERFIT = 1000
 LONG_PHASE = 20
 FEW_FOR_ALL = 500
+OFTEN = 10  # times that a picture comes in an epoch
 HEAD_ONLY_NAME = re.compile(r"(^|_)(feature_extraction|linear_probe|probe|head_only|frozen)(_|$)")
 
 
@@ -51,6 +54,9 @@ def cautions(
     own_preprocess: Mapping[str, Any],
     training_pictures: int,
     patience: float,
+    sampler: str = "shuffled",
+    class_weights: str = "none",
+    class_counts: Mapping[str, int] | None = None,
 ) -> list[Caution]:
     """Looks for known mistakes in what is about to be trained.
 
@@ -66,6 +72,9 @@ def cautions(
         training_pictures: How many pictures are trained on.
         patience: Epochs without an improvement that end a phase, where the phase has no patience of its own; infinite
             for never.
+        sampler: How training pictures are drawn.
+        class_weights: How the loss weighs the classes.
+        class_counts: Training pictures of each class, where there are classes.
 
     Returns:
         A caution for every mistake found, in the order of `KEYS`.
@@ -78,6 +87,8 @@ def cautions(
         "input_size": _input_size(image_size, own_size, pretrained),
         "preprocessing": _preprocessing(preprocess, own_preprocess, pretrained),
         "full_on_few": _full_on_few(phases, pretrained, training_pictures),
+        "balanced_twice": _balanced_twice(sampler, class_weights),
+        "few_drawn_often": _few_drawn_often(sampler, class_counts or {}),
     }
     return [Caution(key, f"{text} (--silence {key} if you mean it)") for key, text in found.items() if text]
 
@@ -175,6 +186,29 @@ def _full_on_few(phases: Sequence[Phase], pretrained: bool, training_pictures: i
     return (
         f"phase {_called(phases, full)} trains the whole backbone on {training_pictures} pictures, fewer than "
         f"{FEW_FOR_ALL}: it may learn them by heart; try --phases feature_extraction or --phases partial"
+    )
+
+
+def _balanced_twice(sampler: str, class_weights: str) -> str | None:
+    if sampler != "balanced" or class_weights == "none":
+        return None
+    return (
+        f"data.sampler balanced and model.class_weights {class_weights} both make up for rare classes, which together "
+        "is too much; use one of them"
+    )
+
+
+def _few_drawn_often(sampler: str, class_counts: Mapping[str, int]) -> str | None:
+    counts = {name: count for name, count in class_counts.items() if count}
+    if sampler != "balanced" or not counts:
+        return None
+    rarest = min(counts, key=counts.__getitem__)
+    times = sum(counts.values()) / len(counts) / counts[rarest]
+    if times < OFTEN:
+        return None
+    return (
+        f"data.sampler balanced shows each of the {counts[rarest]} training pictures of {rarest!r} {times:.0f} times "
+        "in every epoch: it may learn them by heart; model.class_weights effective asks for less"
     )
 
 
