@@ -195,13 +195,16 @@ def _share_out_groups(samples: Samples, pool: Indices, shares: list[float], rng:
     _, stratum_of = _strata(samples, pool)
     counts = np.zeros((len(names), stratum_of.max() + 1))
     np.add.at(counts, (member_of, stratum_of), 1)
+    # The size of a part counts as much as all of its strata: of few groups, a small part would else get none.
+    says = np.append(np.full(counts.shape[1], 1 / counts.shape[1]), 1)
+    counts = np.column_stack([counts, counts.sum(axis=1)])
     wanted = np.outer(shares, counts.sum(axis=0))
     have = np.zeros_like(wanted)
     shuffled = rng.permutation(len(names))
     part_of = np.empty(len(names), dtype=np.int64)
-    for group in shuffled[np.argsort(-counts[shuffled].sum(axis=1), kind="stable")]:
-        missed = (((have + counts[group] - wanted) ** 2 - (have - wanted) ** 2) / np.maximum(wanted, 1e-9)).sum(axis=1)
-        part_of[group] = int(missed.argmin())
+    for group in shuffled[np.argsort(-counts[shuffled, -1], kind="stable")]:
+        farther = ((have + counts[group] - wanted) ** 2 - (have - wanted) ** 2) / np.maximum(wanted, 1e-9)
+        part_of[group] = int((farther @ says).argmin())
         have[part_of[group]] += counts[group]
     return [np.sort(pool[part_of[member_of] == part]) for part in range(len(shares))]
 

@@ -43,7 +43,8 @@ class QuadraticKappa(Metric):
 
     def compute(self) -> Tensor:
         """The figure."""
-        return torch.tensor(_kappa(self.confusion.cpu().numpy()), device=self.confusion.device)
+        kappa = torch.tensor(_kappa(self.confusion.cpu().numpy()), device=self.confusion.device)
+        return kappa.nan_to_num(0.0)
 
 
 def level_metrics(levels: int, prefix: str) -> MetricCollection:
@@ -94,4 +95,4 @@ def _kappa(confusion: NDArray[Any]) -> float:
     weights = (levels[:, None] - levels) ** 2
     expected = np.outer(confusion.sum(axis=1), confusion.sum(axis=0)) / max(confusion.sum(), 1)
     chance = float((weights * expected).sum())
-    return 1 - float((weights * confusion).sum()) / chance if chance else 0.0
+    return 1 - float((weights * confusion).sum()) / chance if chance else float("nan")
