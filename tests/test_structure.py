@@ -72,6 +72,7 @@ TOP = [
     "depth_probe",
     "strips",
     "show_data",
+    "preparations",
     "preprocessing_check",
     "training",
     "experiment",
