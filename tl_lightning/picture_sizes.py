@@ -77,8 +77,12 @@ def size_line(headers: Sequence[Header], preprocess: Preprocess) -> str:
         extent += f" to {largest.width}x{largest.height}"
     longish = float(np.median([max(h.width, h.height) / min(h.width, h.height) for h in headers]))
     shape = "" if longish < 1.01 else f", the longer side {longish:.2f} times the shorter (median)"
-    small = f"{enlarged:,} are smaller than the {preprocess.resized} pixels they are resized to, and get enlarged"
-    return f"{extent} pixels{shape}; {small if enlarged else 'none gets enlarged'}; {grey / len(headers):.0%} greyscale"
+    small = (
+        f"{enlarged:,} of {len(headers):,} have to be enlarged to {preprocess.resized}"
+        if enlarged
+        else "none is enlarged"
+    )
+    return f"{extent} pixels{shape}; {small}; {grey / len(headers):.0%} greyscale"
 
 
 def size_bars(headers: Sequence[Header], preprocess: Preprocess) -> Bars:

@@ -64,9 +64,6 @@ def variants(own: Preprocess) -> list[Variant]:
         size = round(own.size * factor)
         return Variant(f"{size} x {size} pixels", replace(own, size=size))
 
-    def grey(pixels: Tensor) -> Tensor:
-        return torch.stack([to_channels(to_channels(picture, 1), own.channels) for picture in pixels])
-
     words = {"center": "cropped", "squash": "squashed"}
     return [
         Variant("as trained", own),
@@ -74,8 +71,7 @@ def variants(own: Preprocess) -> list[Variant]:
         scaled("mean and std of 0.5", halves, halves),
         scaled("only scaled to 0..1", zeros, ones),
         scaled("raw 0..255", zeros, bytes_),
-        Variant("BGR instead of RGB", own, lambda pixels: pixels.flip(1)),
-        Variant("greyscale", own, grey),
+        *([Variant("BGR instead of RGB", own, _bgr), Variant("greyscale", own, _grey)] if own.channels == 3 else []),
         *(
             Variant(f"{word} to a square", replace(own, crop_mode=mode))
             for mode, word in words.items()
@@ -90,6 +86,14 @@ def variants(own: Preprocess) -> list[Variant]:
         resized(0.75),
         resized(1.25),
     ]
+
+
+def _bgr(pixels: Tensor) -> Tensor:
+    return pixels.flip(1)
+
+
+def _grey(pixels: Tensor) -> Tensor:
+    return torch.stack([to_channels(to_channels(picture, 1), 3) for picture in pixels])
 
 
 def prepared_batches(
@@ -117,8 +121,10 @@ def prepared_batches(
     batches = np.split(rows, list(range(batch_size, len(rows), batch_size)))
     with ThreadPoolExecutor() as pool:
         waiting = [pool.submit(attempt, row) for row in batches[0].tolist()]
-        for batch, following in zip(track(batches, "checking", total=len(batches)), [*batches[1:], []], strict=True):
-            ahead = [pool.submit(attempt, int(row)) for row in following]
+        for batch, following in zip(
+            track(batches, "checking", total=len(batches)), [*batches[1:], rows[:0]], strict=True
+        ):
+            ahead = [pool.submit(attempt, row) for row in following.tolist()]
             found = [(row, future.result()) for row, future in zip(batch.tolist(), waiting, strict=True)]
             whole = [(row, pictures) for row, pictures in found if pictures is not None]
             pixels = {

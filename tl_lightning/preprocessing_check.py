@@ -1,6 +1,7 @@
 """``tl check_preprocessing``: what wrong preprocessing would cost a trained model."""
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -198,7 +199,9 @@ def _noise(
         right = next(iter(scores.values()))
         return {name: value - right for name, value in scores.items()}
 
-    return bootstrap(differences, len(labels), groups=groups, draws=DRAWS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a draw may lack a class or a label, of which torchmetrics warns each time
+        return bootstrap(differences, len(labels), groups=groups, draws=DRAWS)
 
 
 def _changed(task: TransferTask, right: Tensor, other: Tensor, labels: Tensor) -> float:

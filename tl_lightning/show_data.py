@@ -23,7 +23,7 @@ from tl_lightning.tables import data_line, split_table
 
 MOST_NUMBERS = 12  # whose histograms are shown
 MOST_ROWS = 200  # of counts
-MOST_PER_CLASS = 50
+MOST_PER_CLASS = 30
 BINS = 10  # of a number's histogram
 LEGEND = (
     "drawn by chance from the training split: the whole file; as prepared for evaluation and prediction; and augmented "

@@ -25,7 +25,7 @@ MOST_GROUPS = 12  # classes and the like whose pictures are shown
 DRAWS = 3  # of the augmentation
 PARTS = 5  # of the range of a number
 PAGE_BYTES = 6e6  # of pictures; base64 makes a third more of it
-BYTES_PER_PIXEL = 0.5  # of JPEG, at most, as noise has it
+BYTES_PER_PIXEL = 0.5  # of a detailed JPEG
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,15 @@ def answer_in_words(samples: Samples, index: int) -> str:
     return names[int(label)]
 
 
+def picture_side(count: int) -> int:
+    """The longest side that the pictures of a page can have, for the page not to become too large to open.
+
+    Args:
+        count: How many there are.
+    """
+    return max(64, min(256, int(math.sqrt(PAGE_BYTES / BYTES_PER_PIXEL / max(1, count)))))
+
+
 class Shown:
     """Makes the strips of a page.
 
@@ -97,20 +106,19 @@ class Shown:
         self._evaluation: Transform = evaluation(self._preprocess)
         self._augment: Transform = augmentation(data.augmentation, self._preprocess)
         self._draws = 0 if data.augmentation == "none" else DRAWS
-        pixels = PAGE_BYTES / BYTES_PER_PIXEL / max(1, count * (2 + self._draws))
-        self._side = max(64, min(256, int(math.sqrt(pixels))))
+        self._side = picture_side(count * (2 + self._draws))
 
     def strip(self, index: int) -> Strip:
         """One sample: whole, as evaluation sees it, and as the first epochs of a training would see it."""
         data, header = self._data, self._headers[index]
         path, stored = data.samples.paths[index], self._store[index]
         pictures = [
-            Picture("file", self._encoded(self._whole(path, header))),
-            Picture("as prepared", self._encoded(self._evaluation(stored))),
+            Picture("file", encoded(self._whole(path, header), self._side)),
+            Picture("as prepared", encoded(self._evaluation(stored), self._side)),
         ]
         for epoch in range(self._draws):
             with seeded(data.seed, epoch, index):
-                pictures.append(Picture(f"epoch {epoch + 1}", self._encoded(self._augment(stored))))
+                pictures.append(Picture(f"epoch {epoch + 1}", encoded(self._augment(stored), self._side)))
         size = f", {header.width} x {header.height}" if header else ""
         return Strip(f"{path.parent.name}/{path.name}", answer_in_words(data.samples, index) + size, pictures)
 
@@ -125,13 +133,21 @@ class Shown:
         top, left = (side - height) // 2, (side - width) // 2
         return whole[:, top : top + height, left : left + width]
 
-    def _encoded(self, pixels: Tensor) -> bytes:
-        shown = pixels[:3] if pixels.shape[0] >= 3 else pixels[:1]
-        picture = Image.fromarray(shown.permute(1, 2, 0).squeeze(-1).contiguous().numpy())
-        picture.thumbnail((self._side, self._side))
-        file = io.BytesIO()
-        if max(picture.size) <= 64:
-            picture.save(file, "PNG")
-        else:
-            picture.save(file, "JPEG", quality=88)
-        return file.getvalue()
+
+def encoded(pixels: Tensor, side: int) -> bytes:
+    """A picture file for a page: without loss where it is small, else a JPEG.
+
+    Args:
+        pixels: ``uint8`` of shape ``(channels, height, width)``.
+        side: The longest that it may have.
+    """
+    shown = pixels[:3] if pixels.shape[0] >= 3 else pixels[:1]
+    picture = Image.fromarray(shown.permute(1, 2, 0).squeeze(-1).contiguous().numpy())
+    small = max(picture.size) <= 64
+    picture.thumbnail((side, side))
+    file = io.BytesIO()
+    if small:
+        picture.save(file, "PNG")
+    else:
+        picture.save(file, "JPEG", quality=88)
+    return file.getvalue()
