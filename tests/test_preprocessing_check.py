@@ -23,13 +23,13 @@ OWN = Preprocess(32, 3, 0.8, "center", "bicubic", (0.485, 0.456, 0.406), (0.229,
 HALF = Preprocess(32, 3, 0.8, "center", "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 NAMES = [
     "as trained",
-    "ImageNet's mean, std",
+    "ImageNet's mean/std",
     "mean and std of 0.5",
     "only scaled to 0..1",
     "raw 0..255",
     "BGR instead of RGB",
     "greyscale",
-    "squashed to a square",
+    "squashed to square",
     "without the crop",
     "nearest resizing",
     "bilinear resizing",
@@ -98,7 +98,7 @@ def test_the_first_row_is_what_an_evaluation_says_and_every_preparation_has_a_ro
     shown = capsys.readouterr().out
     assert all(name in shown for name in NAMES)
     verdicts = {result["name"]: result["verdict"] for result in found["results"]}
-    assert verdicts["ImageNet's mean, std"] == "the same"
+    assert verdicts["ImageNet's mean/std"] == "the same"
     assert verdicts["BGR instead of RGB"] != "the same"
 
 
@@ -214,7 +214,7 @@ def test_what_the_model_is_given():
     assert torch.allclose(numbers("only scaled to 0..1", pixels), pixels / 255)
     assert torch.allclose(numbers("mean and std of 0.5", pixels), pixels / 255 * 2 - 1, atol=1e-6)
     assert torch.equal(numbers("as trained", pixels), OWN.normalize(pixels))
-    assert torch.equal(numbers("ImageNet's mean, std", pixels, HALF), OWN.normalize(pixels))
+    assert torch.equal(numbers("ImageNet's mean/std", pixels, HALF), OWN.normalize(pixels))
     assert torch.equal(numbers("BGR instead of RGB", pixels), OWN.normalize(pixels[:, [2, 1, 0]]))
     red, green, blue = numbers("greyscale", pixels, HALF)[0]
     assert torch.equal(red, green)
@@ -223,7 +223,7 @@ def test_what_the_model_is_given():
 
 def test_other_pixels_are_decoded_once_for_all_that_share_them():
     ways = {way.name: way for way in variants(OWN)}
-    shared = {"as trained", "ImageNet's mean, std", "raw 0..255", "BGR instead of RGB", "greyscale"}
+    shared = {"as trained", "ImageNet's mean/std", "raw 0..255", "BGR instead of RGB", "greyscale"}
     assert len({ways[name].pixels for name in shared}) == 1
     assert len({way.pixels for way in ways.values()}) == 7
     assert ways["without the crop"].preprocess == replace(OWN, crop_pct=1.0)

@@ -67,13 +67,13 @@ def variants(own: Preprocess) -> list[Variant]:
     words = {"center": "cropped", "squash": "squashed"}
     return [
         Variant("as trained", own),
-        scaled("ImageNet's mean, std", mean, std),
+        scaled("ImageNet's mean/std", mean, std),
         scaled("mean and std of 0.5", halves, halves),
         scaled("only scaled to 0..1", zeros, ones),
         scaled("raw 0..255", zeros, bytes_),
         *([Variant("BGR instead of RGB", own, _bgr), Variant("greyscale", own, _grey)] if own.channels == 3 else []),
         *(
-            Variant(f"{word} to a square", replace(own, crop_mode=mode))
+            Variant(f"{word} to square", replace(own, crop_mode=mode))
             for mode, word in words.items()
             if mode != own.crop_mode
         ),
