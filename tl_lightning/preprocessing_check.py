@@ -105,7 +105,7 @@ def check_preprocessing(
     figure = "accuracy" if task.answers == "class" else task.monitor
     answers = {name: task.predictions(given) for name, given in outputs.of.items()}
     names = [name for name in answers if name not in outputs.same]
-    errors = _noise(task, {name: answers[name] for name in names}, labels, figure, groups)
+    errors = paired_errors(task, {name: answers[name] for name in names}, labels, figure, groups)
     right = _figures(task, outputs.of[ways[0].name], labels)
     results = []
     for way in ways[1:]:
@@ -182,10 +182,18 @@ def _figures(task: TransferTask, outputs: Tensor, labels: Tensor) -> dict[str, f
     return {name.rpartition("/")[2]: float(value) for name, value in figures.items()}
 
 
-def _noise(
+def paired_errors(
     task: TransferTask, answers: Mapping[str, Tensor], labels: Tensor, figure: str, groups: NDArray[np.str_] | None
 ) -> dict[str, float]:
-    """The standard error of each difference to the first, by drawing the same pictures for both."""
+    """The standard error of each difference to the first, by drawing the same pictures for both.
+
+    Args:
+        task: Says what the figure is; on the CPU.
+        answers: By name, a row per picture; the right preparation's first.
+        labels: The right answers.
+        figure: Its plain name.
+        groups: What pictures have in common.
+    """
     metric = dict(task.val_metrics.items(keep_base=True))[figure].clone()
 
     def score(predictions: Tensor, drawn: Tensor) -> float:
