@@ -32,7 +32,7 @@ def test_help_lists_every_command_and_imports_no_torch():
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.rstrip().endswith("False")
     for name, command in COMMANDS.items():
-        assert f"{name:<8}  {command.help}" in shown
+        assert f"{name:<{max(map(len, COMMANDS))}}  {command.help}" in shown
 
 
 def test_output_that_nobody_reads_to_the_end_is_no_error():

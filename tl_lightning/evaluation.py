@@ -1,7 +1,7 @@
 """Scoring a checkpoint: the figures of a split, their noise, and the tables that show them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,36 @@ from tl_lightning.tables import TABLES, result_table, score_table
 DECIDED = ("--data.image_size", "--data.channels", "--data.pixel_range")
 
 
-def _check_same_split(folder: RunFolder, data: Mapping[str, Any]) -> None:
-    """Makes sure that no picture the run was trained on is scored as a new one, whatever options came."""
+def check_same_split(folder: RunFolder, data: Mapping[str, Any]) -> None:
+    """Makes sure that no picture the run was trained on is scored as a new one, whatever options came.
+
+    Args:
+        folder: The run.
+        data: The data module's summary.
+
+    Raises:
+        UserError: If the source is the run's, and its split another.
+    """
     trained = folder.summary["data"]
     if data["source"] == trained["source"] and data["split_digest"] != trained["split_digest"]:
         raise UserError(
             f"the pictures or the split of {data['source']} are not those that {folder.path} was trained on: "
             "drawn anew, it would score training pictures as new ones; give pictures of their own with --data.source"
         )
+
+
+def refuse_decided(arguments: Sequence[str]) -> None:
+    """Says which of the options have no effect on an evaluation.
+
+    Args:
+        arguments: What is left for the configuration.
+
+    Raises:
+        UserError: If one is of the model or of what the checkpoint decides.
+    """
+    for argument in arguments:
+        if argument.startswith(("--model", *DECIDED, "--data.classes", "--phases")):
+            raise UserError(f"{argument.partition('=')[0]} has no effect here: the checkpoint decides it; leave it out")
 
 
 def score(configuration: Configuration, split: str) -> dict[str, float]:
@@ -109,9 +131,7 @@ def evaluate(split: str, args: list[str]) -> dict[str, float]:
     parser.add_argument("--output", type=writable, help="a JSON file to write the figures to")
     known, rest = parser.parse_known_args(args)
     rest = [*(argument for config in known.config for argument in ("--config", config)), *rest]
-    for argument in rest:
-        if argument.startswith(("--model", *DECIDED, "--data.classes", "--phases")):
-            raise UserError(f"{argument.partition('=')[0]} has no effect here: the checkpoint decides it; leave it out")
+    refuse_decided(rest)
     if known.run_dir is not None:
         folder = RunFolder.open(known.run_dir)
         rest = ["--config", str(folder.config), *rest]
@@ -126,7 +146,7 @@ def evaluate(split: str, args: list[str]) -> dict[str, float]:
     data.prepare_data()
     data.setup("test")
     if known.run_dir is not None:
-        _check_same_split(folder, data.summary())
+        check_same_split(folder, data.summary())
     if not data.summary()[split]:
         raise UserError(f"{data.summary()['source']} has no {split} split to evaluate on")
     metrics = score(configuration, split)

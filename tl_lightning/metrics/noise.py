@@ -15,6 +15,7 @@ def bootstrap(
     rows: int,
     *,
     groups: NDArray[np.str_] | None = None,
+    draws: int = DRAWS,
     seed: int = 0,
 ) -> dict[str, float]:
     """Standard errors by the bootstrap (Efron 1979): what if other pictures like these had been drawn?
@@ -23,6 +24,7 @@ def bootstrap(
         figures: From how often each row was drawn, ``(rows,)``, to the figures.
         rows: How many there are, 1 or more.
         groups: What rows have in common, ``(rows,)``; whole groups are drawn then, for their rows are alike.
+        draws: How many; fewer where the rows are many.
         seed: Of the draws.
 
     Returns:
@@ -31,7 +33,7 @@ def bootstrap(
     rng = np.random.default_rng(seed)
     names, member_of = (None, np.arange(rows)) if groups is None else np.unique(groups, return_inverse=True)
     count = rows if names is None else len(names)
-    draws = max(FEWEST, min(DRAWS, WORK // rows))
+    draws = max(FEWEST, min(draws, WORK // rows))
     drawn: dict[str, list[float]] = {}
     for _ in range(draws):
         times = np.bincount(rng.integers(count, size=count), minlength=count)[member_of]
