@@ -15,9 +15,10 @@ from torch.nn import functional
 
 from tl_lightning.cli import main
 from tl_lightning.metrics.noise import bootstrap
-from tl_lightning.preparations import prepared_batches, variants
 from tl_lightning.preprocess import Preprocess
-from tl_lightning.preprocessing_check import Checked, Result, paired_errors, worst
+from tl_lightning.preprocessing_check.check import Checked, Result, paired_errors
+from tl_lightning.preprocessing_check.command import worst
+from tl_lightning.preprocessing_check.preparations import prepared_batches, variants
 from tl_lightning.tasks import ClassificationTask
 
 OWN = Preprocess(32, 3, 0.8, "center", "bicubic", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

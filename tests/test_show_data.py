@@ -15,12 +15,12 @@ from skimage.data import astronaut
 
 from tl_lightning.cli import main
 from tl_lightning.configuration import quiet
-from tl_lightning.contact_sheet import Bars, Page, Row, Section
 from tl_lightning.data.pictures import prepare
-from tl_lightning.picture_sizes import Header, read_headers, size_bars, size_line
 from tl_lightning.preprocess import Preprocess
-from tl_lightning.show_data import DataConfiguration
-from tl_lightning.strips import choose_groups, encoded, groups_of, picture_side
+from tl_lightning.show_data.command import DataConfiguration
+from tl_lightning.show_data.contact_sheet import Bars, Page, Row, Section
+from tl_lightning.show_data.picture_sizes import Header, read_headers, size_bars, size_line
+from tl_lightning.show_data.strips import choose_groups, encoded, groups_of, picture_side
 
 OWN = Preprocess(32, 3, 0.8, "center", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 

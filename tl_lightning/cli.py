@@ -27,7 +27,7 @@ class Command:
 
 
 COMMANDS = {
-    "show_data": Command("tl_lightning.show_data", "show_data_command", "make a page of what the model will see"),
+    "show_data": Command("tl_lightning.show_data.command", "show_data_command", "make a page of what a model will see"),
     "fit": Command("tl_lightning.experiment", "fit_command", "train, then evaluate the best weights on the test split"),
     "lr_find": Command("tl_lightning.lr_finder", "lr_find_command", "suggest learning rates by a short range test"),
     "probe": Command("tl_lightning.depth_probe", "probe_command", "show after which stage the useful features sit"),
@@ -38,7 +38,7 @@ COMMANDS = {
     "test": Command("tl_lightning.evaluation", "test_command", "score a run on its test split"),
     "predict": Command("tl_lightning.run", "predict_command", "classify new pictures with a run"),
     "check_preprocessing": Command(
-        "tl_lightning.preprocessing_check", "check_command", "measure what wrong preprocessing would cost a run"
+        "tl_lightning.preprocessing_check.command", "check_command", "measure what wrong preprocessing would cost a run"
     ),
     "cache": Command("tl_lightning.cache_command", "cache_command", "list what is kept on disk, or clear it"),
 }

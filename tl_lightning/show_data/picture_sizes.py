@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tl_lightning.contact_sheet import Bars, Row
 from tl_lightning.preprocess import Preprocess
+from tl_lightning.show_data.contact_sheet import Bars, Row
 
 MOST_BARS = 12
 TURNED = range(5, 9)  # EXIF orientations that swap width and height

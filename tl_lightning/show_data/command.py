@@ -10,15 +10,16 @@ from rich.table import Table
 from tl_lightning.arguments import OptionParser, writable
 from tl_lightning.configuration import Configuration, class_of, quiet
 from tl_lightning.console import console, track
-from tl_lightning.contact_sheet import Bars, Page, Row, Section
+from tl_lightning.data.augmentations import title
 from tl_lightning.data.module import ImageDataModule
 from tl_lightning.data.samples import SPLITS, name_some
 from tl_lightning.data.store import PictureStore
 from tl_lightning.errors import UserError
-from tl_lightning.picture_sizes import read_headers, size_bars, size_line
 from tl_lightning.preprocess import Preprocess
 from tl_lightning.run_folder import write_text
-from tl_lightning.strips import Group, Shown, choose_groups, groups_of
+from tl_lightning.show_data.contact_sheet import Bars, Page, Row, Section
+from tl_lightning.show_data.picture_sizes import read_headers, size_bars, size_line
+from tl_lightning.show_data.strips import Group, Shown, choose_groups, groups_of
 from tl_lightning.tables import data_line, split_table
 
 MOST_NUMBERS = 12  # whose histograms are shown

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from tl_lightning.contact_sheet import Picture, Strip
 from tl_lightning.data.augmentations import Transform, augmentation, evaluation
 from tl_lightning.data.module import ImageDataModule
 from tl_lightning.data.pictures import prepare
 from tl_lightning.data.samples import Samples
 from tl_lightning.data.store import PictureStore
-from tl_lightning.picture_sizes import Header
 from tl_lightning.preprocess import Preprocess
 from tl_lightning.randomness import seeded
+from tl_lightning.show_data.contact_sheet import Picture, Strip
+from tl_lightning.show_data.picture_sizes import Header
 
 MOST_GROUPS = 12  # classes and the like whose pictures are shown
 DRAWS = 3  # of the augmentation

@@ -1,0 +1,1 @@
+"""``tl check_preprocessing``: what wrong preprocessing would cost a run."""

@@ -1,0 +1,1 @@
+"""``tl show_data``: a page that shows what a model will see, before anything is trained."""
