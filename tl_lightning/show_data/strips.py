@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from tl_lightning.data.augmentations import Transform, augmentation, evaluation
+from tl_lightning.data.augmentations import augmentation, evaluation
+from tl_lightning.data.configured import Transform
 from tl_lightning.data.module import ImageDataModule
 from tl_lightning.data.pictures import prepare
 from tl_lightning.data.samples import Samples
