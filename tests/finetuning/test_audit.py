@@ -142,7 +142,7 @@ class WithAnUnusedLayer(ClassificationTask):
         super().__init__(backbone, classes, weights=weights, preprocess=preprocess)
         self.head.unused = nn.Linear(2, 2)
 
-    def logits(self, features):
+    def outputs(self, features):
         return self.head[1](features)
 
 
