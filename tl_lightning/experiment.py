@@ -27,8 +27,11 @@ from tl_lightning.guards import Caution, cautions
 from tl_lightning.memory import divide_batches
 from tl_lightning.run import Run
 from tl_lightning.run_folder import RunFolder, write_text
-from tl_lightning.tables import data_line, leak_table
+from tl_lightning.tables import data_line, leak_table, split_table
 from tl_lightning.training import Training
+
+
+MOST_COUNTED = 20  # classes whose pictures are counted on the screen; summary.json has all
 
 
 def fit_command(args: list[str]) -> None:
@@ -194,7 +197,10 @@ class Experiment:
         self._check_interval()
         if self.configuration.created:
             write_text(self.folder.config, self.configuration.resolved)
-        console.print(data_line(self.data.summary()))
+        data = self.data.summary()
+        console.print(data_line(data))
+        if data["answers"] != "number" and len(data["classes"]) <= MOST_COUNTED:
+            console.print(split_table(data))
         leaks = self.data.leaks
         if leaks is not None and (leaks.leaking or leaks.relabelled):
             console.print(leak_table(leaks, title="pictures that are there more than once"))
