@@ -30,7 +30,6 @@ from tl_lightning.run_folder import RunFolder, write_text
 from tl_lightning.tables import data_line, leak_table, split_table
 from tl_lightning.training import Training
 
-
 MOST_COUNTED = 20  # classes whose pictures are counted on the screen; summary.json has all
 
 
