@@ -119,6 +119,7 @@ def test_a_resumed_run_of_any_kind_ends_where_it_would_have_ended(here, kind):
     ("args", "message"),
     [
         (["--data.mixup", "0.2"], "data.mixup and data.cutmix blend classes"),
+        (["--data.answers", "labels"], "data.answers is labels, but RegressionTask learns number"),
         (["--data.sampler", "balanced"], "data.sampler balanced draws all classes equally often"),
         (["--checkpoint.monitor", "val/accuracy"], "'val/accuracy' is never logged"),
         (["--model.loss", "focal"], "model.loss"),
@@ -187,6 +188,14 @@ def test_an_interrupted_cross_validation_goes_on_with_what_is_missing(here, caps
     assert "cv/fold-0 is complete already" in capsys.readouterr().out
     assert Path("cv/fold-0/checkpoints/best.ckpt").stat().st_mtime_ns == before
     assert summary("cv")["out_of_fold"] == whole["out_of_fold"]
+    Path("table.csv").write_text(Path("table.csv").read_text().replace(",p0", ",other"))  # nobody asked for that column
+    assert crossval() == 0
+    answers = Path("table.csv").read_text().splitlines()
+    answers[3] = answers[3].replace(answers[3].split(",")[3], "99")
+    Path("table.csv").write_text("\n".join(answers) + "\n")
+    capsys.readouterr()
+    assert crossval() == 2
+    assert "was run on other pictures or answers" in capsys.readouterr().err
     assert crossval("--model.lr", "0.5") == 2
     assert "holds a cross-validation with other options" in capsys.readouterr().err
 
@@ -194,6 +203,30 @@ def test_an_interrupted_cross_validation_goes_on_with_what_is_missing(here, caps
 def test_a_fold_is_chosen_by_the_command_alone(here, capsys):
     assert crossval("--data.fold", "1") == 2
     assert "--data.fold has no effect here: all folds are run" in capsys.readouterr().err
+    assert crossval("--data.on_leak", "move") == 2
+    assert "data.on_leak move would leave pictures untested" in capsys.readouterr().err
     assert crossval("--data.folds", "50") == 2
     assert "data.folds is 50; it must be from 2 to the number of pictures, 24" in capsys.readouterr().err
     assert not Path("cv").exists()
+
+
+def test_folds_that_were_trained_one_by_one_are_scored_together(here, capsys):
+    args = [*options("number"), "--phases", "feature_extraction", "--data.folds", "3", "--trainer.max_epochs", "1"]
+    for fold in range(3):
+        assert main(["fit", *args, "--data.fold", str(fold), "--run_dir", f"cv/fold-{fold}"]) == 0
+    assert crossval() == 0
+    assert summary("cv")["pictures"] == 24
+
+
+def test_a_checkpoint_says_which_task_it_is_of(here):
+    assert fit("number", "--phases", "feature_extraction") == 0
+    plain = Path("plain.yaml")
+    plain.write_text("{data: {source: table.csv, label_column: number}, model: {backbone: timm/test_efficientnet}}")
+    args = ["--config", "plain.yaml", "--ckpt_path", "run/checkpoints/best.ckpt", "--output", "again.json"]
+    assert main(["test", *args, "--trainer.precision", "32-true"]) == 0
+    assert json.loads(Path("again.json").read_text())["test"] == pytest.approx(summary()["test"])
+    plain.write_text("{data: {source: table.csv}}")
+    assert main(["predict", "--run_dir", "run", "--config", "plain.yaml", "--output", "answers.csv"]) == 2
+    plain.write_text("{data: {source: table.csv, label_column: level}}")
+    assert main(["predict", "--run_dir", "run", "--config", "plain.yaml", "--output", "answers.csv"]) == 0
+    assert len(Path("answers.csv").read_text().splitlines()) == 25

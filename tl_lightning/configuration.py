@@ -32,7 +32,7 @@ from tl_lightning.finetuning.phases import PRESETS, parse_phases, plan
 from tl_lightning.parser import ExperimentParser, user_error
 from tl_lightning.precision import fast_precision
 from tl_lightning.run_folder import RunFolder
-from tl_lightning.tasks import ClassificationTask, TransferTask
+from tl_lightning.tasks import TASKS, ClassificationTask, TransferTask
 
 
 class Configuration(LightningCLI):
@@ -172,6 +172,11 @@ class Configuration(LightningCLI):
         task = class_of(config.model.class_path)
         for name, value in (("seed", int(config.seed_everything)), ("answers", task.answers)):
             if name in config.data.init_args:
+                asked = config.data.init_args[name]
+                if name == "answers" and asked not in ("class", value):
+                    raise UserError(
+                        f"data.answers is {asked}, but {task.__name__} learns {value}; leave data.answers out"
+                    )
                 config.data.init_args[name] = value
         if self.checkpoint is not None:
             config.trainer.logger, config.trainer.callbacks = False, None  # those of the training run are not reopened
@@ -292,6 +297,10 @@ def _decided_by(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     model["weights"] = "none"  # the checkpoint holds them all
     if "l2_sp" in model:
         model["l2_sp"] = 0.0  # matters in training only, and there is no start to stay close to
+    # A task of ours is known by its name; for one of the user's the configuration has to name the class.
+    task = next((task for task in TASKS if task.__name__ == checkpoint.get("task")), None)
+    if task is not None and not checkpoint["own_task"]:
+        model = {"class_path": f"{task.__module__}.{task.__qualname__}", "init_args": model}
     own = dict.fromkeys(("image_size", "channels", "pixel_range"))
     return {"model": model, "data": {**own, "preprocess": prepared, "classes": list(classes)}}
 

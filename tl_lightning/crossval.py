@@ -1,6 +1,5 @@
 """``tl crossval``: every picture is tested once, by a model that has not seen it."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.table import Table
 
 from tl_lightning.answers_file import AnswersFile, read_answers, write_answers
 from tl_lightning.arguments import OptionParser
 from tl_lightning.configuration import Configuration, quiet
 from tl_lightning.console import console
+from tl_lightning.data.samples import Samples
 from tl_lightning.errors import UserError
 from tl_lightning.experiment import resume, run
 from tl_lightning.run import Run
@@ -21,7 +22,7 @@ from tl_lightning.run_folder import RunFolder, write_text
 from tl_lightning.tables import TABLES, in_words, score_table
 from tl_lightning.tasks import TransferTask
 
-RECIPE = "crossval.json"  # the arguments, by which an interrupted cross-validation knows itself again
+RECIPE = "crossval.yaml"  # the configuration, by which an interrupted cross-validation knows itself again
 
 
 def crossval_command(args: list[str]) -> None:
@@ -56,51 +57,68 @@ def cross_validate(args: Sequence[str], *, run_dir: str | None = None) -> dict[s
     quiet()
     with console.status("building the model"):
         configuration = Configuration([*args, "--data.fold", "0"], folder=None)
-    if configuration.trainer.world_size > 1:
+    data = configuration.datamodule
+    if data.on_leak == "move":
         raise UserError(
-            f"tl crossval runs in one process, and there are to be {configuration.trainer.world_size}: run the folds "
-            "one by one with tl fit --data.fold 0 --run_dir DIR/fold-0 and so on, then tl crossval --run_dir DIR"
+            "data.on_leak move would leave pictures untested, as their copies are in other folds; use warn or "
+            "stop, and keep copies together by a group column"
         )
     folds = int(configuration.config.data.init_args.folds)
-    folder = _folder(run_dir, configuration.run_name, [*args])
+    splits = [data.split_for(fold) for fold in range(folds)]  # an impossible fold is said before anything trains
+    folder = _folder(run_dir, configuration)
     runs = []
     for fold in range(folds):
         console.rule(f"fold {fold + 1} of {folds}")
-        runs.append(_run_fold(folder / f"fold-{fold}", [*args, "--data.fold", str(fold)]))
-    return _summarise(folder, configuration, runs)
+        runs.append(_run_fold(folder / f"fold-{fold}", [*args, "--data.fold", str(fold)], configuration))
+    return _summarise(folder, configuration, runs, splits)
 
 
-def _folder(run_dir: str | None, name: str, args: list[str]) -> Path:
-    """A new folder, or that of an interrupted cross-validation with the same arguments."""
-    recipe = json.dumps({"args": args}, indent=2) + "\n"
-    if run_dir is not None and (Path(run_dir) / RECIPE).is_file():
-        if (Path(run_dir) / RECIPE).read_text(encoding="utf-8") != recipe:
-            raise UserError(f"--run_dir {run_dir} holds a cross-validation with other options; name another folder")
-        return Path(run_dir)
-    folder = RunFolder.create(run_dir, name=f"{name}-crossval").path
+def _folder(run_dir: str | None, configuration: Configuration) -> Path:
+    """A new folder, that of an interrupted cross-validation of the same configuration, or one that holds folds only."""
+    recipe = configuration.resolved
+    if run_dir is None:
+        folder = RunFolder.create(None, name=f"{configuration.run_name}-crossval").path
+    else:
+        folder = Path(run_dir)
+        if (folder / RECIPE).is_file():
+            if (folder / RECIPE).read_text(encoding="utf-8") != recipe:
+                raise UserError(f"--run_dir {run_dir} holds a cross-validation with other options; name another folder")
+            return folder
+        if not (folder.is_dir() and all(path.name.startswith("fold-") for path in folder.iterdir())):
+            folder = RunFolder.create(run_dir, name="").path
     write_text(folder / RECIPE, recipe)
     return folder
 
 
-def _run_fold(path: Path, args: list[str]) -> Run:
+def _run_fold(path: Path, args: list[str], configuration: Configuration) -> Run:
     """Runs a fold, goes on with it, or takes it as it is, whichever it needs."""
     folder = RunFolder(path)
-    if not folder.config.is_file():
-        return run([*args, "--run_dir", str(path)])
-    finished = (path / "summary.json").is_file() and folder.summary["status"] == "completed"
+    finished = folder.config.is_file() and (path / "summary.json").is_file() and folder.summary["status"] == "completed"
     if finished:
         console.print(f"{path} is complete already")
         return Run(folder)
+    if configuration.trainer.world_size > 1:
+        raise UserError(
+            f"tl crossval trains in one process, and {configuration.trainer.world_size} are asked for: train each "
+            f"fold by tl fit --data.fold N --run_dir {path.parent}/fold-N, then tl crossval --run_dir {path.parent} scores"
+        )
+    if not folder.config.is_file():
+        return run([*args, "--run_dir", str(path)])
     return resume(path)
 
 
-def _summarise(folder: Path, configuration: Configuration, runs: Sequence[Run]) -> dict[str, Any]:
+def _summarise(
+    folder: Path, configuration: Configuration, runs: Sequence[Run], splits: Sequence[Mapping[str, NDArray[np.int64]]]
+) -> dict[str, Any]:
     task, samples = configuration.model, configuration.datamodule.samples
     parts = [read_answers(run.folder.test_answers) for run in runs]
+    for one, part, split in zip(runs, parts, splits, strict=True):
+        _check_fold(one, part, samples, split["test"])
     answers = _together(parts)
     task.set_training_answers(torch.from_numpy(samples.labels))
     figures = _figures(task, answers)
-    results = [run.summary["test"] for run in runs]
+    results = [{name: _number(value) for name, value in run.summary["test"].items()} for run in runs]
+    constants = [run.summary["baseline"] for run in runs]
     sizes = np.array([len(part.indices) for part in parts])
     figures["loss"] = float(np.average([result["loss"] for result in results], weights=sizes))
     groups = None if samples.groups is None else samples.groups[answers.indices.numpy()]
@@ -112,7 +130,11 @@ def _summarise(folder: Path, configuration: Configuration, runs: Sequence[Run]) 
         "groups": None if groups is None else len(np.unique(groups)),
         "out_of_fold": figures,
         "fold_standard_errors": spread,
-        "baseline": task.baseline(torch.from_numpy(samples.labels), answers.labels),
+        # Like the answers, it comes from each fold's own training pictures.
+        "baseline": {
+            name.partition("_")[2]: float(np.average([constant[name] for constant in constants], weights=sizes))
+            for name in constants[0]
+        },
         **details,
     }
     RunFolder(folder).write_summary(summary)
@@ -126,11 +148,21 @@ def _summarise(folder: Path, configuration: Configuration, runs: Sequence[Run]) 
     return summary
 
 
+def _check_fold(run: Run, part: AnswersFile, samples: Samples, tested: NDArray[np.int64]) -> None:
+    """Makes sure that a fold was run on these pictures, with these answers."""
+    indices = part.indices.numpy()
+    same = len(np.setdiff1d(indices, tested)) == 0 and len(indices) + run.summary["data"]["skipped"] >= len(tested)
+    if not same or not np.array_equal(part.labels.numpy(), samples.labels[indices]):
+        raise UserError(f"{run.folder.path} was run on other pictures or answers: begin anew in another folder")
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value  # what JSON has no word for
+
+
 def _together(parts: Sequence[AnswersFile]) -> AnswersFile:
     indices = torch.cat([part.indices for part in parts])
     order = indices.argsort()
-    if (indices[order].diff() <= 0).any():
-        raise UserError("a picture was tested in two folds: the runs are not of one cross-validation; begin anew")
     predictions, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("predictions", "labels"))
     return AnswersFile(predictions[order], labels[order], indices[order])
 

@@ -203,6 +203,8 @@ class Experiment:
         leaks = self.data.leaks
         if leaks is not None and (leaks.leaking or leaks.relabelled):
             console.print(leak_table(leaks, title="pictures that are there more than once"))
+        if leaks is not None and leaks.contradictions:
+            console.print(f"caution    the same picture under two labels: {leaks.contradiction()}", style="yellow")
         for note in self.data.notes():
             console.print(f"note       {note}", style="yellow")
         console.print(f"backbone   {hyper_parameters.backbone}, weights {hyper_parameters.weights}")

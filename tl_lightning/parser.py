@@ -9,7 +9,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from tl_lightning.data.module import ImageDataModule
 from tl_lightning.errors import UserError, nearest
-from tl_lightning.tasks.classification import ClassificationTask
+from tl_lightning.tasks import TASKS, ClassificationTask
 
 
 class ExperimentParser(LightningArgumentParser):
@@ -28,6 +28,8 @@ class ExperimentParser(LightningArgumentParser):
             return text
         options = LightningArgumentParser(add_help=False, usage=SUPPRESS, description="")
         options.add_class_arguments(ClassificationTask, "model", skip={"classes", "preprocess"})
+        for task in TASKS[1:]:  # what they have beside that
+            options.add_class_arguments(task, f"model ({task.__name__})", skip={*_arguments(ClassificationTask)})
         options.add_class_arguments(ImageDataModule, "data", skip={"preprocess", "seed", "answers"})
         return f"{text}\n{options.format_help()}"
 
@@ -35,9 +37,9 @@ class ExperimentParser(LightningArgumentParser):
         for action in self._actions:
             if action.dest.rpartition(".")[2] not in ("help", "print_config", "model", "data"):
                 yield action.dest
-        for prefix, default in (("model", ClassificationTask), ("data", ImageDataModule)):
-            for name in _arguments(default):
-                yield f"{prefix}.{name}"
+        for task in TASKS:
+            yield from (f"model.{name}" for name in _arguments(task))
+        yield from (f"data.{name}" for name in _arguments(ImageDataModule))
 
 
 def user_error(error: BaseException | None) -> UserError | None:

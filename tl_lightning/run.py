@@ -20,7 +20,7 @@ from tl_lightning.data.picture_files import quiet_decoders
 from tl_lightning.data.pictures import prepare
 from tl_lightning.data.pixels import BrokenPicture
 from tl_lightning.data.samples import name_some
-from tl_lightning.data.sources import Columns, read_source
+from tl_lightning.data.sources import Columns, list_source
 from tl_lightning.errors import UserError, shown
 from tl_lightning.precision import fast_precision
 from tl_lightning.preprocess import Preprocess
@@ -207,7 +207,7 @@ def predict_command(args: list[str]) -> None:
     checkpoint = Path(known.ckpt_path) if known.ckpt_path else RunFolder.open(known.run_dir).best_checkpoint
     task = load_task(checkpoint)
     predictions = predict(task, paths, batch_size=known.batch_size, on_error=known.on_error)
-    write_predictions(known.output, predictions, classes=task.classes)
+    write_predictions(known.output, predictions, classes=task.classes, numbers=task.answers == "number")
     console.print(f"{len(predictions):,} predictions written to {known.output}")
 
 
@@ -219,17 +219,13 @@ def _pictures_of(config: Path) -> list[Path]:
     if "source" not in data:
         raise UserError(f"{config} names no data.source")
     columns = {name: data[f"{name}_column"] for name in ("image", "label") if f"{name}_column" in data}
-    kind = content.get("model", {}).get("class_path", "").rpartition(".")[2]
-    answers: Any = next((task.answers for task in TASKS if task.__name__ == kind), "class")
-    separator = data.get("label_separator", "|")
-    return read_source(
-        data["source"], answers=answers, target=data.get("target"), columns=Columns(**columns), separator=separator
-    ).paths
+    return list_source(data["source"], target=data.get("target"), columns=Columns(**columns)).paths
 
 
-def write_predictions(path: Path, predictions: Sequence[Prediction], *, classes: Sequence[str]) -> None:
+def write_predictions(
+    path: Path, predictions: Sequence[Prediction], *, classes: Sequence[str], numbers: bool = False
+) -> None:
     """Writes predictions as CSV: ``path``, then ``class`` and each ``probability_<class>``, or the numbers by name."""
-    numbers = bool(predictions and predictions[0].numbers)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = list(classes) if numbers else ["class", *(f"probability_{name}" for name in classes)]

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tl_lightning.data.answers import make_samples
+from tl_lightning.data.samples import Listing
 from tl_lightning.data.sources import Columns, Samples, read_source
 from tl_lightning.errors import UserError
 
@@ -128,3 +130,14 @@ def test_weights_and_groups_are_used_where_there_are_columns_of_that_name(table:
     # A column that is to be learned is no weight.
     learned = read_source(table("1", "2", header="weight"), answers="number", columns=Columns(label="weight"))
     assert learned.weights is None
+
+
+def test_levels_that_are_numbers_are_in_their_order_whatever_the_source_says() -> None:
+    paths = [Path(f"{k}.png") for k in range(8)]
+    cells = ["1", "10", "2", "3"] * 2
+    listing = Listing(
+        source="s", paths=paths, answers={"label": cells}, place=str, known=["1", "10", "2", "3"], ordered=True
+    )
+    samples = make_samples(listing, answers="level")
+    assert samples.classes == ["1", "2", "3", "10"]
+    assert samples.labels.tolist() == [0, 3, 1, 2] * 2

@@ -405,3 +405,14 @@ def test_nothing_is_said_where_nothing_leaks(capsys):
 def test_an_unknown_policy_is_a_mistake():
     with pytest.raises(UserError, match=r"data\.on_leak 'drop' is unknown; valid are warn, stop, move"):
         settle_leaks(SPLITS, [], report=report([]), on_leak="drop")
+
+
+def test_a_group_moves_as_a_whole():
+    splits = {"train": np.arange(0, 4), "val": np.arange(4, 6), "test": np.arange(6, 12)}
+    groups = np.array(list("aabbccddeeff"))
+    moved = move_leaks(splits, [Duplicate(0, 6, "near")], groups)
+    assert {name: rows.tolist() for name, rows in moved.items()} == {
+        "train": [0, 1, 2, 3, 6, 7],
+        "val": [4, 5],
+        "test": [8, 9, 10, 11],
+    }

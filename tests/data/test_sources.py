@@ -7,6 +7,7 @@ import pytest
 
 from tl_lightning.data import elpv
 from tl_lightning.data.sources import Columns, read_source
+from tl_lightning.data.splits import split_samples
 from tl_lightning.errors import UserError
 
 Picture = Callable[..., Path]
@@ -20,7 +21,7 @@ def table(folder: Path, *rows: str, header: str = "image,label") -> str:
 
 def refuse(source: str, **settings: object) -> str:
     with pytest.raises(UserError) as error:
-        read_source(source, **settings)  # type: ignore[arg-type]
+        split_samples(read_source(source, **settings), "auto", seed=0)  # type: ignore[arg-type]
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -69,7 +70,10 @@ def test_whole_numbers_are_sorted_by_value(tmp_path: Path, picture: Picture) -> 
         (["a/1.png", "a/2.png"], "has one class only, 'a'"),
         (["a/1.png", "a/2.png", "b/notes.txt"], "no picture in the class folder 'b'"),
         (["a/1.png", "a/2.png", "b/1.png"], "class 'b' of {} has one picture only"),
-        (["train/a/1.png", "train/b/1.png", "test/c/1.png"], "label 'c' is in the test split of {}, but training has"),
+        (
+            ["train/a/1.png", "train/b/1.png", "test/c/1.png"],
+            "label 'c' is in the test split of the source's own split, but training has",
+        ),
         (["train/a/1.png", "train/b/1.png", "valdi/a/1.png"], "folder 'valdi' stands beside train/"),
         (["val/a/1.png", "test/a/1.png"], "has test, val but no train/ folder"),
     ],
@@ -130,7 +134,11 @@ def test_table_columns_can_be_chosen(folder: Path) -> None:
             "image,label,split",
             "row 2 of {}: split is 'trian'; it must be train, val or test; did",
         ),
-        (["cat/00.png,a,train", "cat/01.png,b,test"], "image,label,split", "label 'b' is in the test split of {}"),
+        (
+            ["cat/00.png,a,train", "cat/02.png,a,val", "cat/01.png,b,test"],
+            "image,label,split",
+            "label 'b' is in the test split of the source's own split",
+        ),
         (["cat/00.png,a,test"] * 2 + ["dog/08.png,b,val"], "image,label,split", "has nothing in 'train'"),
         (["cat/00.png,a", "cat/01.png,a"], "image,label", "has one class only, 'a'"),
         (["cat/00.png,a", "cat/01.png,a", "cat/02.png,b"], "image,label", "class 'b' of {} has one picture only"),
@@ -167,3 +175,20 @@ def test_missing_elpv_package_says_what_to_install(monkeypatch: pytest.MonkeyPat
     assert importlib.util.find_spec("elpv_dataset") is not None
     monkeypatch.setattr(elpv, "find_spec", lambda name: None)
     assert refuse("elpv").endswith("pip install 'tl_lightning[demo]'")
+
+
+def test_a_stated_split_that_cannot_be_used_may_be_replaced(folder: Path) -> None:
+    rows = [f"cat/0{k}.png,a,train" for k in range(8)] + [f"dog/{8 + k:02}.png,b,test" for k in range(8)]
+    source = table(folder, *rows, header="image,label,split")
+    assert "label 'b' is in the test split of the source's own split" in refuse(source)
+    splits = split_samples(read_source(source), "stratified", seed=0)
+    assert {name: len(found) for name, found in splits.items()} == {"train": 10, "val": 2, "test": 4}
+
+
+@pytest.mark.parametrize("role", ["split", "group", "weight", "time"])
+def test_columns_are_for_tables(folder: Path, role: str) -> None:
+    columns = Columns(**{role: "patient"})
+    for source in (str(folder), "elpv"):
+        assert refuse(source, columns=columns).startswith(
+            f"data.{role}_column is for tables, and {source} has no columns"
+        )

@@ -229,7 +229,7 @@ def test_the_latest_are_tested_and_one_moment_stays_together() -> None:
     }
     split_at_tie = split_samples(samples, "time", seed=0, test_fraction=0.1, val_fraction=0.25)
     assert sorted(times[split_at_tie["test"]].tolist()) == [9, 9]
-    with pytest.raises(UserError, match=r"data.split 'time' is unknown"):
+    with pytest.raises(UserError, match=r"data.split is time, which takes a table with a column of times"):
         split_samples(make([0, 1] * 5), "time", seed=0)
 
 
@@ -244,3 +244,23 @@ def test_rare_labels_are_met_in_training() -> None:
         splits = split_samples(samples, "auto", seed=seed)
         assert samples.counts(splits["train"])[2] == 1
         assert samples.counts(splits["test"])[1] == pytest.approx(4, abs=1)
+
+
+@pytest.mark.parametrize("groups", [3, 4])
+def test_each_part_gets_a_group_where_there_are_enough(groups: int) -> None:
+    splits = split_samples(grouped([20] * groups), "group", seed=0)
+    assert_partition(splits, 20 * groups)
+    assert all(len(rows) >= 20 for rows in splits.values())
+
+
+def test_more_folds_than_groups_are_refused() -> None:
+    with pytest.raises(UserError, match=r"no group is left for fold 4 of 5; use fewer data.folds"):
+        split_samples(grouped([20] * 4), "group", seed=0, fold=4, folds=5)
+
+
+def test_numbers_take_two_pictures_to_be_scored() -> None:
+    numbers = np.arange(10, dtype=np.float32)[:, None]
+    samples = replace(make([0] * 10), labels=numbers, classes=["x"], answers="number")
+    stated = replace(samples, split=np.array(["train"] * 7 + ["val"] * 2 + ["test"]))
+    with pytest.raises(UserError, match=r"the test split of the source's own split has one picture"):
+        split_samples(stated, "auto", seed=0)

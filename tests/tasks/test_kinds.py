@@ -177,3 +177,15 @@ def test_wrong_settings_are_named(kind, options, message):
 )
 def test_what_has_no_solver_says_why(kind, options, reason):
     assert build(kind, **options).unsolvable == reason
+
+
+def test_levels_that_no_training_picture_has_are_as_good_as_impossible():
+    from tl_lightning.probe import solve_levels
+
+    features = normal(200, 8, seed=6)
+    levels = (features[:, 0] > 0).long()
+    solved = solve_levels(features, levels, features, levels, count=5)
+    chances = corn_probabilities(features @ solved.weight.T + solved.bias)
+    assert solved.weight.shape == (4, 8)
+    assert float(chances[:, 2:].sum(dim=1).max()) < 1e-3
+    assert float((median_level(chances) == levels).double().mean()) > 0.9

@@ -6,14 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_lightning.data.samples import (
-    SPLITS,
     AnswerKind,
     Labels,
     Listing,
     Samples,
     are_numbers,
     check_counts,
-    check_training_has_all,
     name_some,
     sort_classes,
 )
@@ -40,7 +38,7 @@ def make_samples(
         The samples.
 
     Raises:
-        UserError: If the answers are not of that kind; see also `check_counts` and `check_training_has_all`.
+        UserError: If the answers are not of that kind; see also `check_counts`.
     """
     if not listing.paths:
         raise UserError(f"{listing.source} holds no pictures")
@@ -66,9 +64,6 @@ def make_samples(
         times=None if listing.times is None else np.array(listing.times, dtype=np.float64),
     )
     check_counts(samples, listing.source, own_classes=classes is None)
-    if samples.split is not None:
-        splits = {name: np.flatnonzero(samples.split == name) for name in SPLITS}
-        check_training_has_all(samples, splits, listing.source)
     return samples
 
 
@@ -93,6 +88,8 @@ def _classes(listing: Listing, classes: list[str] | None, *, levels: bool) -> tu
         raise UserError(
             f"{listing.source}: some classes are the same number written in several ways: {name_some(order)}"
         )
+    if levels and classes is None and are_numbers(order):
+        order = sort_classes(order)  # a source may list them by letters, 10 before 2
     numbers = {name: number for number, name in enumerate(order)}
     places = {str(number) for number in range(len(order))}
     if classes is not None and not found & set(numbers) and found <= places:

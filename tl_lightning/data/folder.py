@@ -8,6 +8,7 @@ from tl_lightning.errors import UserError, nearest
 
 SUFFIXES = frozenset(".jpg .jpeg .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .jp2".split())
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+FOLDER = "folder"  # the column of its answers
 LAYOUT = "one sub-folder per class is expected, such as cats/1.jpg and dogs/2.jpg"
 
 
@@ -45,7 +46,7 @@ def read_folder(folder: Path, *, may_be_empty: bool = False) -> Listing:
     return Listing(
         source=str(folder),
         paths=paths,
-        answers={"folder": labels},
+        answers={FOLDER: labels},
         place=lambda index: str(paths[index]),
         known=sort_classes(found),
         ordered=are_numbers(found),

@@ -57,7 +57,9 @@ class ImageDataModule(LightningDataModule):
         split_digest: Tells apart which pictures are in which split; broken ones count.
         splits: Sorted sample indices under ``train``, ``val`` and ``test``.
         skipped: Number of broken pictures that were left out by `setup`.
-        leaks: Which pictures are there more than once, found by `setup`; `None` where that was not looked for.
+        leaks: Which pictures are there more than once in the splits in force, found by `setup`; `None` where that was
+            not looked for.
+        moved: How many pictures another split got for their copies or their group.
     """
 
     def __init__(
@@ -182,10 +184,8 @@ class ImageDataModule(LightningDataModule):
         weights_own = Preprocess.from_dict(preprocess)
         self._preprocess = weights_own.with_size(image_size).with_channels(channels).with_pixel_range(pixel_range)
         self.prepared = self._preprocess.to_dict()
-        if answers not in ("class", "level") and (mixup or cutmix):
-            raise UserError(
-                "data.mixup and data.cutmix blend classes, and these pictures have no single class: leave them"
-            )
+        if answers != "class" and (mixup or cutmix):
+            raise UserError("data.mixup and data.cutmix blend classes, and these pictures have none: leave them")
         if answers not in ("class", "level") and sampler == "balanced":
             raise UserError("data.sampler balanced draws all classes equally often, and these have none")
         columns = Columns(image_column, label_column, split_column, group_column, weight_column, time_column)
@@ -193,16 +193,21 @@ class ImageDataModule(LightningDataModule):
             source, answers=answers, target=target, columns=columns, separator=label_separator, classes=classes
         )
         self.classes = self.samples.classes
-        self.splits = split_samples(
+        self._split_for = partial(
+            split_samples,
             self.samples,
             split,
             seed=split_seed,
             val_fraction=val_fraction,
             test_fraction=test_fraction,
-            fold=fold,
             folds=folds,
         )
+        self.splits = self.split_for(fold)
         weights = self.samples.weights
+        if weights is not None and (mixup or cutmix):
+            raise UserError(
+                "data.mixup and data.cutmix blend pictures, which the weight column has count differently: leave one"
+            )
         if weights is not None:
             weights = weights / weights[self.splits["train"]].mean()
         self._answers = Answers(
@@ -212,11 +217,16 @@ class ImageDataModule(LightningDataModule):
         self.split_digest = _digest(self.samples.paths, self.splits)
         self.skipped = 0
         self.leaks: LeakReport | None = None
+        self.moved = 0
         self.augmentation: Augmentation = plain(augmentation)
         self._augment = make_augmentation(self.augmentation, self._preprocess)
         self._kept: Callable[[], Kept | None] | None = None
         self._resume: dict[str, int] | None = None
         self._store: PictureStore | None = None
+
+    def split_for(self, fold: int | None) -> dict[str, NDArray[np.int64]]:
+        """The splits of another fold of the same pictures; `None` for those of no fold."""
+        return self._split_for(fold=fold)
 
     def prepare_data(self) -> None:
         """Decodes the pictures, where no earlier run has; Lightning calls this in one process per machine."""
@@ -243,9 +253,13 @@ class ImageDataModule(LightningDataModule):
         if self.on_leak != "ignore":
             duplicates = self.duplicates(store)
             self.leaks = self.report_leaks(duplicates)
-            settled = settle_leaks(self.splits, duplicates, report=self.leaks, on_leak=self.on_leak)
+            settled = settle_leaks(
+                self.splits, duplicates, report=self.leaks, on_leak=self.on_leak, groups=self.samples.groups
+            )
+            self.moved = sum(len(np.setdiff1d(self.splits[name], rows)) for name, rows in settled.items())
             # Moved, they are another split, which no run with the first one may be scored on.
             self.splits, self.split_digest = settled, _digest(self.samples.paths, settled)
+            self.leaks = self.report_leaks(duplicates)
             check_training_has_all(self.samples, self.splits, self.source)
         if store.broken:
             self._leave_out(store.broken)
@@ -297,7 +311,7 @@ class ImageDataModule(LightningDataModule):
         return None if self.samples.groups is None else self.samples.groups[self.splits[split]]
 
     def notes(self) -> list[str]:
-        """What a user should know of the split: classes that a part of it lacks, and columns that were used unasked."""
+        """What a user should know: classes that a part of the split lacks, and what is made of columns."""
         said = []
         counts = {name: self.samples.counts(self.splits[name]) for name in SPLITS}
         for name in ("val", "test"):
@@ -307,6 +321,8 @@ class ImageDataModule(LightningDataModule):
                 said.append(f"the {name} split has no picture of {names}: its figures say nothing about that")
         if self.samples.weights is not None:
             said.append("pictures count in training as the weight column says")
+        if self.samples.times is not None and self.split != "time":
+            said.append("the time column has no effect without data.split time")
         return said
 
     def summary(self) -> dict[str, Any]:
@@ -324,7 +340,7 @@ class ImageDataModule(LightningDataModule):
             "split_seed": self.split_seed,
             "fold": self.fold,
             "split_digest": self.split_digest,
-            "leaks": None if self.leaks is None else self.leaks.to_dict(),
+            "leaks": None if self.leaks is None else {"moved": self.moved, **self.leaks.to_dict()},
             "groups": None if self.samples.groups is None else len(np.unique(self.samples.groups)),
             "class_counts": {name: dict(zip(self.classes, count, strict=False)) for name, count in counts.items()},
         }

@@ -114,11 +114,9 @@ def check_counts(samples: Samples, source: str, *, own_classes: bool) -> None:
         own_classes: Whether the classes are the source's own rather than asked for, as by a checkpoint.
 
     Raises:
-        UserError: For no pictures in training, fewer than two classes, a class with too few pictures, or numbers that
+        UserError: For fewer than two classes, a class with too few pictures, or numbers that
             are all the same.
     """
-    if samples.split is not None and "train" not in samples.split:
-        raise UserError(f"{source} states a split, but has nothing in 'train'")
     if samples.answers == "number":
         constant = [name for name, column in zip(samples.classes, samples.labels.T, strict=True) if np.ptp(column) == 0]
         if constant and own_classes:
@@ -138,7 +136,7 @@ def check_counts(samples: Samples, source: str, *, own_classes: bool) -> None:
 
 
 def check_training_has_all(samples: Samples, splits: dict[str, NDArray[np.int64]], source: str) -> None:
-    """Checks that no class or label is met in validation or test that training has never seen.
+    """Checks that no class or label is met in validation or test that training has never seen, and numbers vary there.
 
     Args:
         samples: What was split.
@@ -148,6 +146,11 @@ def check_training_has_all(samples: Samples, splits: dict[str, NDArray[np.int64]
     Raises:
         UserError: Naming the class and the split.
     """
+    if samples.answers == "number":
+        for name in ("val", "test"):
+            if len(splits[name]) == 1:
+                raise UserError(f"the {name} split of {source} has one picture; how well numbers fit takes two or more")
+        return
     trained = samples.counts(splits["train"]) > 0
     for name in ("val", "test"):
         unseen = np.flatnonzero((samples.counts(splits[name]) > 0) & ~trained)

@@ -5,7 +5,7 @@ from pathlib import Path
 from tl_lightning.data.answers import make_samples
 from tl_lightning.data.columns import Columns, list_table
 from tl_lightning.data.elpv import read_elpv
-from tl_lightning.data.folder import read_folder
+from tl_lightning.data.folder import FOLDER, read_folder
 from tl_lightning.data.hub_sets import PREFIX as HUB
 from tl_lightning.data.hub_sets import read_hub
 from tl_lightning.data.samples import AnswerKind, Listing, Samples
@@ -14,7 +14,7 @@ from tl_lightning.data.torchvision_sets import PREFIX as TORCHVISION
 from tl_lightning.data.torchvision_sets import read_torchvision
 from tl_lightning.errors import UserError
 
-__all__ = ["Columns", "Samples", "read_source"]
+__all__ = ["Columns", "Samples", "list_source", "read_source"]
 
 
 def read_source(
@@ -44,29 +44,61 @@ def read_source(
     Raises:
         UserError: If the source cannot be used, saying what to do.
     """
-    listing = _list(source, answers, target, columns or Columns(), separator, may_be_empty=classes is not None)
-    return make_samples(listing, answers=answers, classes=classes, separator=separator)
-
-
-def _list(
-    source: str, answers: AnswerKind, target: str | None, columns: Columns, separator: str, *, may_be_empty: bool
-) -> Listing:
-    if source == "elpv":
-        return read_elpv(target=target)
-    if target is not None:
-        raise UserError(f"data.target {target!r} is only for the source elpv, not for {source}; leave it out")
-    path = Path(source).expanduser()
-    blank = answers == "labels"
-    if path.suffix.lower() in SUFFIXES:
-        return read_table(path, columns=columns, blank_answers=blank, separator=separator)
-    if source.startswith(TORCHVISION) and not path.exists():
-        return list_table(read_torchvision(source.removeprefix(TORCHVISION)), columns, separator=separator)
-    if source.startswith(HUB) and not path.exists():
-        table, columns = read_hub(source.removeprefix(HUB), columns)
-        return list_table(table, columns, blank_answers=blank, separator=separator)
-    if answers in ("labels", "number"):
+    listing = list_source(
+        source,
+        target=target,
+        columns=columns,
+        separator=separator,
+        may_be_empty=classes is not None,
+        blank_answers=answers == "labels",
+    )
+    if answers in ("labels", "number") and FOLDER in listing.answers:
         wanted = "a number" if answers == "number" else "several labels"
         raise UserError(
             f"a folder says one class of each picture, not {wanted}: name a .csv or .parquet table as data.source"
         )
+    return make_samples(listing, answers=answers, classes=classes, separator=separator)
+
+
+def list_source(
+    source: str,
+    *,
+    target: str | None = None,
+    columns: Columns | None = None,
+    separator: str = "|",
+    may_be_empty: bool = True,
+    blank_answers: bool = True,
+) -> Listing:
+    """What a source says, as text: enough where nothing is to be learned from it.
+
+    Args:
+        source: As for `read_source`.
+        target: What is to be learned, where the source has several answers.
+        columns: Of a table.
+        separator: Between the labels of one cell.
+        may_be_empty: Whether a folder may have class folders without pictures.
+        blank_answers: Whether a blank cell is an answer.
+
+    Raises:
+        UserError: If the source cannot be listed.
+    """
+    columns = columns or Columns()
+    path = Path(source).expanduser()
+    by_name = source.startswith((TORCHVISION, HUB)) and not path.exists()
+    named = [role for role in ("split", "group", "weight", "time") if getattr(columns, role) is not None]
+    if named and not by_name and path.suffix.lower() not in SUFFIXES:
+        raise UserError(
+            f"data.{named[0]}_column is for tables, and {source} has no columns: leave it out, or make a table"
+        )
+    if source == "elpv":
+        return read_elpv(target=target)
+    if target is not None:
+        raise UserError(f"data.target {target!r} is only for the source elpv, not for {source}; leave it out")
+    if path.suffix.lower() in SUFFIXES:
+        return read_table(path, columns=columns, blank_answers=blank_answers, separator=separator)
+    if by_name and source.startswith(TORCHVISION):
+        return list_table(read_torchvision(source.removeprefix(TORCHVISION)), columns, separator=separator)
+    if by_name:
+        table, columns = read_hub(source.removeprefix(HUB), columns)
+        return list_table(table, columns, blank_answers=blank_answers, separator=separator)
     return read_folder(path, may_be_empty=may_be_empty)

@@ -51,6 +51,8 @@ def split_samples(
     if seed < 0:
         raise UserError(f"data.split_seed is {seed}; it must be 0 or more")
     known = _known(samples)
+    if split == "time" and samples.times is None:
+        raise UserError("data.split is time, which takes a table with a column of times: name it as data.time_column")
     if split not in known:
         raise UserError(f"data.split {split!r} is unknown; valid here: {', '.join(known)}" + nearest(split, known))
     if split == "auto":
@@ -68,6 +70,8 @@ def split_samples(
         splits = _by_time(samples, val_fraction, test_fraction)
     else:
         splits = {"train": everything, "val": everything[:0], "test": everything[:0]}
+        if split == "stated" and "train" not in (samples.split if samples.split is not None else ()):
+            raise UserError("the source states a split, but has nothing in 'train'; name another data.split")
         if split == "stated":
             splits = {name: np.flatnonzero(samples.split == name) for name in SPLITS}
         elif split in _crossings(samples):
@@ -87,7 +91,10 @@ def split_samples(
         if not len(splits[name]):
             what = "groups" if samples.groups is not None else "pictures"
             raise UserError(f"no picture of {len(samples)} is left for the {name} split; more {what} are needed")
-    check_training_has_all(samples, splits, f"data.split {split!r}")
+    if fold is not None and not len(splits["test"]):
+        raise UserError(f"no group is left for fold {fold} of {folds}; use fewer data.folds")
+    where = "the source's own split" if split == "stated" else f"data.split {split!r}"
+    check_training_has_all(samples, splits, where)
     _check_groups(samples, splits)
     return {name: np.sort(splits[name]) for name in SPLITS}
 
@@ -206,7 +213,17 @@ def _share_out_groups(samples: Samples, pool: Indices, shares: list[float], rng:
         farther = ((have + counts[group] - wanted) ** 2 - (have - wanted) ** 2) / np.maximum(wanted, 1e-9)
         part_of[group] = int((farther @ says).argmin())
         have[part_of[group]] += counts[group]
+    _fill_empty(part_of, counts[:, -1], shares)
     return [np.sort(pool[part_of[member_of] == part]) for part in range(len(shares))]
+
+
+def _fill_empty(part_of: Indices, sizes: NDArray[np.float64], shares: list[float]) -> None:
+    """Gives a part without any group the smallest one of the part that has most, where that has several."""
+    for part in np.argsort(shares):
+        numbers = np.bincount(part_of, minlength=len(shares))
+        if shares[part] and not numbers[part] and numbers.max() > 1:
+            giving = np.flatnonzero(part_of == numbers.argmax())
+            part_of[giving[sizes[giving].argmin()]] = part
 
 
 def _blocks(count: int, seed: int, val_fraction: float, test_fraction: float) -> dict[str, Indices]:

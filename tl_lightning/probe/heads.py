@@ -11,6 +11,8 @@ from tl_lightning.probe.logistic import STRENGTHS, logistic_path
 from tl_lightning.probe.ridge import ridge_classifier, ridge_labels, ridge_path
 from tl_lightning.probe.scores import choose, path_until_it_rises
 
+IMPOSSIBLE = -20.0  # logit of a level that no training picture has
+
 
 @dataclass(frozen=True)
 class HeadSolution:
@@ -91,9 +93,14 @@ def solve_levels(
         count: How many levels there are.
         row_weights: ``(rows,)``; `None` for 1.
     """
-    weights, biases = [], []
+    weights: list[Tensor] = []
+    biases: list[Tensor] = []
     columns: dict[str, Any] = dict.fromkeys(("training_loss", "validation_loss", "iterations"), 0.0)
     for threshold in range(count - 1):
+        if not (levels >= threshold).any():  # no picture reaches it: it is as good as impossible
+            weights.append(torch.zeros_like(weights[0]))
+            biases.append(torch.full_like(biases[0], IMPOSSIBLE))
+            continue
         rows, held = ((part >= threshold).nonzero()[:, 0] for part in (levels, answers))
         own = None if row_weights is None else row_weights[rows]
         above = (levels[rows] > threshold).long()

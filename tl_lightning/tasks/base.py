@@ -546,6 +546,7 @@ class TransferTask(LightningModule):
         """Adds which task it is, what a plateau has yet to see, and a running mean where no callback is asked."""
         own = [cls for cls in type(self).__mro__ if cls.__module__.startswith("tl_lightning.tasks.")]
         checkpoint["task"] = own[0].__name__
+        checkpoint["own_task"] = own[0] is not type(self)  # of the user's
         monitored = [config for config in self.trainer.lr_scheduler_configs if self._validated]
         figures: dict[str, Any] = {**self._figures, **self.trainer.callback_metrics}
         names = [str(config.monitor) for config in monitored if isinstance(config.scheduler, ReduceLROnPlateau)]

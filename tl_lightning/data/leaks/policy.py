@@ -16,7 +16,12 @@ Splits = dict[str, NDArray[np.int64]]
 
 
 def settle_leaks(
-    splits: Mapping[str, NDArray[np.int64]], duplicates: Sequence[Duplicate], *, report: LeakReport, on_leak: OnLeak
+    splits: Mapping[str, NDArray[np.int64]],
+    duplicates: Sequence[Duplicate],
+    *,
+    report: LeakReport,
+    on_leak: OnLeak,
+    groups: NDArray[np.str_] | None = None,
 ) -> Splits:
     """Says what leaks there are, or stops for them, or moves them out of the way.
 
@@ -26,6 +31,7 @@ def settle_leaks(
         report: What `report_leaks` made of it.
         on_leak: ``warn`` prints a line and leaves the splits as they are; ``stop`` raises; ``move`` prints a line and
             calls `move_leaks`; ``ignore`` says nothing.
+        groups: What samples have in common, which moves together.
 
     Returns:
         The splits to go on with.
@@ -42,13 +48,17 @@ def settle_leaks(
     if on_leak == "warn":
         console.print(f"warning    {report.sentence()}; scores flatter, see --data.on_leak move")
         return dict(splits)
-    moved = move_leaks(splits, duplicates)
+    moved = move_leaks(splits, duplicates, groups)
     changes = ", ".join(f"{name} {len(splits[name]):,} to {len(moved[name]):,}" for name in splits)
     console.print(f"leaks      moved, so that no picture is in two splits: {changes}")
     return moved
 
 
-def move_leaks(splits: Mapping[str, NDArray[np.int64]], duplicates: Sequence[Duplicate]) -> Splits:
+def move_leaks(
+    splits: Mapping[str, NDArray[np.int64]],
+    duplicates: Sequence[Duplicate],
+    groups: NDArray[np.str_] | None = None,
+) -> Splits:
     """Gives every group of copies to one split: to training if that has one of them, else to validation.
 
     The test split only loses pictures: to get one it would have to be chosen for it.
@@ -56,6 +66,7 @@ def move_leaks(splits: Mapping[str, NDArray[np.int64]], duplicates: Sequence[Dup
     Args:
         splits: Sample indices under ``train``, ``val`` and ``test``.
         duplicates: What `find_duplicates` found.
+        groups: What samples have in common, ``(n,)``: a patient whose picture moves goes with all of them.
 
     Returns:
         Sorted indices of the same samples under the same names.
@@ -64,11 +75,12 @@ def move_leaks(splits: Mapping[str, NDArray[np.int64]], duplicates: Sequence[Dup
         UserError: If a split that had pictures is left without.
     """
     largest = max((int(indices.max(initial=0)) for indices in splits.values()), default=0)
-    groups = groups_of(duplicates, 1 + max([largest, *(duplicate.second for duplicate in duplicates)]))
+    linked = [*duplicates, *_same_group(groups)]
+    together = groups_of(linked, 1 + max([largest, *(link.second for link in linked)]))
     moved = {name: np.sort(indices) for name, indices in splits.items()}
     for name, sources in (("train", ("val", "test")), ("val", ("test",))):
         for source in sources:
-            twins = np.isin(groups[moved[source]], groups[moved[name]])
+            twins = np.isin(together[moved[source]], together[moved[name]])
             moved[name] = np.union1d(moved[name], moved[source][twins])
             moved[source] = moved[source][~twins]
     for name, indices in moved.items():
@@ -78,3 +90,12 @@ def move_leaks(splits: Mapping[str, NDArray[np.int64]], duplicates: Sequence[Dup
                 "is also in another; use another split, or --data.on_leak warn"
             )
     return moved
+
+
+def _same_group(groups: NDArray[np.str_] | None) -> list[Duplicate]:
+    """Links that hold each group together."""
+    if groups is None:
+        return []
+    order = np.argsort(groups, kind="stable")
+    pairs = zip(order[:-1].tolist(), order[1:].tolist(), strict=True)
+    return [Duplicate(min(pair), max(pair), "file") for pair in pairs if groups[pair[0]] == groups[pair[1]]]

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_lightning.data.leaks.groups import KINDS, Duplicate, Kind, groups_of
+from tl_lightning.data.samples import SPLITS
+from tl_lightning.errors import shown
 
-SPLITS = ("train", "val", "test")
 ACROSS = (("val", "train"), ("test", "train"), ("test", "val"))
 
 
@@ -64,6 +65,10 @@ class LeakReport:
         """Plain data for ``summary.json``."""
         return asdict(self)
 
+    def contradiction(self) -> str:
+        """The first examples of one picture under two labels, in one line; empty where there are none."""
+        return ", ".join(_in_words(example) for example in self.contradictions[:3])
+
     def sentence(self) -> str:
         """The leaks in one line: how many, of which kinds, and the first examples; empty where there are none."""
         parts = []
@@ -71,8 +76,12 @@ class LeakReport:
             if kinds:
                 named = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
                 parts.append(f"{sum(kinds.values()):,} pictures of {place.replace(' in ', ' are also in ')} ({named})")
-        shown = ", ".join(f"{x.first} ({x.first_in}) = {x.second} ({x.second_in})" for x in self.leaks[:3])
-        return f"{'; '.join(parts)}, such as {shown}" if parts else ""
+        named = ", ".join(_in_words(example) for example in self.leaks[:3])
+        return f"{'; '.join(parts)}, such as {named}" if parts else ""
+
+
+def _in_words(example: Example) -> str:
+    return f"{example.first} ({example.first_in}) = {example.second} ({example.second_in})"
 
 
 def report_leaks(
@@ -120,7 +129,7 @@ def report_leaks(
                 across[key][kind] = len(found)
             for index in found[: max(0, most - len(leaks))]:
                 twin = splits[b][np.argmax(groups[splits[b]] == groups[index])]
-                leaks.append(Example(kind, str(paths[index]), a, str(paths[twin]), b))
+                leaks.append(Example(kind, shown(paths[index]), a, shown(paths[twin]), b))
         for name in SPLITS:
             _, first = np.unique(groups[np.sort(splits[name])], return_index=True)
             count = len(splits[name]) - len(first) - sum(within[name].values())
@@ -134,7 +143,7 @@ def report_leaks(
             members = used[groups[used] == group]
             other = members[np.argmax(labels[members] != labels[members[0]])]
             names = [classes[labels[index]] for index in (members[0], other)]
-            contradictions.append(Example(kind, str(paths[members[0]]), names[0], str(paths[other]), names[1]))
+            contradictions.append(Example(kind, shown(paths[members[0]]), names[0], shown(paths[other]), names[1]))
     return LeakReport(across, within, relabelled, leaks, contradictions)
 
 
