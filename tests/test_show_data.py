@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import os
 import re
 from pathlib import Path
 
@@ -165,6 +166,19 @@ def test_the_header_says_how_a_turned_picture_is_seen_and_whether_it_is_grey(tmp
     (tmp_path / "broken.png").write_bytes(b"")
     paths = [tmp_path / name for name in ("plain.png", "turned.jpg", "broken.png")]
     assert read_headers(paths) == [Header(30, 20, False), Header(20, 30, True), None]
+
+
+def test_only_what_can_be_decoded_has_a_header(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")  # which nobody writes to
+    Image.new("L", (30, 20)).save(tmp_path / "page.pcx")  # PIL knows it, we do not read it
+    assert read_headers([tmp_path / "pipe.png", tmp_path / "page.pcx"]) == [None, None]
+
+
+def test_counts_before_copies_are_moved_are_called_so(here, capsys):
+    note = "data.on_leak is move: these are the counts before that"
+    assert note in show("--data.on_leak", "move")
+    assert note in " ".join(capsys.readouterr().out.split())
+    assert note not in show()
 
 
 def test_sizes_in_a_line():

@@ -19,6 +19,12 @@ from tl_lightning.extraction import Extractor, layout_of
 from tl_lightning.run_folder import write_text
 from tl_lightning.tables import data_line, leak_table
 
+DECIDED = {
+    "--run_dir": "tl leaks makes no run folder",
+    "--data.on_leak": "tl leaks lists copies and moves none",
+    "--data.on_error": "tl leaks leaves out pictures that cannot be read",
+}
+
 
 def leaks_command(args: list[str]) -> None:
     """``tl leaks``: lists pictures that are there more than once.
@@ -42,6 +48,10 @@ def leaks_command(args: list[str]) -> None:
         help="look for sections, by one forward pass (%(default)s)",
     )
     options, rest = parser.parse_known_args(args)
+    for argument in rest:
+        name = argument.partition("=")[0].replace(".init_args.", ".")
+        if name in DECIDED:
+            raise UserError(f"{name} has no effect here: {DECIDED[name]}; leave it out")
     quiet()
     with console.status("building the model"):
         configuration = Configuration([*rest, "--data.on_leak", "ignore", "--data.on_error", "skip"], folder=None)
@@ -85,7 +95,7 @@ def _features(configuration: Configuration) -> NDArray[np.float32]:
 
 
 def _csv(data: ImageDataModule, duplicates: list[Duplicate]) -> str:
-    split_of = np.full(len(data.samples), "skipped")
+    split_of = np.full(len(data.samples), "", dtype=object)  # copies are of pictures that can be read; some are unused
     for name, rows in data.splits.items():
         split_of[rows] = name
     labels, names = data.samples.answers_in_words()

@@ -82,6 +82,26 @@ def test_splits_are_stated_and_others_left_out(tmp_path: Path, capsys: pytest.Ca
     assert "its splits extra are left out" in capsys.readouterr().out
 
 
+def test_splits_that_mean_the_same_are_put_together(tmp_path: Path) -> None:
+    parts = {"train": a_set([0, 1, 2]), "validation": a_set([1]), "dev": a_set([2, 0])}
+    samples = read_source(saved(datasets.DatasetDict(parts), tmp_path / "set"))
+    assert samples.split is not None and samples.split.tolist() == ["train"] * 3 + ["val"] * 3
+    assert samples.labels.tolist() == [0, 1, 2, 1, 2, 0]
+
+
+def test_splits_that_cannot_be_put_together_are_one_line(tmp_path: Path) -> None:
+    other = a_set([1]).cast_column("label", datasets.Value("string"))
+    parts = {"train": a_set([0]), "validation": a_set([1]), "dev": other}
+    source = saved(datasets.DatasetDict(parts), tmp_path / "set")
+    assert f"data.source {source} cannot be loaded: " in refuse(source)
+
+
+def test_a_link_that_leads_nowhere_is_no_reason_to_stop(tmp_path: Path) -> None:
+    source = saved(a_set([0, 1, 0, 1]), tmp_path / "set")
+    (tmp_path / "set" / "link").symlink_to(tmp_path / "nowhere")
+    assert len(read_source(source)) == 4
+
+
 def test_splits_of_other_names_only_are_refused(tmp_path: Path) -> None:
     source = saved(datasets.DatasetDict({"one": a_set([0]), "two": a_set([1])}), tmp_path / "set")
     assert refuse(source) == f"data.source {source} has the splits one, two; train is expected among them"

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import imagehash
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance
 
+from tl_lightning.cache_folder import building
 from tl_lightning.data.leaks import (
     Duplicate,
     crops,
@@ -23,7 +25,7 @@ from tl_lightning.data.leaks import (
     settle_leaks,
     take_fingerprints,
 )
-from tl_lightning.data.leaks.fingerprints import Fingerprints, turn
+from tl_lightning.data.leaks.fingerprints import Fingerprints, thumbnail, turn
 from tl_lightning.data.store import PictureStore
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess import Preprocess
@@ -137,6 +139,15 @@ def test_mirrored_and_turned_copies_are_near_in_either_order(position):
     )
     assert near_of([drawn(0), copy]) == [(0, 1, "near")]
     assert near_of([copy, drawn(1), drawn(0)]) == [(0, 2, "near")]
+
+
+@pytest.mark.parametrize("channels", [2, 4, 5])
+def test_every_channel_counts_in_pictures_that_are_no_colours(channels):
+    layers = [np.array(drawn(seed).convert("L")) for seed in range(channels + 1)]
+    pixels = torch.from_numpy(np.stack(layers[:channels]))
+    other = torch.from_numpy(np.stack([*layers[: channels - 1], layers[channels]]))
+    assert thumbnail(pixels, SIDE).tolist() == np.mean(layers[:channels], axis=0).round().tolist()
+    assert find_duplicates([None] * 3, [pixels, other, pixels.clone()]) == [Duplicate(0, 2, "pixels")]
 
 
 def test_the_eight_positions_differ():
@@ -284,10 +295,23 @@ def test_duplicates_are_looked_for_once(store):
 
 @pytest.mark.parametrize("content", ["", "[[0, 1", '[[0, 1, "alike"]]', "[[0, 1]]", "7"])
 def test_a_damaged_list_of_duplicates_is_made_anew(store, content):
-    (file,) = [store.folder / "duplicates-1.json"]
+    (file,) = [store.folder / "duplicates-2.json"]
     file.write_text(content)
     assert kept_duplicates(store.folder, lambda: [Duplicate(1, 2, "file")]) == [Duplicate(1, 2, "file")]
     assert file.read_text() == '[[1, 2, "file"]]'
+
+
+def test_of_two_processes_one_looks_for_duplicates(store, capsys):
+    def never():
+        raise AssertionError("it was looked for twice")
+
+    with ThreadPoolExecutor(1) as pool:
+        with building(store.folder):
+            second = pool.submit(kept_duplicates, store.folder, never)
+            while not wait([second], 0.05).done and "waiting for another process" not in capsys.readouterr().out:
+                pass
+            (store.folder / "duplicates-2.json").write_text('[[0, 1, "near"]]')
+        assert second.result() == [Duplicate(0, 1, "near")]
 
 
 def test_duplicates_that_cannot_be_written_down_are_still_found(tmp_path):

@@ -369,3 +369,17 @@ def test_a_long_table_asks_for_each_file_once(files: Path, monkeypatch: pytest.M
     path = csv_of(files, lines("image,label", *(f"{number}.png,{number % 2}" for number in range(5000))))
     samples = make_samples(read_table(path, columns=Columns()))
     assert asked == [str(path) for path in samples.paths] and len(asked) == 5000
+
+
+def far_away() -> pa.Array:
+    """Dates after the year 9999, which Python has not."""
+    return pa.array([2**55, 2**56, 2**57, 2**58], pa.timestamp("us"))
+
+
+def test_a_column_that_is_not_used_may_hold_anything(files: Path) -> None:
+    assert read(parquet_of(files, label=["a", "b", "a", "b"], expires=far_away())).classes == ["a", "b"]
+
+
+def test_dates_that_python_has_not_are_one_line(files: Path) -> None:
+    path = parquet_of(files, label=["a", "b", "a", "b"], taken=far_away())
+    assert f"data.source {path} cannot be read as a Parquet table: " in refuse(path, columns=TAKEN)

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+import tl_lightning
 from tl_lightning.data.workers import default_workers, usable_cores
 
 
@@ -32,3 +33,8 @@ def test_processes_beside_gpus_share_the_cores(processes: int, workers: int) -> 
 def test_what_slurm_has_bound_is_not_shared_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "16")
     assert default_workers(processes=4, beside_gpu=True) == 8
+
+
+def test_nothing_else_counts_cores() -> None:
+    package = Path(tl_lightning.__file__).parent
+    assert [path.name for path in package.rglob("*.py") if "cpu_count" in path.read_text()] == ["workers.py"]

@@ -15,7 +15,7 @@ from tl_lightning.console import console, track
 from tl_lightning.data.columns import Table
 from tl_lightning.errors import UserError
 
-FORMAT = 1  # Raise it whenever the same source would be exported in another way.
+FORMAT = 2  # Raise it whenever the same source would be exported in another way.
 PER_FOLDER = 1000
 BEGINNINGS = {  # of files, by the suffix that they get; a suffix is only for people
     b"\x89PNG": ".png",

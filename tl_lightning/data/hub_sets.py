@@ -32,8 +32,9 @@ def read_hub(name: str, columns: Columns) -> tuple[Table, Columns]:
 
     Returns:
         The table, and the columns to read: where nobody chose an answer, it is the only column with classes. The
-        splits become its column ``split``, unless there is one only; splits other than train, validation and test
-        are left out. A split without any answers, such as the test pictures of a competition, is left out, too.
+        splits become its column ``split``, unless there is one only; those of one meaning (validation, dev) are put
+        together; splits other than train, validation and test are left out. A split without any answers, such as the
+        test pictures of a competition, is left out, too.
 
     Raises:
         UserError: If the library is missing, the set cannot be loaded, or it has no column of pictures.
@@ -59,8 +60,11 @@ def _state(folder: Path) -> Iterator[str]:
     for parent, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
-            status = os.stat(os.path.join(parent, name))
-            yield f"{parent}/{name} {status.st_size} {status.st_mtime_ns}"
+            try:
+                status = os.stat(os.path.join(parent, name))
+                yield f"{parent}/{name} {status.st_size} {status.st_mtime_ns}"
+            except OSError:  # a link that leads nowhere
+                yield f"{parent}/{name}"
 
 
 def _content(source: str, path: str, config: str | None, image: str) -> Content:
@@ -109,6 +113,8 @@ def _content(source: str, path: str, config: str | None, image: str) -> Content:
 
 def _parts(source: str, loaded: Any) -> dict[str, Any]:  # noqa: ANN401 - a Dataset or DatasetDict
     """The splits by their names here; the name is empty where there is one only."""
+    import datasets
+
     parts = dict(loaded) if isinstance(loaded, dict) else {"": loaded}
     if len(parts) > 1:
         known = {name: SPLIT_NAMES.get(name.lower()) for name in parts}
@@ -116,10 +122,13 @@ def _parts(source: str, loaded: Any) -> dict[str, Any]:  # noqa: ANN401 - a Data
             raise UserError(f"data.source {source} has the splits {', '.join(parts)}; train is expected among them")
         if ignored := [name for name, split in known.items() if split is None]:
             console.print(f"{source}: its splits {', '.join(ignored)} are left out; used are train, validation, test")
-        parts = {split: parts[name] for name, split in known.items() if split is not None}
-    else:
-        parts = {"": next(iter(parts.values()))}
-    return {split: part.with_format(None) for split, part in parts.items()}
+        by_split: dict[str, list[Any]] = {}
+        for name, split in known.items():
+            if split is not None:
+                by_split.setdefault(split, []).append(parts[name].with_format(None))
+        with _one_line(source):  # such as validation and dev, of different columns
+            return {split: datasets.concatenate_datasets(same) for split, same in by_split.items()}
+    return {"": next(iter(parts.values())).with_format(None)}
 
 
 def _inner(feature: Any) -> Any:  # noqa: ANN401 - a feature

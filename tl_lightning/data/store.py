@@ -21,6 +21,7 @@ from tl_lightning.console import console, track
 from tl_lightning.data.picture_files import NO_SUCH_FILE, quiet_decoders
 from tl_lightning.data.pictures import read_resized
 from tl_lightning.data.pixels import BrokenPicture
+from tl_lightning.data.workers import usable_cores
 from tl_lightning.errors import UserError, shown
 from tl_lightning.preprocess import Preprocess
 
@@ -171,7 +172,7 @@ def _write_store(folder: Path, paths: list[Path], preprocess: Preprocess) -> Non
 
 def _decode_in_order(paths: list[Path], preprocess: Preprocess) -> Iterator[NDArray[np.uint8] | str]:
     """Decodes in threads (PIL releases the lock); a bounded number waits, so memory does not grow with the data."""
-    threads = os.cpu_count() or 1
+    threads = usable_cores()
     waiting: deque[Future[NDArray[np.uint8] | str]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:

@@ -1,11 +1,11 @@
 """A CSV or Parquet table that names pictures and their answers."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
-from tl_lightning.data.columns import Columns, Table, list_table
+from tl_lightning.data.columns import USUAL, Columns, Table, list_table
 from tl_lightning.data.samples import Listing
 from tl_lightning.errors import UserError
 
@@ -31,7 +31,8 @@ def read_table(path: Path, *, columns: Columns, blank_answers: bool = False, sep
     if not path.is_file():
         raise UserError(f"data.source {path} is a folder, not a table" if path.is_dir()
                         else f"data.source {path}: there is no such table")  # fmt: skip
-    table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+    used = {columns.image, *columns.labels, columns.split, columns.group, columns.weight, columns.time, *USUAL}
+    table = _read_parquet(path, used) if path.suffix.lower() == ".parquet" else _read_csv(path)
     if not any(table.columns.values()):
         raise UserError(f"data.source {path} is empty; a header and one row per picture are expected")
     return list_table(table, columns, folder=path.parent, blank_answers=blank_answers, separator=separator)
@@ -69,7 +70,8 @@ def _read_csv(path: Path) -> Table:
     )
 
 
-def _read_parquet(path: Path) -> Table:
+def _read_parquet(path: Path, used: Container[str | None]) -> Table:
+    """Only columns that are used are converted: others may hold what Python cannot, such as dates after 9999."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -88,8 +90,10 @@ def _read_parquet(path: Path) -> Table:
         content = parquet.ParquetFile(path).read()
         if twice := [name for name in content.column_names if content.column_names.count(name) > 1]:
             raise UserError(f"{path} has two columns {twice[0]!r}; rename one")
-        columns: dict[str, Sequence[Any]] = {name: cells(content[name]) for name in content.column_names}
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        columns: dict[str, Sequence[Any]] = {
+            name: cells(content[name]) if name in used else [None] * len(content) for name in content.column_names
+        }
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise UserError(
             f"data.source {path} cannot be read as a Parquet table: {' '.join(str(error).split())}"
         ) from error

@@ -154,6 +154,8 @@ def _warnings(
     if store.broken:
         happens = "tl fit leaves them out" if data.on_error == "skip" else "tl fit stops at them"
         yield f"{len(store.broken):,} of {len(data.samples):,} pictures cannot be read, as the page lists; {happens}"
+    if data.on_leak == "move":
+        yield "data.on_leak is move: these are the counts before that, as copies are looked for by tl fit and tl leaks"
     yield from data.notes()
     names = {group.title for group in chosen}
     left = [group.title for group in groups if group.title not in names]

@@ -1,6 +1,5 @@
 """How large the picture files are, from their headers alone."""
 
-import os
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tl_lightning.data.decoding import FORMATS
+from tl_lightning.data.workers import usable_cores
 from tl_lightning.preprocess import Preprocess
 from tl_lightning.show_data.contact_sheet import Bars, Row
 
@@ -46,14 +47,16 @@ def read_headers(paths: Sequence[Path]) -> list[Header | None]:
     Args:
         paths: The picture files.
     """
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(usable_cores()) as pool:
         warnings.simplefilter("ignore")  # PIL's cautions about what is in a file
         return list(pool.map(_header, paths))
 
 
 def _header(path: Path) -> Header | None:
     try:
-        with Image.open(path) as picture:
+        if not path.is_file():  # a pipe would be waited at for ever
+            return None
+        with Image.open(path, formats=FORMATS) as picture:
             width, height = picture.size
             if picture.getexif().get(ORIENTATION) in TURNED:
                 width, height = height, width

@@ -1,7 +1,6 @@
 """The same picture more than once: the same file, the same pixels, a near-duplicate, or a part of another."""
 
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from tl_lightning.data.leaks.crops import crop_pairs
 from tl_lightning.data.leaks.fingerprints import Fingerprints, Pixels, take_fingerprints
 from tl_lightning.data.leaks.groups import Duplicate, Groups, Kind
 from tl_lightning.data.leaks.near import near_pairs
+from tl_lightning.data.workers import usable_cores
 
 
 def find_duplicates(
@@ -83,7 +83,7 @@ def _equal(
             by_cheap[key].append(row)
     asked = [row for same in by_cheap.values() if len(same) > 1 for row in same]
     first: dict[Hashable, int] = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for row, key in zip(asked, pool.map(sure, asked), strict=True):
             if key is not None and first.setdefault(key, row) != row:
                 yield first[key], row

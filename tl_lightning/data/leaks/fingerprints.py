@@ -1,6 +1,5 @@
 """A small picture and a perceptual hash of each picture: what resemblance is looked for in."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -8,11 +7,13 @@ from typing import Protocol
 
 import imagehash
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from tl_lightning.console import track
+from tl_lightning.data.workers import usable_cores
 
 SIDE = 32
 TURNS = 8
@@ -71,7 +72,7 @@ def take_fingerprints(pixels: Pixels, indices: Sequence[int] | NDArray[np.int64]
             thumbnails[row] = thumbnail(pixels[int(index)])
             hashes[row] = [_hash(turn(thumbnails[row], position)) for position in range(TURNS)]
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for _ in track(pool.map(work, range(len(chunks))), "looking for duplicates", total=len(chunks)):
             pass
     return Fingerprints(thumbnails, hashes)
@@ -81,14 +82,17 @@ def thumbnail(pixels: Tensor, side: int = SIDE) -> NDArray[np.uint8]:
     """Shrinks a picture to a grey square, by the mean of what falls into each pixel.
 
     Args:
-        pixels: ``uint8`` of shape ``(1 or 3, height, width)``.
+        pixels: ``uint8`` of shape ``(channels, height, width)``; three channels are colours, of which green is the
+            brightest, and of any other number each counts the same.
         side: Of the square, in pixels.
 
     Returns:
         ``uint8`` of shape ``(side, side)``.
     """
-    array = pixels.permute(1, 2, 0).numpy()
-    picture = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array).convert("L")
+    if len(pixels) == 3:
+        picture = Image.fromarray(pixels.permute(1, 2, 0).numpy()).convert("L")
+    else:  # PIL would take the last of two or four for the opacity and drop it
+        picture = Image.fromarray(pixels.float().mean(dim=0).round().to(torch.uint8).numpy())
     return np.asarray(picture.resize((side, side), Image.Resampling.BOX))
 
 
