@@ -100,7 +100,7 @@ def _run_fold(path: Path, args: list[str], configuration: Configuration) -> Run:
     if configuration.trainer.world_size > 1:
         raise UserError(
             f"tl crossval trains in one process, and {configuration.trainer.world_size} are asked for: train each "
-            f"fold by tl fit --data.fold N --run_dir {path.parent}/fold-N, then tl crossval --run_dir {path.parent} scores"
+            f"fold by tl fit --data.fold N --run_dir {path.parent}/fold-N; with its --run_dir tl crossval scores them"
         )
     if not folder.config.is_file():
         return run([*args, "--run_dir", str(path)])

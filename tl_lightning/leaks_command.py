@@ -76,7 +76,7 @@ def _features(configuration: Configuration) -> NDArray[np.float32]:
     task.to(configuration.trainer.strategy.root_device)
     extractor = Extractor(task, data, configuration.trainer)
     outputs = stage_outputs(task.backbone, task.stages)
-    readable = np.sort(np.concatenate(list(data.splits.values())))
+    readable = np.setdiff1d(np.arange(len(data.samples)), list(data.store.broken))
     view, name = data.plain_view, "every stage, pooled"  # as for tl probe, so that the two share what they compute
 
     def layouts() -> list[TensorLayout]:

@@ -71,7 +71,7 @@ def test_whole_numbers_are_sorted_by_value(tmp_path: Path, picture: Picture) -> 
         (["a/1.png", "a/2.png", "b/notes.txt"], "no picture in the class folder 'b'"),
         (["a/1.png", "a/2.png", "b/1.png"], "class 'b' of {} has one picture only"),
         (
-            ["train/a/1.png", "train/b/1.png", "test/c/1.png"],
+            ["train/a/1.png", "train/b/1.png", "val/a/2.png", "test/c/1.png"],
             "label 'c' is in the test split of the source's own split, but training has",
         ),
         (["train/a/1.png", "train/b/1.png", "valdi/a/1.png"], "folder 'valdi' stands beside train/"),
