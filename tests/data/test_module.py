@@ -404,3 +404,10 @@ def test_leaks_stop_a_run_where_they_have_to(leaking: Path, small: Preprocess) -
     assert ignoring.leaks is None
     with pytest.raises(UserError, match=r"data.on_leak 'shout' is unknown; valid are warn, stop, move, ignore"):
         module(leaking, small, on_leak="shout")
+
+
+def test_a_range_of_pixels_that_comes_with_the_weights_is_said(folder: Path, small: Preprocess) -> None:
+    ranged = small.with_pixel_range([0, 4095])
+    (note,) = module(folder, ranged).notes()
+    assert note.startswith("pixels are read from 0 (black) to 4095 (white), as in the run of the weights")
+    assert module(folder, ranged, pixel_range=[0, 255]).notes() == module(folder, small).notes() == []

@@ -54,8 +54,7 @@ def preprocess_of(name: str, weights: str = "pretrained") -> Preprocess:
     """
     model = timm_models.timm_name(name)
     if (folder := run_folder(weights)) is not None:
-        # Which numbers are black and white belongs to that run's files, not to its weights.
-        return replace(read_run(folder, name).preprocess, pixel_range=None)
+        return read_run(folder, name).preprocess
     if weights not in ("pretrained", "none"):
         weight_file(weights)  # a wrong path is better said here than after the data was read
     preprocess = timm_models.preprocess_from(timm_models.pretrained_config(model), name)

@@ -183,6 +183,7 @@ class ImageDataModule(LightningDataModule):
         self.num_workers = num_workers
         weights_own = Preprocess.from_dict(preprocess)
         self._preprocess = weights_own.with_size(image_size).with_channels(channels).with_pixel_range(pixel_range)
+        self._inherited_range = weights_own.pixel_range if pixel_range is None else None
         self.prepared = self._preprocess.to_dict()
         if answers != "class" and (mixup or cutmix):
             raise UserError("data.mixup and data.cutmix blend classes, and these pictures have none: leave them")
@@ -313,6 +314,12 @@ class ImageDataModule(LightningDataModule):
     def notes(self) -> list[str]:
         """What a user should know: classes that a part of the split lacks, and what is made of columns."""
         said = []
+        if self._inherited_range is not None:
+            black, white = self._inherited_range
+            said.append(
+                f"pixels are read from {black:g} (black) to {white:g} (white), as in the run of the weights; "
+                "--data.pixel_range says otherwise"
+            )
         counts = {name: self.samples.counts(self.splits[name]) for name in SPLITS}
         for name in ("val", "test"):
             lacking = np.flatnonzero((counts["train"] > 0) & (counts[name] == 0))
