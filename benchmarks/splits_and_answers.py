@@ -28,24 +28,25 @@ BACKBONE = {"backbone": "timm/tf_efficientnet_lite0", "weights": "package:effici
 console = Console(width=140)
 
 
-def config(task: str, target: str, **data: object) -> dict[str, object]:
+def config(task: str, target: str, split: str, image_size: int) -> dict[str, object]:
     """A head solved on kept features.
 
     Args:
         task: Name of the task.
         target: Of ELPV.
-        **data: Further settings of the data.
+        split: Which pictures train and which test.
+        image_size: In pixels.
     """
     return {
         "phases": "feature_extraction",
         "model": {"class_path": task, "init_args": BACKBONE},
-        "data": {"source": "elpv", "target": target, **data},
+        "data": {"source": "elpv", "target": target, "split": split, "image_size": image_size},
     }
 
 
 def out_of_fold(folder: Path, task: str, target: str, split: str, size: int) -> dict[str, object]:
     """Cross-validates, five folds."""
-    content = json.dumps(config(task, target, split=split, image_size=size))
+    content = json.dumps(config(task, target, split, size))
     return cross_validate(["--config", content], run_dir=str(folder / f"{task}-{target}-{split}"))
 
 
@@ -81,7 +82,7 @@ def splits(folder: Path, size: int) -> None:
             str(sum(sum(kinds.values()) for kinds in leaks)),
         )
     for split in ("mono_to_poly", "poly_to_mono"):
-        run = fit(config("ClassificationTask", "defect", split=split, image_size=size), run_dir=str(folder / split))
+        run = fit(config("ClassificationTask", "defect", split, size), run_dir=str(folder / split))
         summary = run.summary
         table.add_row(
             split.replace("_", " "),

@@ -411,3 +411,20 @@ def test_a_range_of_pixels_that_comes_with_the_weights_is_said(folder: Path, sma
     (note,) = module(folder, ranged).notes()
     assert note.startswith("pixels are read from 0 (black) to 4095 (white), as in the run of the weights")
     assert module(folder, ranged, pixel_range=[0, 255]).notes() == module(folder, small).notes() == []
+
+
+def test_weights_have_the_mean_1_over_the_pictures_that_train(folder: Path, small: Preprocess) -> None:
+    paths = sorted(folder.rglob("*.png"))
+    rows = [f"{path},{path.parent.name},{1 + number}" for number, path in enumerate(paths)]
+    table = folder.parent / "weights.csv"
+    table.write_text("\n".join(["image,label,weight", *rows]))
+    broken = [int(index) for index in module(table, small).splits["train"][:2]]
+    for index in broken:
+        paths[index].write_bytes(b"")
+    data = module(table, small, on_error="skip")
+    data.setup("fit")
+    weights = data.answers("train").weights
+    assert weights is not None and data.skipped == 2
+    assert float(weights.mean()) == pytest.approx(1)
+    kept = torch.from_numpy(1.0 + data.splits["train"]).float()
+    torch.testing.assert_close(weights, kept / kept.mean())

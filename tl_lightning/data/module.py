@@ -204,16 +204,11 @@ class ImageDataModule(LightningDataModule):
             folds=folds,
         )
         self.splits = self.split_for(fold)
-        weights = self.samples.weights
-        if weights is not None and (mixup or cutmix):
+        if self.samples.weights is not None and (mixup or cutmix):
             raise UserError(
                 "data.mixup and data.cutmix blend pictures, which the weight column has count differently: leave one"
             )
-        if weights is not None:
-            weights = weights / weights[self.splits["train"]].mean()
-        self._answers = Answers(
-            torch.from_numpy(self.samples.labels), None if weights is None else torch.from_numpy(weights)
-        )
+        self._answers = self._weighted_answers()
         self.fold = fold
         self.split_digest = _digest(self.samples.paths, self.splits)
         self.skipped = 0
@@ -264,7 +259,14 @@ class ImageDataModule(LightningDataModule):
             check_training_has_all(self.samples, self.splits, self.source)
         if store.broken:
             self._leave_out(store.broken)
+        self._answers = self._weighted_answers()
         self._store = store
+
+    def _weighted_answers(self) -> Answers:
+        weights = self.samples.weights
+        if weights is not None:  # so that a weighted loss is as large as one without weights
+            weights = weights / weights[self.splits["train"]].mean()
+        return Answers(torch.from_numpy(self.samples.labels), None if weights is None else torch.from_numpy(weights))
 
     def duplicates(self, store: PictureStore, features: NDArray[np.float32] | None = None) -> list[Duplicate]:
         """Pictures that are there more than once.
