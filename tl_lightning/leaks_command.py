@@ -67,7 +67,7 @@ def leaks_command(args: list[str]) -> None:
     else:
         console.print(leak_table(report, title="pictures that are there more than once"))
     write_text(options.output, _csv(data, duplicates))
-    console.print(f"{len(duplicates):,} pairs written to {options.output}")
+    console.print(f"{len(duplicates):,} {'pair' if len(duplicates) == 1 else 'pairs'} written to {options.output}")
 
 
 def _features(configuration: Configuration) -> NDArray[np.float32]:

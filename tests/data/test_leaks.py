@@ -407,16 +407,14 @@ def test_stop_names_counts_and_examples_in_one_line():
     with pytest.raises(UserError) as caught:
         settle_leaks(SPLITS, TWINS, report=report(), on_leak="stop")
     message = str(caught.value)
-    assert message.startswith(
-        "1 pictures of val are also in train (1 file); 1 pictures of test are also in train (1 near)"
-    )
+    assert message.startswith("1 picture of val is also in train (1 file); 1 picture of test is also in train (1 near)")
     assert "3.png (val) = 0.png (train)" in message
     assert "\n" not in message
 
 
 def test_a_warning_leaves_the_splits_alone(capsys):
     assert settle_leaks(SPLITS, TWINS, report=report(), on_leak="warn") == SPLITS
-    assert "are also in train" in capsys.readouterr().out
+    assert "1 picture of val is also in train" in capsys.readouterr().out
 
 
 def test_nothing_is_said_where_nothing_leaks(capsys):

@@ -382,7 +382,7 @@ def test_leaks_are_warned_of_and_stay(leaking: Path, small: Preprocess, capsys: 
     assert data.leaks.across == {"val in train": {"file": 1}, "test in train": {"near": 1}, "test in val": {}}
     assert [len(data.splits[name]) for name in ("train", "val", "test")] == [10, 4, 2]
     assert data.split_digest == digest
-    assert "1 pictures of test are also in train" in capsys.readouterr().out.replace("\n", " ")
+    assert "1 picture of test is also in train" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_leaks_are_moved_out_of_the_test_and_make_another_split(leaking: Path, small: Preprocess) -> None:
@@ -397,7 +397,7 @@ def test_leaks_are_moved_out_of_the_test_and_make_another_split(leaking: Path, s
 
 
 def test_leaks_stop_a_run_where_they_have_to(leaking: Path, small: Preprocess) -> None:
-    with pytest.raises(UserError, match=r"1 pictures of val are also in train \(1 file\).*--data.on_leak move"):
+    with pytest.raises(UserError, match=r"1 picture of val is also in train \(1 file\).*--data.on_leak move"):
         module(leaking, small, on_leak="stop").setup("fit")
     ignoring = module(leaking, small, on_leak="ignore")
     ignoring.setup("fit")

@@ -75,7 +75,9 @@ class LeakReport:
         for place, kinds in self.across.items():
             if kinds:
                 named = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
-                parts.append(f"{sum(kinds.values()):,} pictures of {place.replace(' in ', ' are also in ')} ({named})")
+                total, (here, there) = sum(kinds.values()), place.split(" in ")
+                counted = f"1 picture of {here} is" if total == 1 else f"{total:,} pictures of {here} are"
+                parts.append(f"{counted} also in {there} ({named})")
         named = ", ".join(_in_words(example) for example in self.leaks[:3])
         return f"{'; '.join(parts)}, such as {named}" if parts else ""
 
