@@ -73,6 +73,7 @@ TOP = [
     "preprocessing_check",
     "training",
     "experiment",
+    "many_runs",
     "crossval",
     "cli",
 ]

@@ -16,13 +16,11 @@ from tl_lightning.configuration import Configuration, quiet
 from tl_lightning.console import console
 from tl_lightning.data.samples import Samples
 from tl_lightning.errors import UserError
-from tl_lightning.experiment import resume, run
+from tl_lightning.many_runs import make_run, open_folder
 from tl_lightning.run import Run
-from tl_lightning.run_folder import RunFolder, write_text
+from tl_lightning.run_folder import RunFolder
 from tl_lightning.tables import TABLES, in_words, score_table
 from tl_lightning.tasks import TransferTask
-
-RECIPE = "crossval.yaml"  # the configuration, by which an interrupted cross-validation knows itself again
 
 
 def crossval_command(args: list[str]) -> None:
@@ -65,46 +63,20 @@ def cross_validate(args: Sequence[str], *, run_dir: str | None = None) -> dict[s
         )
     folds = int(configuration.config.data.init_args.folds)
     splits = [data.split_for(fold) for fold in range(folds)]  # an impossible fold is said before anything trains
-    folder = _folder(run_dir, configuration)
+    folder = open_folder(
+        run_dir,
+        command="crossval",
+        what="cross-validation",
+        recipe=configuration.resolved,
+        name=configuration.run_name,
+        part="fold-",
+    )
     runs = []
     for fold in range(folds):
         console.rule(f"fold {fold + 1} of {folds}")
-        runs.append(_run_fold(folder / f"fold-{fold}", [*args, "--data.fold", str(fold)], configuration))
+        options = [*args, "--data.fold", str(fold)]
+        runs.append(make_run(folder / f"fold-{fold}", options, configuration, command="crossval"))
     return _summarise(folder, configuration, runs, splits)
-
-
-def _folder(run_dir: str | None, configuration: Configuration) -> Path:
-    """A new folder, that of an interrupted cross-validation of the same configuration, or one that holds folds only."""
-    recipe = configuration.resolved
-    if run_dir is None:
-        folder = RunFolder.create(None, name=f"{configuration.run_name}-crossval").path
-    else:
-        folder = Path(run_dir)
-        if (folder / RECIPE).is_file():
-            if (folder / RECIPE).read_text(encoding="utf-8") != recipe:
-                raise UserError(f"--run_dir {run_dir} holds a cross-validation with other options; name another folder")
-            return folder
-        if not (folder.is_dir() and all(path.name.startswith("fold-") for path in folder.iterdir())):
-            folder = RunFolder.create(run_dir, name="").path
-    write_text(folder / RECIPE, recipe)
-    return folder
-
-
-def _run_fold(path: Path, args: list[str], configuration: Configuration) -> Run:
-    """Runs a fold, goes on with it, or takes it as it is, whichever it needs."""
-    folder = RunFolder(path)
-    finished = folder.config.is_file() and (path / "summary.json").is_file() and folder.summary["status"] == "completed"
-    if finished:
-        console.print(f"{path} is complete already")
-        return Run(folder)
-    if configuration.trainer.world_size > 1:
-        raise UserError(
-            f"tl crossval trains in one process, and {configuration.trainer.world_size} are asked for: train each "
-            f"fold by tl fit --data.fold N --run_dir {path.parent}/fold-N; with its --run_dir tl crossval scores them"
-        )
-    if not folder.config.is_file():
-        return run([*args, "--run_dir", str(path)])
-    return resume(path)
 
 
 def _summarise(

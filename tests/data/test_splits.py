@@ -264,3 +264,35 @@ def test_numbers_take_two_pictures_to_be_scored() -> None:
     stated = replace(samples, split=np.array(["train"] * 7 + ["val"] * 2 + ["test"]))
     with pytest.raises(UserError, match=r"the test split of the source's own split has one picture"):
         split_samples(stated, "auto", seed=0)
+
+
+def test_a_share_of_the_labels_is_part_of_a_larger_one_and_leaves_the_test_pictures() -> None:
+    samples = make([0] * 400 + [1] * 90 + [2] * 10)
+    whole = split_samples(samples, "stratified", seed=0)
+    before = {"train": np.array([], dtype=np.int64), "val": np.array([], dtype=np.int64)}
+    for fraction in (0.01, 0.05, 0.2, 0.5, 1.0):
+        splits = split_samples(samples, "stratified", seed=0, labelled_fraction=fraction)
+        assert np.array_equal(splits["test"], whole["test"])
+        for name in ("train", "val"):
+            assert np.isin(before[name], splits[name]).all() and np.isin(splits[name], whole[name]).all()
+            assert len(splits[name]) == pytest.approx(fraction * len(whole[name]), abs=1)
+        counts, wanted = np.bincount(samples.labels[splits["train"]], minlength=3), np.array([255, 58, 6]) * fraction
+        assert (counts >= 1).all() and (np.abs(counts - wanted) <= 2).all()
+        before = splits
+    assert all(np.array_equal(before[name], whole[name]) for name in whole)
+
+
+def test_a_share_of_the_labels_takes_whole_groups() -> None:
+    samples = grouped([10] * 40)
+    splits = split_samples(samples, "group", seed=0, labelled_fraction=0.5)
+    whole = split_samples(samples, "group", seed=0)
+    for name in ("train", "val"):
+        taken = groups_of(samples, splits[name])
+        assert len(taken) * 10 == len(splits[name])
+        assert 0.5 <= len(splits[name]) / len(whole[name]) <= 0.7
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.1])
+def test_a_share_out_of_range_is_refused(fraction: float) -> None:
+    with pytest.raises(UserError, match=r"data\.labelled_fraction is"):
+        split_samples(make([0, 1] * 20), "stratified", seed=0, labelled_fraction=fraction)

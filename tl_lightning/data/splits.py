@@ -20,6 +20,7 @@ def split_samples(
     test_fraction: float = 0.25,
     fold: int | None = None,
     folds: int = 5,
+    labelled_fraction: float = 1.0,
 ) -> dict[str, Indices]:
     """Divides samples into training, validation and test.
 
@@ -36,6 +37,8 @@ def split_samples(
             the source, the domains or a fold fix the test split.
         fold: Tests on this of `folds` parts, from 0, of which every sample is in one; `None` for no folds.
         folds: How many parts, 2 or more.
+        labelled_fraction: The share of the samples outside the test split that is used, above 0 to 1; the others are in
+            no split, as if they had no label yet. What a smaller share holds, a larger one holds, too.
 
     Returns:
         Sorted sample indices under ``train``, ``val`` and ``test``; only the test split may be empty.
@@ -50,6 +53,8 @@ def split_samples(
         raise UserError(f"data.test_fraction is {test_fraction}; it must be at least 0 and below 1")
     if seed < 0:
         raise UserError(f"data.split_seed is {seed}; it must be 0 or more")
+    if not 0 < labelled_fraction <= 1:
+        raise UserError(f"data.labelled_fraction is {labelled_fraction}; it must be above 0 and at most 1")
     known = _known(samples)
     if split == "time" and samples.times is None:
         raise UserError("data.split is time, which takes a table with a column of times: name it as data.time_column")
@@ -86,6 +91,10 @@ def split_samples(
             rest = np.setdiff1d(splits["train"], splits["test"])
             splits["val"] = _draw(samples, rest, val_fraction, keep=1, rng=rng)
             splits["train"] = np.setdiff1d(rest, splits["val"])
+
+    if labelled_fraction < 1:
+        thinned = {name: _first(samples, splits[name], labelled_fraction, seed=seed) for name in ("train", "val")}
+        splits = {**splits, **thinned}
 
     for name in ("train", "val"):
         if not len(splits[name]):
@@ -132,6 +141,30 @@ def _check_groups(samples: Samples, splits: dict[str, Indices]) -> None:
                 f"group {str(torn[0])!r} and {len(torn) - 1} more are in the {one} split and the {other} split: what "
                 "is learned of them would flatter the score; use --data.split group, or mend the table"
             )
+
+
+def _first(samples: Samples, pool: Indices, fraction: float, *, seed: int) -> Indices:
+    """The share of a split that stands first in an order which depends on the seed alone, so that shares are nested.
+
+    The order begins with one sample of each class, and every stretch of it holds all strata in proportion; where there
+    are groups, it is one of whole groups.
+    """
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(pool)
+    if samples.groups is not None:
+        names, member_of = np.unique(samples.groups[shuffled], return_inverse=True)
+        turn: NDArray[np.float64] = rng.permutation(len(names))[member_of].astype(np.float64)
+    else:
+        _, member_of = _strata(samples, shuffled)
+        turn = np.empty(len(pool))
+        for stratum in np.unique(member_of):
+            own = np.flatnonzero(member_of == stratum)
+            turn[own] = (np.arange(len(own)) + rng.random()) / len(own)
+        turn[np.unique(samples.single[shuffled], return_index=True)[1]] -= 1
+    order = np.argsort(turn, kind="stable")
+    last = max(round(fraction * len(pool)), 1) - 1
+    chosen: Indices = shuffled[turn <= turn[order[last]]]
+    return chosen
 
 
 def _draw(samples: Samples, pool: Indices, fraction: float, *, keep: int, rng: np.random.Generator) -> Indices:
