@@ -29,6 +29,7 @@ from tl_lightning.finetuning.audit import Audit
 from tl_lightning.finetuning.averaging import ExponentialMovingAverage
 from tl_lightning.finetuning.batch_norm import SyncBatchNorm
 from tl_lightning.finetuning.phases import PRESETS, parse_phases, plan
+from tl_lightning.forgetting import Forgetting
 from tl_lightning.parser import ExperimentParser, user_error
 from tl_lightning.precision import fast_precision
 from tl_lightning.run_folder import RunFolder
@@ -142,6 +143,7 @@ class Configuration(LightningCLI):
         parser.add_argument(
             "--silence", type=str | list[str], default=[], help="Cautions that are not to be shown, such as input_size."
         )
+        parser.add_class_arguments(Forgetting, "forgetting")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.set_defaults(

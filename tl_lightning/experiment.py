@@ -190,6 +190,7 @@ class Experiment:
         self.task.set_training_answers(self.data.answers("train").labels)
         for phase in self.configuration.phases:
             self.training.check(phase)
+        self.training.forgetting.prepare()
         config, hyper_parameters = self.configuration.config, self.task.hparams
         if config.wise_ft is not False:
             self._check_wise_ft()

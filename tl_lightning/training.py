@@ -21,6 +21,7 @@ from tl_lightning.final_weights import keep_start
 from tl_lightning.finetuning.freezing import StageRow
 from tl_lightning.finetuning.phases import Phase
 from tl_lightning.finetuning.schedules import parse_schedule
+from tl_lightning.forgetting import ForgettingMeter
 from tl_lightning.head_solver import HeadSolver
 from tl_lightning.keeping import Keeping, Plan
 from tl_lightning.tables import stage_table
@@ -33,6 +34,7 @@ class Training:
         records: What each phase trained so far, as ``summary.json`` tells it; the last one may be under way.
         seconds_before: How long it had trained when it was interrupted.
         patience: Validations without a gain that end a phase which says nothing else.
+        forgetting: Compares the backbone with the weights that the configuration builds.
 
     Args:
         configuration: Everything built from the arguments.
@@ -52,6 +54,7 @@ class Training:
         self._seconds, self._begun = 0.0, math.nan
         callbacks = self._trainer.callbacks  # type: ignore[attr-defined]
         self._keeping = Keeping(self._task, self._data, self._trainer, configuration.config.cache)
+        self.forgetting = ForgettingMeter(self._task, self._data, self._trainer, configuration.config_init.forgetting)
         self._solver = HeadSolver(self._keeping, self._data, self._head_report)
         callbacks.insert(0, self._solver)
         callbacks.append(LastCheckpoint(every=configuration.config.save_every, state=self._state))
@@ -126,10 +129,10 @@ class Training:
                     self._train(phase)
                     stopped = not self._task.solved and self.records[-1]["epochs"] < (phase.epochs or 0)
                     self._cooling = self._task.share_of_rates() if stopped and phase.cooldown else None
-                    self._restore_best()
+                    self._end_phase()
                 if self._cooling is not None:
                     self._train(_cooling_down(phase, self._cooling))
-                    self._restore_best()
+                    self._end_phase()
                 self._position, self._cooling = self._position + 1, None
             if not getattr(self._trainer.checkpoint_callback, "best_model_path", ""):
                 raise UserError(
@@ -241,11 +244,14 @@ class Training:
             delta = self._min_delta if phase.min_delta is None else phase.min_delta
             self._stopping.min_delta = delta if self._stopping.mode == "max" else -delta
 
-    def _restore_best(self) -> None:
+    def _end_phase(self) -> None:
+        """Goes back to the best weights so far, and notes what has become of the pretrained ones."""
         checkpoint = self._trainer.checkpoint_callback
         path = getattr(checkpoint, "best_model_path", "")
         if path:
             self._task.load_state_dict(load_checkpoint(Path(path))["state_dict"])
+        if (forgetting := self.forgetting.measure(self.records[-1]["name"])) is not None:
+            self.records[-1]["forgetting"] = forgetting
 
 
 def _epochs(count: int | None) -> str:
