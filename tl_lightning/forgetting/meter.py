@@ -105,7 +105,7 @@ class ForgettingMeter:
             ``before`` and ``after`` on so many ``pictures``. `None` where there is nothing to tell: the backbone is as
             it was and there is no source, it began at random, or another process measures.
         """
-        if not self._start:
+        if not self._start or not self._trainer.is_global_zero:  # ranks may be given out after this was made
             return None
         now = _weights(self._task.backbone)
         start = {name: tensor.to(now[name].dtype) for name, tensor in self._start.items()}  # as of bf16-true
