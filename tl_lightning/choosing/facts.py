@@ -49,6 +49,7 @@ class Model:
         sizes_fixed: Whether it takes pictures of one size only, unless it is built for another.
         convolutions: Whether its depth consists of convolutions, rather than of attention.
         batch_norm: Whether it has BatchNorm layers.
+        solvable: Whether its head alone can be solved rather than trained by epochs.
     """
 
     backbone: str
@@ -58,6 +59,7 @@ class Model:
     sizes_fixed: bool
     convolutions: bool
     batch_norm: bool
+    solvable: bool
 
     @property
     def pretrained(self) -> bool:
@@ -171,4 +173,3 @@ class Facts:
     probe: Probe | None = None
     similarity: Similarity | None = None
     speeds: Speeds | None = None
-

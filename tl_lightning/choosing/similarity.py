@@ -19,7 +19,7 @@ Two measures, never compared with each other:
   weights have not seen things that small. With 16 pictures instead of 128 the figures move by .05 at most.
 - ``doubt``: LayerNorm and its kin keep no statistics. What such weights may still have is the classifier of their
   pretraining: how unsure it is of the pictures, as the entropy of its softmax over the logarithm of the number of
-  classes (that a classifier is less sure of what it does not know: Hendrycks and Gimpel 2017, arXiv:1610.02136). Weaker:
+  classes (a classifier is less sure of what it does not know: Hendrycks and Gimpel 2017, arXiv:1610.02136). Weaker, as
   a classifier may also be sure and wrong. With the classifier of lite0 at 224 px photographs gave .35, ELPV .72, noise
   .66, shapes .66, a scanned page .81, but the surface of the moon .33; so below 0.40 near, from 0.60 on far, and
   nothing else should hang on it.
@@ -55,8 +55,8 @@ class Similarity:
 
     Attributes:
         kind: The measure: ``batch_norm`` or ``doubt``.
-        value: 0 for no difference; of ``batch_norm`` the mean over stages in deviations of the source, of ``doubt`` from
-            0 to 1.
+        value: 0 for no difference; of ``batch_norm`` the mean over stages in deviations of the source, of ``doubt``
+            from 0 to 1.
         stages: Of ``batch_norm``, each stage that has such layers with the mean of their distances, input to output.
         pictures: How many were looked at.
     """

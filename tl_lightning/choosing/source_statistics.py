@@ -3,7 +3,7 @@
 Pure arithmetic on a backbone and prepared pictures; `similarity` says what the numbers mean.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -110,7 +110,7 @@ def layer_distances(backbone: nn.Module, stages: Sequence[Stage], batches: Itera
     Returns:
         One entry per layer that carries statistics, input to output; empty where there is none.
     """
-    layers = {
+    layers: dict[str, _BatchNorm] = {
         name: module
         for name, module in backbone.named_modules()
         if isinstance(module, _BatchNorm) and module.running_mean is not None
@@ -140,8 +140,13 @@ def layer_distances(backbone: nn.Module, stages: Sequence[Stage], batches: Itera
     return sorted(found, key=lambda layer: order.index(layer.stage))  # within a stage as the model lists them
 
 
+Moments = Mapping[str, HalfMoments]
+
+
 @contextmanager
-def _watching(backbone: nn.Module, layers: dict[str, nn.Module], moments: dict[str, HalfMoments]) -> Iterator[None]:
+def _watching(
+    backbone: nn.Module, layers: Mapping[str, nn.Module], moments: Mapping[str, HalfMoments]
+) -> Iterator[None]:
     """Eval mode, with the inputs of some layers added up."""
     modes = {module: module.training for module in backbone.modules()}
     handles = [layer.register_forward_pre_hook(_adds_to(moments[name])) for name, layer in layers.items()]
