@@ -109,6 +109,7 @@ def nce(source_labels: Tensor, labels: Tensor) -> float:
     """
     if not len(labels) or source_labels.shape != labels.shape:
         raise ValueError(f"{tuple(source_labels.shape)} source labels for {tuple(labels.shape)} labels")
-    pairs, counts = torch.stack([source_labels, labels]).unique(dim=1, return_counts=True)
-    chances = counts.double() / torch.bincount(source_labels)[pairs[0]]
-    return float(counts.double() @ chances.log()) / len(labels)
+    keys = source_labels * (labels.max() + 1) + labels
+    pair_of = torch.unique(keys, return_inverse=True)[1]
+    given = torch.bincount(pair_of)[pair_of].double() / torch.bincount(source_labels)[source_labels]
+    return float(given.log().mean())
