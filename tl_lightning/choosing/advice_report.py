@@ -7,11 +7,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
-from torch import Tensor
 
 from tl_lightning.choosing.cost import Plan, in_time
 from tl_lightning.choosing.decision import TREE, Question, Step, Strategy, similarity_number, similarity_word
-from tl_lightning.choosing.facts import Facts, Score, Speeds
+from tl_lightning.choosing.facts import Facts, Speeds
+from tl_lightning.choosing.gather import Looked
 from tl_lightning.choosing.rules import Reason
 
 WORDS = {"class": "classes", "level": "levels", "labels": "labels", "number": "numbers"}
@@ -60,20 +60,20 @@ def speed_line(speeds: Speeds) -> str:
     return f"{', '.join(parts)}; at {speeds.size} px"
 
 
-def candidate_table(candidates: Sequence[tuple[str, int, Tensor]]) -> Table:
+def candidate_table(candidates: Sequence[Looked], best: Looked) -> Table:
     """The candidates, the best first.
 
     Args:
-        candidates: Name, parameters, and a score per validation picture, the same pictures for all.
+        candidates: All on the same pictures.
+        best: One of them.
     """
     table = Table(title="candidates", title_justify="left", title_style="bold")
-    table.add_column("backbone")
-    for column in ("parameters", "probe", "behind the best"):
+    table.add_column("backbone", overflow="fold")
+    for column in ("probe", "behind the best", "G MACs"):
         table.add_column(column, justify="right")
-    ranked = sorted(candidates, key=lambda candidate: -float(candidate[2].mean()))
-    for name, parameters, scores in ranked:
-        behind = "best" if scores is ranked[0][2] else str(Score.of(ranked[0][2] - scores))
-        table.add_row(name, f"{parameters / 1e6:.1f} M", str(Score.of(scores)), behind)
+    for each in sorted(candidates, key=lambda candidate: -candidate.top.score.value):
+        behind = "best" if each is best else str(best.top.ahead_of(each.top))
+        table.add_row(each.name, str(each.top.score), behind, f"{each.macs / 1e9:.2f}")
     return table
 
 

@@ -87,17 +87,17 @@ def advise_command(args: list[str]) -> None:
 
 
 def _choose(args: Sequence[str], backbones: str | None) -> tuple[Looked, list[str]]:
-    """Looks at every candidate, and takes the smallest of those whose probe is within the noise of the best."""
+    """Looks at every candidate, and takes the cheapest of those whose probe is within the noise of the best."""
     found: list[tuple[Looked, list[str]]] = []
     for candidate in _candidates(args, backbones):
         configuration, own = set_up([*args, *candidate])
         if not found:
             console.print(data_line(configuration.datamodule.summary()))
         found.append((look(configuration), own))
-    best = max((looked for looked, _ in found), key=lambda looked: float(looked.scores.mean()))
+    best = max((looked for looked, _ in found), key=lambda looked: looked.top.score.value)
     if len(found) > 1:
-        console.print(candidate_table([(looked.name, looked.parameters, looked.scores) for looked, _ in found]))
-    return min((pair for pair in found if pair[0].as_good_as(best)), key=lambda pair: pair[0].parameters)
+        console.print(candidate_table([looked for looked, _ in found], best))
+    return min((pair for pair in found if pair[0].as_good_as(best)), key=lambda pair: pair[0].macs)
 
 
 def _candidates(args: Sequence[str], backbones: str | None) -> list[list[str]]:

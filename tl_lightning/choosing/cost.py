@@ -71,12 +71,13 @@ def run_seconds(plan: Plan, facts: Facts) -> float:
         seconds += (training + validation) * forward + solving
     if plan.train == "head":
         return seconds
+    step = speeds.train.get(plan.train, max(speeds.train.values()))  # at most that of what was not timed
     views = VIEWS.get(plan.augmentation)
     if plan.train in speeds.kept and views is not None and views < plan.epochs:
         seconds += (views * training + validation) * forward
         # A forward pass is about a third of a training step.
         return seconds + plan.epochs * (training + validation / 3) * speeds.kept[plan.train] * scale
-    return seconds + plan.epochs * (training * speeds.train[plan.train] * scale + validation * forward)
+    return seconds + plan.epochs * (training * step * scale + validation * forward)
 
 
 def affordable(plan: Plan, facts: Facts, *, budget: float, fixed: frozenset[str]) -> tuple[Plan, float, bool]:

@@ -1,9 +1,6 @@
 """What the advice rests on: plain numbers about pictures, backbone, probe and machine."""
 
-import math
 from dataclasses import dataclass
-
-from torch import Tensor
 
 from tl_lightning.choosing.similarity import Similarity
 
@@ -69,7 +66,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Score:
-    """A mean over validation pictures.
+    """A mean over pictures.
 
     Attributes:
         value: The mean.
@@ -79,19 +76,13 @@ class Score:
     value: float
     error: float
 
-    @classmethod
-    def of(cls, values: Tensor) -> "Score":
-        """The mean of a value per picture."""
-        spread = float(values.double().std(correction=0))
-        return cls(float(values.double().mean()), spread / math.sqrt(len(values)))
-
     def __str__(self) -> str:
         return f"{self.value:.3f} ± {self.error:.3f}"
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a solved head does on frozen features, on validation pictures.
+    """What a solved head does on frozen features, on pictures that it has not seen.
 
     Attributes:
         what: What is scored: ``accuracy``, ``label accuracy`` or ``R2``; always 1 at best.
@@ -103,7 +94,7 @@ class Probe:
         below: How many stages lie above it.
         top_behind: How much worse the top's features did than those, paired.
         stages: Every stage with its score, input to output.
-        seconds: How long it took to solve the head on the top's features.
+        seconds: How long the heads on the top's features took to solve.
     """
 
     what: str

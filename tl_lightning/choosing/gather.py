@@ -5,13 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from tl_lightning.backbones import preprocess_of
 from tl_lightning.choosing.decision import NOISE
-from tl_lightning.choosing.facts import Facts, Machine, Model, Pictures, Score
+from tl_lightning.choosing.facts import Facts, Machine, Model, Pictures
+from tl_lightning.choosing.measure import count_macs
 from tl_lightning.choosing.own_settings import given_keys
-from tl_lightning.choosing.probing import WHAT, constant_score, probe_depth, probe_facts, probe_top, probed_pictures
+from tl_lightning.choosing.probing import WHAT, TopScores, probe_depth, probe_facts, probe_top, probed_pictures
 from tl_lightning.choosing.rules import image_size
 from tl_lightning.choosing.similarity import measure_similarity
 from tl_lightning.configuration import Configuration
@@ -79,40 +80,30 @@ def machine_facts(configuration: Configuration) -> Machine:
     return Machine(name, gpu, usable_cores(), str(trainer.precision))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Looked:
     """A candidate whose features have been looked at.
 
     Attributes:
         configuration: With which; its data are set up.
-        stages: Of `probe_depth`; the top's scores are the candidate's.
-        seconds: How long the top's head took to solve.
         splits: The pictures that were looked at.
+        top: How good its features are.
+        macs: Multiplications with an addition for one picture.
     """
 
     configuration: Configuration
-    stages: list[tuple[str, Tensor]]
-    seconds: float
     splits: dict[str, NDArray[np.int64]]
+    top: TopScores
+    macs: int
 
     @property
     def name(self) -> str:
         """Backbone and weights."""
         return f"{self.configuration.model.hparams.backbone}={self.configuration.model.hparams.weights}"
 
-    @property
-    def parameters(self) -> int:
-        """Of the backbone."""
-        return sum(parameter.numel() for parameter in self.configuration.model.backbone.parameters())
-
-    @property
-    def scores(self) -> Tensor:
-        """A score per validation picture, of the features at the top."""
-        return self.stages[-1][1]
-
     def as_good_as(self, best: "Looked") -> bool:
         """Whether it is behind another by no more than the noise, on the same pictures."""
-        behind = Score.of(best.scores - self.scores)
+        behind = best.top.ahead_of(self.top)
         return behind.value <= NOISE * behind.error
 
 
@@ -145,14 +136,22 @@ def set_up(args: list[str]) -> tuple[Configuration, list[str]]:
 
 
 def look(configuration: Configuration) -> Looked:
-    """Runs the backbone once over the pictures, and solves heads on what comes out."""
+    """Runs the backbone once over the pictures, and solves a head on what comes out.
+
+    Args:
+        configuration: Its data are set up.
+
+    Raises:
+        UserError: If there are too few pictures, or the backbone cannot be probed.
+    """
     splits = probed_pictures(configuration.datamodule)
-    stages, seconds = probe_depth(configuration, splits)
-    return Looked(configuration, stages, seconds, splits)
+    task, prepared = configuration.model, configuration.model.preprocess
+    macs = count_macs(task.backbone, channels=int(prepared["channels"]), size=int(prepared["size"]))
+    return Looked(configuration, splits, probe_top(configuration, splits), macs)
 
 
 def facts_of(looked: Looked, args: list[str]) -> Facts:
-    """Everything about a candidate but the speeds: also the control with random weights, and the similarity.
+    """Everything about a candidate but the speeds: also its depth, the control with random weights, the similarity.
 
     Args:
         looked: The candidate.
@@ -169,8 +168,6 @@ def facts_of(looked: Looked, args: list[str]) -> Facts:
         except UserError as error:
             console.print(f"note       no control by random weights: {error}", style="yellow")
         similarity = measure_similarity(configuration, looked.splits["train"])
-    labels = torch.from_numpy(data.samples.labels)
-    answers = data.samples.answers
-    constant = constant_score(labels[looked.splits["train"]], labels[looked.splits["val"]], answers=answers)
-    probe = probe_facts(looked.stages, control, what=WHAT[answers], constant=constant, seconds=looked.seconds)
+    stages = probe_depth(configuration, looked.splits)
+    probe = probe_facts(looked.top, control, stages, what=WHAT[data.samples.answers])
     return Facts(picture_facts(data), model_facts(configuration), machine_facts(configuration), size, probe, similarity)
