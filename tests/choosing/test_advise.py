@@ -33,7 +33,14 @@ def written(name="advice.yaml"):
 def test_the_advice_runs_as_it_is(here, capsys):
     assert main(["advise", *OWN, "--explain", "--budget", "1h"]) == 0
     shown = capsys.readouterr().out
-    for words in ("facts", "by stage", "advice", "strategy rule", "<== advised", "within the budget of 60 min"):
+    for words in (
+        "facts",
+        "by stage",
+        "advice",
+        "strategy rule",
+        "==> feature_extraction",
+        "within the budget of 60 min",
+    ):
         assert words in shown
     found = written()
     assert found["phases"] == "feature_extraction"
@@ -64,6 +71,20 @@ def test_what_the_user_said_stays(here, options):
         assert inside[0] == inside[1]
     if "--phases" in options:
         assert advised["phases"] == asked["phases"]
+
+
+@pytest.mark.parametrize(
+    ("task", "answers", "what"), [("RegressionTask", ["1.5", "7"], "R2"), ("MultiLabelTask", ["a|b", "b"], "label acc")]
+)
+def test_other_answers_are_advised_too(here, capsys, task, answers, what):
+    paths = sorted(Path("pictures").rglob("*.png"))
+    rows = [f"{path},{answers[path.parent.name == 'dog']}" for path in paths]
+    Path("table.csv").write_text("\n".join(["image,label", *rows]) + "\n")
+    options = [*TINY, "--data.source", "table.csv", "--model", f"tl_lightning.tasks.{task}"]
+    assert main(["advise", *options]) == 0
+    assert f"probe, {what}" in capsys.readouterr().out
+    assert written()["model"]["class_path"].endswith(task)
+    assert written()["phases"] == "feature_extraction"
 
 
 def test_of_several_backbones_one_is_chosen(here, capsys):

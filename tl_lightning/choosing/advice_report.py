@@ -136,8 +136,8 @@ def _grow(parent: Tree, node: Question | Strategy, path: list[Step], *, label: s
     style = "bold green" if taken else "dim"
     before = f"{label}: " if label else ""
     if isinstance(node, Strategy):
-        arrow = " <== advised" if taken else ""
-        parent.add(Text(f"{before}{node.name} - {node.why}{arrow}", style=style))
+        arrow = "==> " if taken else ""
+        parent.add(Text(f"{before}{arrow}{node.name} - {node.why}", style=style))
         return
     step = path[0] if taken and path else None
     number = f"  [{step.number}]" if step is not None else ""

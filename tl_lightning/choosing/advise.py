@@ -77,7 +77,7 @@ def advise_command(args: list[str]) -> None:
         if table is not None:
             console.print(table)
     if options.explain:
-        console.print(decision_tree(advice.path))
+        console.print(decision_tree(advice.path), soft_wrap=False)  # or long questions are cut off
     write_text(file, text_of(looked.configuration, facts, advice, own))
     with console.status("reading the advice back"):
         Configuration(["--config", str(file)], folder=None)
