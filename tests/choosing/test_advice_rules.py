@@ -8,11 +8,13 @@ from known_facts import FACTS, FAR, MEDIUM, MODEL, NEAR, PROBE, SPEEDS, facts
 from tl_lightning.choosing.cost import Plan, affordable, in_time, parse_budget, run_seconds
 from tl_lightning.choosing.decision import TREE, Question, Strategy, advise_strategy, strategies
 from tl_lightning.choosing.facts import Machine, Score
-from tl_lightning.choosing.rules import OWN, advise, batch_size, epochs, image_size, top_stages
+from tl_lightning.choosing.rules import advise, batch_size, epochs, image_size, top_stages
+from tl_lightning.choosing.settings import OWN
 from tl_lightning.errors import UserError
 from tl_lightning.finetuning.phases import PRESETS, parse_phases
 
 EXCELLENT = replace(PROBE, pretrained=Score(0.98, 0.01))
+LOWER = replace(PROBE, below=4, top_behind=Score(0.05, 0.01), best_stage="middle")
 NO_GAIN = replace(PROBE, gain=Score(0.01, 0.01))
 
 
@@ -27,6 +29,7 @@ NO_GAIN = replace(PROBE, gain=Score(0.01, 0.01))
         (facts(training=500, smallest=0, answers="number"), "lp_ft"),
         (facts(training=500, probe=EXCELLENT), "feature_extraction"),
         (facts(training=500, similarity=NEAR), "feature_extraction"),
+        (facts(training=500, similarity=NEAR, probe=LOWER), "partial"),
         (facts(training=500, similarity=MEDIUM), "partial"),
         (facts(training=500, similarity=FAR), "lp_ft"),
         (facts(training=500, similarity=None, probe=None), "partial"),
@@ -59,6 +62,28 @@ def test_every_setting_has_a_reason_and_its_source():
     for reason in advise(FACTS, own={}).reasons:
         assert reason.why
         assert reason.source or reason.setting == "model.weights"
+
+
+def test_what_the_rule_would_say_is_not_hidden_by_what_the_user_said():
+    values = {reason.setting: reason for reason in advise(FACTS, own={"phases": "full"}).reasons}
+    assert values["phases"].why.startswith("full is yours; the rule says lp_ft: ")
+    budget = {reason.setting: reason for reason in advise(FACTS, own={}, budget=1).reasons}
+    assert budget["phases"].why.startswith("feature_extraction is the budget's choice; the rule says lp_ft: ")
+
+
+def test_a_caution_against_what_is_advised_is_silenced():
+    assert settings(facts(training=400))["silence"] == ["full_on_few"]
+    assert "silence" not in settings(facts(training=600))
+    assert "silence" not in settings(facts(training=400, similarity=NEAR))
+
+
+def test_from_scratch_there_are_no_weights():
+    found = settings(facts(probe=NO_GAIN, training=20_000))
+    assert (found["phases"], found["model.weights"]) == ("scratch", "none")
+
+
+def test_rare_classes_are_not_made_up_for_twice():
+    assert settings(facts(imbalance=10.0), {"data.sampler": "balanced"})["model.class_weights"] == "none"
 
 
 def test_what_the_user_set_stays_and_is_called_theirs():
@@ -113,10 +138,9 @@ def test_other_answers_have_no_class_weights():
 
 
 def test_the_depth_profile_says_how_much_is_trained():
-    clear = replace(PROBE, below=4, top_behind=Score(0.05, 0.01), best_stage="middle")
-    vague = replace(clear, top_behind=Score(0.05, 0.04))
-    assert (top_stages(facts(probe=clear)), top_stages(facts(probe=vague)), top_stages(facts(probe=None))) == (4, 2, 2)
-    known = facts(probe=clear, similarity=NEAR)
+    vague = replace(LOWER, top_behind=Score(0.05, 0.02))
+    assert (top_stages(facts(probe=LOWER)), top_stages(facts(probe=vague)), top_stages(facts(probe=None))) == (4, 2, 2)
+    known = facts(probe=LOWER, similarity=NEAR)
     assert settings(known)["phases"] == [{"train": "last:4", "bn": "frozen"}]
 
 

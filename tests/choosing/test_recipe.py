@@ -8,7 +8,8 @@ from known_facts import FACTS
 
 from tl_lightning.choosing.own_settings import given_keys
 from tl_lightning.choosing.recipe import MARK, check_output, comment, recipe
-from tl_lightning.choosing.rules import OWN, Reason, advise
+from tl_lightning.choosing.rules import advise
+from tl_lightning.choosing.settings import OWN, Reason
 from tl_lightning.errors import UserError
 
 

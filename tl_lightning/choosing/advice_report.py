@@ -12,7 +12,7 @@ from tl_lightning.choosing.cost import Plan, in_time
 from tl_lightning.choosing.decision import TREE, Question, Step, Strategy, similarity_number, similarity_word
 from tl_lightning.choosing.facts import Facts, Speeds
 from tl_lightning.choosing.gather import Looked
-from tl_lightning.choosing.rules import Reason
+from tl_lightning.choosing.settings import Reason
 
 WORDS = {"class": "classes", "level": "levels", "labels": "labels", "number": "numbers"}
 

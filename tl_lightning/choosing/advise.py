@@ -16,6 +16,7 @@ from tl_lightning.choosing.advice_report import (
 )
 from tl_lightning.choosing.candidates import available, configured, named
 from tl_lightning.choosing.cost import in_time, parse_budget
+from tl_lightning.choosing.decision import NOISE
 from tl_lightning.choosing.facts import Facts
 from tl_lightning.choosing.gather import Looked, facts_of, look, set_up
 from tl_lightning.choosing.own_settings import own_settings
@@ -76,6 +77,9 @@ def advise_command(args: list[str]) -> None:
     for table in (fact_table(facts), depth_table(facts), reason_table(advice.reasons)):
         if table is not None:
             console.print(table)
+    gain = None if facts.probe is None else facts.probe.gain
+    if gain is not None and gain.value <= NOISE * gain.error:
+        console.print(f"caution    that these weights beat random ones is not shown: gain {gain}", style="yellow")
     if options.explain:
         console.print(decision_tree(advice.path), soft_wrap=False)  # or long questions are cut off
     write_text(file, text_of(looked.configuration, facts, advice, own))

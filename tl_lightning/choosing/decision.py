@@ -10,6 +10,7 @@ from tl_lightning.choosing.facts import Facts
 from tl_lightning.choosing.similarity import FAR, NEAR
 
 NOISE = 2.0  # standard errors that a difference has to exceed
+BEST_OF_MANY = 3.0  # the same, where the better one was picked as the best of many stages
 VERY_FEW = 100  # training pictures below which nothing but a head is worth fitting
 VERY_FEW_PER_CLASS = 10
 FEW = 1_000  # below: the head, or some layers
@@ -153,9 +154,23 @@ def _score(facts: Facts) -> str:
     return "no probe" if facts.probe is None else f"{facts.probe.what} {facts.probe.pretrained}"
 
 
+def better_below(facts: Facts) -> bool:
+    """Whether the features of a lower stage are better than those of the top, beyond the noise."""
+    behind = None if facts.probe is None else facts.probe.top_behind
+    return behind is not None and behind.value > BEST_OF_MANY * behind.error
+
+
+def _depth(facts: Facts) -> str:
+    probe = facts.probe
+    if probe is None or probe.best_stage is None:
+        return "no probe of the depth"
+    return f"best after {probe.best_stage}, top behind by {probe.top_behind}"
+
+
 _HEAD = Strategy("feature_extraction", "so few pictures would be learned by heart by anything larger", SIZE_RULE)
 _ENOUGH = Strategy("feature_extraction", "the frozen features leave next to nothing to gain", SIZE_RULE)
 _NEAR = Strategy("feature_extraction", "few pictures, much like those of the pretraining", SIMILARITY_RULE)
+_LOWER = Strategy("partial", "the stages above the best one serve the source more than these pictures", SIMILARITY_RULE)
 _SOME = Strategy("partial", "the lower stages serve these pictures as they are", SIMILARITY_RULE)
 _CAREFUL = Strategy("lp_ft", "unlike those of the pretraining: every stage has to move, a good head first", LP_FT)
 _ALL = Strategy("lp_ft", "enough pictures for every stage, a good head first", LP_FT)
@@ -189,7 +204,17 @@ TREE: Question | Strategy = Question(
                                     "how like the source?",
                                     similarity_word,
                                     similarity_number,
-                                    {"near": _NEAR, "medium": _SOME, "far": _CAREFUL, "unknown": _SOME},
+                                    {
+                                        "near": Question(
+                                            "does a lower stage have better features than the top?",
+                                            lambda facts: "yes" if better_below(facts) else "no",
+                                            _depth,
+                                            {"yes": _LOWER, "no": _NEAR},
+                                        ),
+                                        "medium": _SOME,
+                                        "far": _CAREFUL,
+                                        "unknown": _SOME,
+                                    },
                                 ),
                             },
                         ),

@@ -121,6 +121,9 @@ def set_up(args: list[str]) -> tuple[Configuration, list[str]]:
     """
     with console.status("building the model"):
         configuration = Configuration(args, folder=None)
+        if not isinstance(configuration.datamodule, ImageDataModule):
+            name = type(configuration.datamodule).__name__
+            raise UserError(f"data is {name}; only pictures of an ImageDataModule can be looked at")
         if configuration.trainer.world_size > 1:
             devices = configuration.trainer.world_size
             raise UserError(f"tl advise runs in one process, and trainer.devices asks for {devices}")
