@@ -95,8 +95,6 @@ def _crossing(task: TransferTask, trainer: Trainer, images: Tensor, cut: int) ->
 def _step(task: TransferTask, trainer: Trainer, batch: Callable[[], dict[str, Tensor]]) -> Callable[[], None]:
     groups = parameter_groups(task.backbone, task.head, task.stages, rates=task.rates, weight_decay=task.weight_decay)
     optimizer = torch.optim.AdamW(groups, fused=True)
-    for group in optimizer.param_groups:
-        group["lr"] = 0.0
 
     def step() -> None:
         content = batch()
