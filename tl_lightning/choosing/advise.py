@@ -1,8 +1,11 @@
 """``tl advise``: looks at pictures, backbone and machine, and writes a configuration with its reasons."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+
+import yaml
 
 from tl_lightning.arguments import OptionParser
 from tl_lightning.choosing.advice_report import (
@@ -57,7 +60,8 @@ def advise_command(args: list[str]) -> None:
     parser.add_argument(
         "--backbones",
         metavar="A,B,...",
-        help="candidates, each timm/NAME or timm/NAME=WEIGHTS; default: the configured",
+        help="candidates, each timm/NAME or timm/NAME=WEIGHTS; default: the configured one, else what is installed or "
+        "can be fetched",
     )
     parser.add_argument("--budget", metavar="TIME", help="how long the run may take, such as 30s, 10min, 2h, 1h30min")
     parser.add_argument("--output", metavar="FILE", help=f"the configuration to write (default: {DEFAULT})")
@@ -82,9 +86,10 @@ def advise_command(args: list[str]) -> None:
         console.print(f"caution    that these weights beat random ones is not shown: gain {gain}", style="yellow")
     if options.explain:
         console.print(decision_tree(advice.path), soft_wrap=False)  # or long questions are cut off
-    write_text(file, text_of(looked.configuration, facts, advice, own))
+    text = text_of(looked.configuration, facts, advice, own)
     with console.status("reading the advice back"):
-        Configuration(["--config", str(file)], folder=None)
+        Configuration(["--config", json.dumps(yaml.safe_load(text))], folder=None)
+    write_text(file, text)
     if advice.seconds is not None:
         console.print(estimate_line(advice.plan, advice.seconds, budget=budget, fits=advice.fits))
     console.print(f"written    {file}; tl fit --config {file} runs it")
@@ -93,28 +98,37 @@ def advise_command(args: list[str]) -> None:
 def _choose(args: Sequence[str], backbones: str | None) -> tuple[Looked, list[str]]:
     """Looks at every candidate, and takes the cheapest of those whose probe is within the noise of the best."""
     found: list[tuple[Looked, list[str]]] = []
-    for candidate in _candidates(args, backbones):
-        configuration, own = set_up([*args, *candidate])
-        if not found:
+    candidates, asked_for = _candidates(args, backbones)
+    for candidate in candidates:
+        try:
+            configuration, own = set_up([*args, *candidate])
+            found.append((look(configuration), own))
+        except UserError as error:
+            if asked_for or (not found and candidate is candidates[-1]):
+                raise
+            console.print(f"left out   {candidate[1]}: {error}", style="yellow")
+            continue
+        if len(found) == 1:
             console.print(data_line(configuration.datamodule.summary()))
-        found.append((look(configuration), own))
     best = max((looked for looked, _ in found), key=lambda looked: looked.top.score.value)
     if len(found) > 1:
         console.print(candidate_table([looked for looked, _ in found], best))
     return min((pair for pair in found if pair[0].as_good_as(best)), key=lambda pair: pair[0].macs)
 
 
-def _candidates(args: Sequence[str], backbones: str | None) -> list[list[str]]:
+def _candidates(args: Sequence[str], backbones: str | None) -> tuple[list[list[str]], bool]:
+    """The options of each candidate, and whether the user asked for them."""
     if backbones is not None:
-        return [candidate.options for candidate in named(backbones)]
+        return [candidate.options for candidate in named(backbones)], True
     if configured(args) is not None:
-        return [[]]
-    found, said = available()
+        return [[]], True
+    with console.status("looking for backbones"):
+        found, said = available()
     for line in said:
         console.print(line, style="dim")
     if not found:
         raise UserError("there is no backbone to advise: give model.backbone in the configuration, or --backbones A,B")
-    return [candidate.options for candidate in found]
+    return [candidate.options for candidate in found], False
 
 
 def _advise(looked: Looked, args: list[str], own: Mapping[str, Any], budget: float | None) -> tuple[Facts, Advice]:
