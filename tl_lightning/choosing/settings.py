@@ -149,8 +149,8 @@ def rates(plan: Plan, facts: Facts) -> list[Reason]:
         ]
     else:
         found = [
-            Reason("model.lr", 3e-3, "of the head", "best of the rates tried with AdamW", ELPV),
-            Reason("model.backbone_lr_scale", 0.3, "the top stage at 9e-4", "best of the rates tried", ELPV),
+            Reason("model.lr", 3e-3, "of the head", "the rates behind our figures of the strategies", ELPV),
+            Reason("model.backbone_lr_scale", 0.3, "the top stage at 9e-4", "likewise", ELPV),
         ]
     decay, large = 1e-3, not facts.model.convolutions and facts.pictures.training >= MANY
     return [
@@ -202,7 +202,7 @@ def length(plan: Plan, facts: Facts, batch: int, given_up: tuple[str, ...], own:
         Reason(
             "early_stopping.patience",
             patience,
-            "half the run: under a cosine schedule the best comes late",
+            "half the run, five at least: under a cosine schedule the best comes late",
             f"{plan.epochs} epochs",
             JUDGEMENT,
         ),
