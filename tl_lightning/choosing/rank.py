@@ -14,6 +14,8 @@ from tl_lightning.console import console
 from tl_lightning.errors import UserError
 from tl_lightning.plots import INSTALL, can_draw
 
+LOG_WIDTH = 170
+
 
 def rank_command(args: list[str]) -> None:
     """``tl rank``: compares backbones by what a linear head makes of their features.
@@ -47,7 +49,8 @@ def rank_command(args: list[str]) -> None:
     with console.status("looking for backbones"):
         candidates, asked_for = _candidates(options.backbones, rest)
     ranking = _ranking(candidates, asked_for, rest)
-    console.print(rank_table(ranking))
+    # Of a log file no one asks how wide a line is; on a terminal the table folds.
+    console.print(rank_table(ranking), width=None if console.is_terminal else LOG_WIDTH)
     console.print(advice(ranking))
     write_figures(ranking, table)
     if can_draw():

@@ -70,9 +70,8 @@ def advice(ranking: Ranking) -> str:
     if cheapest is not best:
         distance, error = cheapest.behind(best)
         share = cheapest.macs / best.macs
-        said.append(
-            f"the cheapest within the noise of it: {name}, {distance:.3f} ± {error:.3f} behind, {share:.0%} MACs"
-        )
+        behind = f"{distance:.3f} ± {error:.3f} behind for {share:.0%} of the arithmetic"
+        said.append(f"the cheapest within the noise of it: {name}, {behind}")
     elif same:
         said.append(f"it is also the cheapest of those within the noise of it ({', '.join(name for name, _ in same)})")
     elif len(named) > 1:
