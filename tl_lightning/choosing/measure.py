@@ -116,6 +116,8 @@ def measure(args: Sequence[str], candidate: Candidate) -> Measured:
         raise UserError(f"data is {type(data).__name__}; only pictures of an ImageDataModule can be looked at")
     if trainer.world_size > 1:
         raise UserError(f"backbones are measured in one process, and trainer.devices asks for {trainer.world_size}")
+    if data.on_leak == "warn":
+        data.on_leak = "ignore"  # what is also in the test split is tl fit's to say, not each candidate's once more
     data.prepare_data()
     data.setup("fit")
     rows = np.union1d(data.splits["train"], data.splits["val"])

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from rich.measure import Measurement
 
 from tl_lightning.arguments import OptionParser, writable
 from tl_lightning.choosing.assess import Assessment, assess
@@ -13,6 +14,8 @@ from tl_lightning.configuration import quiet
 from tl_lightning.console import console
 from tl_lightning.errors import UserError
 from tl_lightning.plots import INSTALL, can_draw
+
+LONGEST = 500  # of a line in a log file
 
 
 def rank_command(args: list[str]) -> None:
@@ -47,7 +50,10 @@ def rank_command(args: list[str]) -> None:
     with console.status("looking for backbones"):
         candidates, asked_for = _candidates(options.backbones, rest)
     ranking = _ranking(candidates, asked_for, rest)
-    console.print(rank_table(ranking))
+    shown = rank_table(ranking)
+    if not console.is_terminal:  # a log file has lines of any length; on a terminal the table folds
+        shown.width = Measurement.get(console, console.options.update(max_width=LONGEST), shown).maximum
+    console.print(shown)
     console.print(advice(ranking))
     write_figures(ranking, table)
     if can_draw():

@@ -70,9 +70,8 @@ def advice(ranking: Ranking) -> str:
     if cheapest is not best:
         distance, error = cheapest.behind(best)
         share = cheapest.macs / best.macs
-        said.append(
-            f"the cheapest within the noise of it: {name}, {distance:.3f} ± {error:.3f} behind, {share:.0%} MACs"
-        )
+        behind = f"{distance:.3f} ± {error:.3f} behind for {share:.0%} of the arithmetic"
+        said.append(f"the cheapest within the noise of it: {name}, {behind}")
     elif same:
         said.append(f"it is also the cheapest of those within the noise of it ({', '.join(name for name, _ in same)})")
     elif len(named) > 1:
@@ -147,11 +146,15 @@ def draw(ranking: Ranking, file: Path) -> None:
         ranking: What was found.
         file: The PNG to write.
     """
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
     figure, axes = new_figure()
-    for name, each in zip(ranking.names, ranking.found, strict=True):
+    by_cost = sorted(zip(ranking.names, ranking.found, strict=True), key=lambda pair: pair[1].macs)
+    for place, (name, each) in enumerate(by_cost):
         colour = "tab:blue" if each.within_noise_of(ranking.best) else "tab:gray"
         axes.errorbar(each.macs, each.accuracy, yerr=each.error, marker="o", capsize=4, color=colour)
-        axes.annotate(name, (each.macs, each.accuracy), xytext=(7, 5), textcoords="offset points")
+        offset = (7, 6 if place % 2 else -13)  # neighbours of about the same cost do not write over each other
+        axes.annotate(name, (each.macs, each.accuracy), xytext=offset, textcoords="offset points")
     control = ranking.control
     label = f"{ranking.control_name}: {control.accuracy:.3f} ± {control.error:.3f}"
     axes.axhline(control.accuracy, color="tab:red", linestyle="--", label=label)
@@ -161,6 +164,9 @@ def draw(ranking: Ranking, file: Path) -> None:
         axes.axhline(ranking.constant, color="gray", linestyle=":", label=label)
     axes.plot([], [], "o", color="tab:blue", label="the best, and what is within the noise of it")
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0, 7.0)))
+    axes.xaxis.set_major_formatter(EngFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.3, y=0.15)
     axes.set_xlabel("multiplications with an addition, per picture")
     axes.set_ylabel(f"{ESTIMATES[ranking.answers]} of a linear probe (± 1 s.e.)")
