@@ -77,6 +77,7 @@ TOP = [
     "experiment",
     "many_runs",
     "crossval",
+    "choosing",
     "cli",
 ]
 

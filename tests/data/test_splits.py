@@ -6,7 +6,7 @@ import pytest
 
 from tl_lightning.data.samples import Samples
 from tl_lightning.data.sources import read_source
-from tl_lightning.data.splits import split_samples
+from tl_lightning.data.splits import folds_within, split_samples
 from tl_lightning.errors import UserError
 
 
@@ -296,3 +296,16 @@ def test_a_share_of_the_labels_takes_whole_groups() -> None:
 def test_a_share_out_of_range_is_refused(fraction: float) -> None:
     with pytest.raises(UserError, match=r"data\.labelled_fraction is"):
         split_samples(make([0, 1] * 20), "stratified", seed=0, labelled_fraction=fraction)
+
+
+def test_a_cross_validation_within_some_pictures_divides_them_in_the_way_of_the_split() -> None:
+    samples = make([0, 1] * 20)
+    pool = np.arange(4, 31)
+    parts = folds_within(samples, pool, "stratified", folds=4)
+    assert np.sort(np.concatenate(parts)).tolist() == pool.tolist()
+    assert [len(part) for part in parts] == [7, 7, 7, 6]
+    assert all(abs(int(samples.labels[part].sum()) - 3) <= 1 for part in parts)
+    again = folds_within(samples, pool, "stratified", folds=4)
+    assert all(one.tolist() == other.tolist() for one, other in zip(parts, again, strict=True))
+    blocks = folds_within(samples, pool, "blocks", folds=4)
+    assert np.concatenate(blocks).tolist() == pool.tolist()

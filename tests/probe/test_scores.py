@@ -49,7 +49,7 @@ def test_the_lowest_loss_is_chosen_and_of_equal_ones_the_most_regularised():
 
 def test_cross_validation_scores_each_row_by_heads_that_have_not_seen_it(draw):
     features, labels = draw(90, 6, 3)
-    fold = module._stratified(labels, folds=3, seed=1)
+    fold = module.stratified_folds(labels, folds=3, seed=1)
     losses, accuracies = torch.zeros(3).double(), torch.zeros(3).double()
     for number in range(3):
         path = logistic_path(features[fold != number], labels[fold != number], classes=3, strengths=FEW)
@@ -70,14 +70,14 @@ def test_labels_without_any_meaning_get_no_better_than_chance(draw):
 
 def test_folds_hold_every_class_in_proportion_and_depend_on_the_seed():
     labels = torch.tensor([0] * 23 + [1] * 9 + [2] * 3)
-    fold = module._stratified(labels, folds=5, seed=0)
+    fold = module.stratified_folds(labels, folds=5, seed=0)
     for name in range(3):
         sizes = torch.bincount(fold[labels == name], minlength=5)
         assert sizes.max() - sizes.min() <= 1
     sizes = torch.bincount(fold)
     assert sizes.tolist() == [7] * 5
-    assert not torch.equal(fold, module._stratified(labels, folds=5, seed=1))
-    assert torch.equal(fold, module._stratified(labels, folds=5, seed=0))
+    assert not torch.equal(fold, module.stratified_folds(labels, folds=5, seed=1))
+    assert torch.equal(fold, module.stratified_folds(labels, folds=5, seed=0))
 
 
 @pytest.mark.parametrize("folds", [1, 91])

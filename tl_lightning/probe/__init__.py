@@ -10,6 +10,7 @@ from tl_lightning.probe.heads import (
     solve_ridge_numbers,
 )
 from tl_lightning.probe.logistic import STRENGTHS, LogisticPath, logistic_path
+from tl_lightning.probe.out_of_fold import OutOfFold, left_out, out_of_fold
 from tl_lightning.probe.ridge import (
     RIDGE_STRENGTHS,
     RidgeClassifier,
@@ -26,13 +27,16 @@ __all__ = [
     "Features",
     "HeadSolution",
     "LogisticPath",
+    "OutOfFold",
     "PathScores",
     "RidgeClassifier",
     "RidgePath",
     "Rows",
     "choose",
     "cross_validate",
+    "left_out",
     "logistic_path",
+    "out_of_fold",
     "path_until_it_rises",
     "ridge_classifier",
     "ridge_labels",

@@ -131,7 +131,7 @@ def cross_validate(
     rows = features.shape[0]
     if not 2 <= folds <= rows:
         raise ValueError(f"{folds} folds of {rows} rows")
-    fold = _stratified(labels, folds=folds, seed=seed)
+    fold = stratified_folds(labels, folds=folds, seed=seed)
     total = PathScores(torch.zeros(len(strengths)).double(), torch.zeros(len(strengths)).double())
     for number in range(folds):
         inside, outside = (fold == number).nonzero()[:, 0], (fold != number).nonzero()[:, 0]
@@ -144,7 +144,7 @@ def cross_validate(
     return total
 
 
-def _stratified(labels: Tensor, *, folds: int, seed: int) -> Tensor:
+def stratified_folds(labels: Tensor, *, folds: int, seed: int) -> Tensor:
     """The fold of each row; sizes differ by at most one, of the whole as of each class."""
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     by_class = shuffled[labels[shuffled].argsort(stable=True)]

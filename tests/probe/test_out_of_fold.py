@@ -1,0 +1,81 @@
+"""Every row is answered by a head that has not seen it, at a strength that it had no say in."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from tl_lightning.probe import cross_validate, left_out, logistic_path, out_of_fold
+from tl_lightning.probe.scores import stratified_folds
+
+FEW = (1.0, 1e-4, 1e-2)
+ROWS, FOLDS = 90, 3
+
+
+def by_hand(features, labels, fold):
+    """Losses and answers of every strength, by heads of the other folds."""
+    losses, answers = torch.empty(3, ROWS).double(), torch.empty(3, ROWS).long()
+    for number in range(FOLDS):
+        inside = fold == number
+        path = logistic_path(features[~inside], labels[~inside], classes=3, strengths=FEW)
+        for position in range(3):
+            logits = features[inside] @ path.weights[position].T + path.biases[position]
+            losses[position, inside] = functional.cross_entropy(logits, labels[inside], reduction="none")
+            answers[position, inside] = logits.argmax(dim=1)
+    return losses, answers
+
+
+def test_a_row_is_answered_by_the_heads_of_the_other_folds_at_the_strength_that_was_best_on_the_others(draw):
+    features, labels = draw(ROWS, 6, 3)
+    fold = stratified_folds(labels, folds=FOLDS, seed=1)
+    losses, answers = by_hand(features, labels, fold)
+    found = out_of_fold(features, labels, classes=3, folds=FOLDS, seed=1, strengths=FEW)
+    for number in range(FOLDS):
+        chosen = int(losses[:, fold != number].sum(dim=1).argmin())
+        assert found.strengths[number] == sorted(FEW)[chosen]
+        own = fold == number
+        torch.testing.assert_close(found.losses[own], losses[chosen, own], rtol=1e-10, atol=1e-12)
+        assert torch.equal(found.answers[own], answers[chosen, own])
+
+
+def test_with_one_strength_the_mean_is_that_of_cross_validation(draw):
+    features, labels = draw(ROWS, 6, 3)
+    found = out_of_fold(features, labels, classes=3, folds=FOLDS, strengths=(0.1,))
+    scores = cross_validate(features, labels, classes=3, folds=FOLDS, strengths=(0.1,))
+    assert float(found.losses.mean()) == pytest.approx(float(scores.losses[0]), rel=1e-10)
+    assert float((found.answers == labels).double().mean()) == pytest.approx(float(scores.accuracies[0]), rel=1e-12)
+
+
+def test_folds_can_be_given_and_rows_that_belong_together_are_then_not_torn_apart(draw):
+    features, _ = draw(ROWS, 6, 3)
+    twins, both = torch.cat([features, features]), torch.arange(2 * ROWS) % 3
+    meaningless = torch.randint(3, (ROWS,), generator=torch.Generator().manual_seed(0)).repeat(2)
+    wide = torch.cat([twins, torch.eye(ROWS).double().repeat(2, 1) * 100], dim=1)
+    torn = out_of_fold(wide, meaningless, classes=3, folds=3, strengths=(10.0,))
+    whole = out_of_fold(
+        wide, meaningless, classes=3, folds=3, strengths=(10.0,), fold_of=torch.arange(ROWS).repeat(2) % 3
+    )
+    assert (torn.answers == meaningless).double().mean() > 0.6 > 0.5 > (whole.answers == meaningless).double().mean()
+    for wrong in (both[:3], both + 1, torch.zeros_like(both)):
+        with pytest.raises(ValueError, match="the fold of each row"):
+            out_of_fold(wide, meaningless, classes=3, folds=3, fold_of=wrong)
+
+
+def test_too_few_rows_are_refused(draw):
+    features, labels = draw(4, 6, 2)
+    with pytest.raises(ValueError, match="5 folds of 4 rows"):
+        out_of_fold(features, labels, classes=2)
+
+
+def test_ridge_leaves_each_row_out_for_itself(draw):
+    features, _ = draw(30, 4, 2)
+    targets = features[:, :2].double() / 50 + torch.randn(30, 2, generator=torch.Generator().manual_seed(1)).double()
+    outputs, penalty = left_out(features, targets, strengths=(0.1,))
+    assert penalty == 0.1
+    standard = (features - features.mean(dim=0)) / features.std(dim=0, correction=0)
+    for row in (0, 13, 29):
+        others = torch.arange(30) != row
+        rows, answers = standard[others], targets[others]
+        centre, middle = rows.mean(dim=0), answers.mean(dim=0)
+        gram = (rows - centre).T @ (rows - centre) + 0.1 * 30 * torch.eye(4).double()
+        weight = torch.linalg.solve(gram, (rows - centre).T @ (answers - middle))
+        torch.testing.assert_close(outputs[row], (standard[row] - centre) @ weight + middle, rtol=1e-9, atol=1e-9)

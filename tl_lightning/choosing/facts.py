@@ -1,0 +1,166 @@
+"""What the advice rests on: plain numbers about pictures, backbone, probe and machine."""
+
+from dataclasses import dataclass
+
+from tl_lightning.choosing.similarity import Similarity
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What there is to learn from.
+
+    Attributes:
+        answers: class, level, labels or number.
+        classes: How many classes, levels, labels or numbers.
+        training: Pictures to train on.
+        validation: Pictures that choose.
+        test: Pictures that nothing here looks at; only counted.
+        smallest: Training pictures of the rarest class, level or label; 0 for numbers.
+        imbalance: Of the most frequent class over the rarest; 1 for numbers.
+        short_side: The median shorter side of (a sample of) the files, in pixels; `None` where no header can be read.
+        grey: The share of them that is stored without colours.
+        groups: How many groups there are, such as patients; `None` without any.
+    """
+
+    answers: str
+    classes: int
+    training: int
+    validation: int
+    test: int
+    smallest: int
+    imbalance: float
+    short_side: int | None
+    grey: float
+    groups: int | None
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is transferred.
+
+    Attributes:
+        backbone: Such as ``timm/tf_efficientnet_lite0``.
+        weights: Such as ``pretrained``.
+        parameters: Of the backbone.
+        own_size: Side of the pictures that its weights were trained with.
+        sizes_fixed: Whether it takes pictures of one size only, unless it is built for another.
+        convolutions: Whether its depth consists of convolutions, rather than of attention.
+        batch_norm: Whether it has BatchNorm layers.
+        solvable: Whether its head alone can be solved rather than trained by epochs.
+    """
+
+    backbone: str
+    weights: str
+    parameters: int
+    own_size: int
+    sizes_fixed: bool
+    convolutions: bool
+    batch_norm: bool
+    solvable: bool
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the weights are anything but random."""
+        return self.weights != "none"
+
+
+@dataclass(frozen=True)
+class Score:
+    """A mean over pictures.
+
+    Attributes:
+        value: The mean.
+        error: Its standard error.
+    """
+
+    value: float
+    error: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ± {self.error:.3f}"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a solved head does on frozen features, on pictures that it has not seen.
+
+    Attributes:
+        what: What is scored: ``accuracy``, ``label accuracy`` or ``R2``; always 1 at best.
+        pretrained: On the features of the weights.
+        random: On those of the same architecture with random weights; `None` where that was not to be had.
+        gain: Of the one over the other, paired by picture.
+        constant: The score of always giving one answer.
+        best_stage: The stage whose features did best; `None` where only the top was looked at.
+        below: How many stages lie above it.
+        top_behind: How much worse the top's features did than those, paired.
+        stages: Every stage with its score, input to output.
+        seconds: How long the heads on the top's features took to solve.
+    """
+
+    what: str
+    pretrained: Score
+    random: Score | None
+    gain: Score | None
+    constant: float
+    best_stage: str | None = None
+    below: int = 0
+    top_behind: Score = Score(0.0, 0.0)
+    stages: tuple[tuple[str, Score], ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """What a picture costs on this machine, in seconds, measured on real steps of the task.
+
+    Attributes:
+        size: Side of the pictures in these steps.
+        forward: One pass through the whole backbone, without gradients.
+        train: A training step, by what trains besides the head.
+        kept: A training step from what is kept of the frozen stages below, by what trains; lacks what cannot be split.
+    """
+
+    size: int
+    forward: float
+    train: dict[str, float]
+    kept: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where it is to train.
+
+    Attributes:
+        device: In words.
+        gpu: Whether it is one.
+        cores: Usable ones.
+        precision: Of the run.
+    """
+
+    device: str
+    gpu: bool
+    cores: int
+    precision: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that the rules look at.
+
+    Attributes:
+        pictures: What there is to learn from.
+        model: What is transferred.
+        machine: Where it trains.
+        image_size: Side of the pictures at which the other facts were measured.
+        probe: `None` where none was possible.
+        similarity: `None` where there is no measure of it.
+        speeds: `None` where nothing was timed.
+    """
+
+    pictures: Pictures
+    model: Model
+    machine: Machine
+    image_size: int
+    probe: Probe | None = None
+    similarity: Similarity | None = None
+    speeds: Speeds | None = None

@@ -1,0 +1,176 @@
+"""Looking at the pictures, the backbone and the machine, before anything is advised."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from tl_lightning.backbones import preprocess_of
+from tl_lightning.choosing.decision import NOISE
+from tl_lightning.choosing.facts import Facts, Machine, Model, Pictures
+from tl_lightning.choosing.measure import count_macs
+from tl_lightning.choosing.own_settings import given_keys
+from tl_lightning.choosing.probing import WHAT, TopScores, probe_depth, probe_facts, probe_top, probed_pictures
+from tl_lightning.choosing.rules import image_size
+from tl_lightning.choosing.similarity import measure_similarity
+from tl_lightning.configuration import Configuration
+from tl_lightning.console import console
+from tl_lightning.data.module import ImageDataModule
+from tl_lightning.data.workers import usable_cores
+from tl_lightning.errors import UserError
+from tl_lightning.show_data.picture_sizes import read_headers
+
+HEADERS = 200  # files whose size is looked at
+
+
+def picture_facts(data: ImageDataModule) -> Pictures:
+    """Counts, and looks at the size of some files.
+
+    Args:
+        data: Its splits; test pictures are counted only.
+    """
+    samples, splits = data.samples, data.splits
+    counts = samples.counts(splits["train"])
+    counts = counts[counts > 0]
+    drawn = np.random.default_rng(0).permutation(splits["train"])[:HEADERS]
+    headers = [header for header in read_headers([samples.paths[row] for row in drawn]) if header is not None]
+    return Pictures(
+        answers=samples.answers,
+        classes=len(data.classes),
+        training=len(splits["train"]),
+        validation=len(splits["val"]),
+        test=len(splits["test"]),
+        smallest=int(counts.min()) if len(counts) else 0,
+        imbalance=float(counts.max() / counts.min()) if len(counts) else 1.0,
+        short_side=int(np.median([min(each.width, each.height) for each in headers])) if headers else None,
+        grey=float(np.mean([each.grey for each in headers])) if headers else 0.0,
+        groups=None if samples.groups is None else len(np.unique(samples.groups)),
+    )
+
+
+def model_facts(configuration: Configuration) -> Model:
+    """What the backbone is."""
+    from tl_lightning.backbones import timm_models
+
+    task = configuration.model
+    backbone, weights = str(task.hparams.backbone), str(task.hparams.weights)
+    modules = list(task.backbone.modules())
+    wide = sum(isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1 for module in modules)
+    fixed = timm_models.pretrained_config(timm_models.timm_name(backbone)).fixed_input_size
+    return Model(
+        backbone=backbone,
+        weights=weights,
+        parameters=sum(parameter.numel() for parameter in task.backbone.parameters()),
+        own_size=preprocess_of(backbone, weights).size,
+        sizes_fixed=bool(fixed),
+        convolutions=wide > 1,  # attention has at most the one that makes patches
+        batch_norm=any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules),
+        solvable=task.unsolvable is None and configuration.datamodule.sampler == "shuffled",
+    )
+
+
+def machine_facts(configuration: Configuration) -> Machine:
+    """Where it would train."""
+    trainer = configuration.trainer
+    device = trainer.strategy.root_device
+    gpu = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if gpu else {"cpu": "the CPU"}.get(device.type, device.type)
+    return Machine(name, gpu, usable_cores(), str(trainer.precision))
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """A candidate whose features have been looked at.
+
+    Attributes:
+        configuration: With which; its data are set up.
+        splits: The pictures that were looked at.
+        top: How good its features are.
+        macs: Multiplications with an addition for one picture.
+    """
+
+    configuration: Configuration
+    splits: dict[str, NDArray[np.int64]]
+    top: TopScores
+    macs: int
+
+    @property
+    def name(self) -> str:
+        """Backbone and weights."""
+        return f"{self.configuration.model.hparams.backbone}={self.configuration.model.hparams.weights}"
+
+    def as_good_as(self, best: "Looked") -> bool:
+        """Whether it is behind another by no more than the noise, on the same pictures."""
+        behind = best.top.ahead_of(self.top)
+        return behind.value <= NOISE * behind.error
+
+
+def set_up(args: list[str]) -> tuple[Configuration, list[str]]:
+    """Builds a configuration that makes no run folder, for pictures of the size to be advised, and sets its data up.
+
+    Args:
+        args: As of ``tl fit``.
+
+    Returns:
+        The configuration, and its arguments, with the size among them where it is not the weights' own.
+
+    Raises:
+        UserError: If it asks for several processes, or something that ``tl fit`` would say.
+    """
+    with console.status("building the model"):
+        configuration = Configuration(args, folder=None)
+        if not isinstance(configuration.datamodule, ImageDataModule):
+            name = type(configuration.datamodule).__name__
+            raise UserError(f"data is {name}; only pictures of an ImageDataModule can be looked at")
+        if configuration.trainer.world_size > 1:
+            devices = configuration.trainer.world_size
+            raise UserError(f"tl advise runs in one process, and trainer.devices asks for {devices}")
+        if "data.image_size" not in given_keys(args):
+            size = image_size(picture_facts(configuration.datamodule), model_facts(configuration))
+            if size != configuration.model.preprocess["size"]:
+                args = [*args, "--data.image_size", str(size)]
+                configuration = Configuration(args, folder=None)
+    configuration.datamodule.prepare_data()
+    configuration.datamodule.setup("fit")
+    configuration.model.to(configuration.trainer.strategy.root_device)
+    return configuration, args
+
+
+def look(configuration: Configuration) -> Looked:
+    """Runs the backbone once over the pictures, and solves a head on what comes out.
+
+    Args:
+        configuration: Its data are set up.
+
+    Raises:
+        UserError: If there are too few pictures, or the backbone cannot be probed.
+    """
+    splits = probed_pictures(configuration.datamodule)
+    task, prepared = configuration.model, configuration.model.preprocess
+    macs = count_macs(task.backbone, channels=int(prepared["channels"]), size=int(prepared["size"]))
+    return Looked(configuration, splits, probe_top(configuration, splits), macs)
+
+
+def facts_of(looked: Looked, args: list[str]) -> Facts:
+    """Everything about a candidate but the speeds: also its depth, the control with random weights, the similarity.
+
+    Args:
+        looked: The candidate.
+        args: Those of its configuration.
+    """
+    configuration = looked.configuration
+    data, task = configuration.datamodule, configuration.model
+    size = int(task.preprocess["size"])
+    control, similarity = None, None
+    if task.hparams.weights != "none":
+        try:
+            random, _ = set_up([*args, "--model.weights", "none", "--data.image_size", str(size)])
+            control = probe_top(random, looked.splits)
+        except UserError as error:
+            console.print(f"note       no control by random weights: {error}", style="yellow")
+        similarity = measure_similarity(configuration, looked.splits["train"])
+    stages = probe_depth(configuration, looked.splits)
+    probe = probe_facts(looked.top, control, stages, what=WHAT[data.samples.answers])
+    return Facts(picture_facts(data), model_facts(configuration), machine_facts(configuration), size, probe, similarity)

@@ -1,0 +1,219 @@
+"""One forward pass of one candidate over the pictures: its features, what its source says of them, what it costs."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from tl_lightning.activations import TensorLayout
+from tl_lightning.backbones import CannotSplit, load_source_model, split_backbone
+from tl_lightning.cache_folder import NoRoom
+from tl_lightning.choosing.candidates import Candidate
+from tl_lightning.configuration import Configuration
+from tl_lightning.console import console
+from tl_lightning.data.module import ImageDataModule
+from tl_lightning.data.samples import AnswerKind
+from tl_lightning.data.splits import folds_within
+from tl_lightning.errors import UserError
+from tl_lightning.extraction import BATCH, Extractor, layout_of
+from tl_lightning.probe import Features
+from tl_lightning.tables import data_line
+from tl_lightning.tasks import TransferTask
+
+FOLDS = 5
+TIMED = 3  # batches, of which the fastest counts: whatever else runs here only ever makes one slower
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What is known of a candidate on the training and validation pictures; no test picture is read.
+
+    Attributes:
+        candidate: Which.
+        rows: The pictures among the data module's samples, ascending, ``(n,)``.
+        features: Of the whole backbone, ``(n, width)``, read from the cache slice by slice.
+        labels: The answers, ``(n,)`` int64 for classes and levels, else ``(n, k)`` float32.
+        answers: Their kind.
+        classes: Names of the classes, levels, labels or numbers.
+        fold_of: A fold of each picture, in the way of the run's split, ``(n,)`` int64 from 0 to below `FOLDS`.
+        groups: What pictures have in common, ``(n,)``; `None` where there are no groups.
+        source: What the pretraining classifier says of each picture, ``(n, source classes)``; `None` where the weights
+            bring none.
+        image_size: Side in pixels of what the model sees.
+        parameters: Of the backbone.
+        macs: Multiplications with an addition for one picture of that size, in convolutions and matrix products.
+        speed: Pictures per second here, forward, in batches of 32 and the run's precision.
+        computed: How many pictures went through the backbone; the others were in the cache.
+        seconds: Spent on all this.
+        line: What the data are, in one line.
+    """
+
+    candidate: Candidate
+    rows: NDArray[np.int64]
+    features: Features
+    labels: Tensor
+    answers: AnswerKind
+    classes: tuple[str, ...]
+    fold_of: Tensor
+    groups: NDArray[np.str_] | None
+    source: Features | None
+    image_size: int
+    parameters: int
+    macs: int
+    speed: float
+    computed: int
+    seconds: float
+    line: str
+
+
+class SourceProbabilities:
+    """What a linear classifier says of features, computed slice by slice when it is read.
+
+    Attributes:
+        shape: Rows and source classes.
+
+    Args:
+        features: What the classifier sees.
+        classifier: Linear.
+    """
+
+    def __init__(self, features: Features, classifier: nn.Linear) -> None:
+        self.shape = (features.shape[0], classifier.out_features)
+        self._features = features
+        self._weight = classifier.weight.detach().float()
+        self._bias = None if classifier.bias is None else classifier.bias.detach().float()
+
+    def __getitem__(self, rows: slice, /) -> Tensor:
+        """Probabilities of the rows of a slice, float32."""
+        return nn.functional.linear(self._features[rows].float(), self._weight, self._bias).softmax(dim=1)
+
+
+def measure(args: Sequence[str], candidate: Candidate) -> Measured:
+    """Builds a candidate, and runs it once over the training and validation pictures.
+
+    The features are kept as ``tl fit --phases feature_extraction`` keeps them, so that it finds them in the cache, as
+    does a second look.
+
+    Args:
+        args: Command-line arguments of ``tl fit``; the backbone, its weights and the phases they name do not matter.
+        candidate: What takes their place.
+
+    Raises:
+        UserError: If an argument is wrong, the candidate cannot be had or does not take such pictures, several
+            processes are asked for, or there is no room for the features.
+    """
+    begun = time.perf_counter()
+    options = [*args, "--phases", "feature_extraction", *candidate.options]
+    with console.status(f"building {candidate.name}"):
+        configuration = Configuration(options, folder=None)
+    task, data, trainer = configuration.model, configuration.datamodule, configuration.trainer
+    if not isinstance(data, ImageDataModule):
+        raise UserError(f"data is {type(data).__name__}; only pictures of an ImageDataModule can be looked at")
+    if trainer.world_size > 1:
+        raise UserError(f"backbones are measured in one process, and trainer.devices asks for {trainer.world_size}")
+    if data.on_leak == "warn":
+        data.on_leak = "ignore"  # what is also in the test split is tl fit's to say, not each candidate's once more
+    data.prepare_data()
+    data.setup("fit")
+    rows = np.union1d(data.splits["train"], data.splits["val"])
+    fold_of = _folds(data, rows)
+    trainer.precision_plugin.convert_module(task)  # as a fit would; in place, or nothing
+    task.to(trainer.strategy.root_device)
+    extractor = Extractor(task, data, trainer)
+    features = _features(task, data, extractor, rows)
+    return Measured(
+        candidate=candidate,
+        rows=rows,
+        features=features,
+        labels=torch.from_numpy(data.samples.labels[rows]),
+        answers=data.samples.answers,
+        classes=tuple(data.classes),
+        fold_of=fold_of,
+        groups=None if data.samples.groups is None else data.samples.groups[rows],
+        source=_source(candidate, features),
+        image_size=int(data.prepared["size"]),
+        parameters=sum(parameter.numel() for parameter in task.backbone.parameters()),
+        macs=count_macs(task.backbone, channels=int(data.prepared["channels"]), size=int(data.prepared["size"])),
+        speed=_speed(task, extractor),
+        computed=extractor.computed,
+        seconds=time.perf_counter() - begun,
+        line=data_line(data.summary()),
+    )
+
+
+def _folds(data: ImageDataModule, rows: NDArray[np.int64]) -> Tensor:
+    groups = rows if data.samples.groups is None else np.unique(data.samples.groups[rows])
+    if len(groups) < FOLDS:
+        what = "training and validation pictures" if data.samples.groups is None else "groups of pictures"
+        raise UserError(f"{len(groups)} {what} are too few to compare backbones on: {FOLDS} or more are needed")
+    fold_of = np.empty(len(rows), dtype=np.int64)
+    for number, fold in enumerate(folds_within(data.samples, rows, data.split, folds=FOLDS)):
+        fold_of[np.searchsorted(rows, fold)] = number
+    return torch.from_numpy(fold_of)
+
+
+def _features(task: TransferTask, data: ImageDataModule, extractor: Extractor, rows: NDArray[np.int64]) -> Features:
+    """Exactly what `keeping.Keeping` keeps of a backbone that is frozen as a whole."""
+    stages, view = task.stages, data.plain_view
+
+    def layouts() -> list[TensorLayout]:
+        pictures = extractor.two_pictures()
+        with extractor.computing():
+            return [layout_of(tensor) for tensor in split.prefix(pictures)]
+
+    try:
+        split = split_backbone(task.backbone, stages, len(stages))
+        stores = extractor.extract(split.prefix, stages, stages[-1].name, layouts=layouts, wanted=[(view, rows)])
+    except CannotSplit as error:
+        raise UserError(f"model.backbone {task.hparams['backbone']} cannot be measured: {error}") from error
+    except NoRoom as error:
+        raise UserError(f"the features cannot be kept: {error}") from error
+    return stores[view.name].rows(rows)
+
+
+def _source(candidate: Candidate, features: Features) -> SourceProbabilities | None:
+    if candidate.weights == "none":
+        return None
+    model = load_source_model(candidate.backbone, candidate.weights)
+    classifier = model.get_classifier() if hasattr(model, "get_classifier") else None  # type: ignore[operator]
+    # Of several classifiers, or one that sees something else than the features, nothing can be said from these.
+    if not isinstance(classifier, nn.Linear) or classifier.in_features != features.shape[1]:
+        return None
+    return SourceProbabilities(features, classifier)
+
+
+def count_macs(module: nn.Module, *, channels: int, size: int) -> int:
+    """Multiplications with an addition that one picture takes; nothing is computed, only shapes are followed.
+
+    Args:
+        module: From pictures to features.
+        channels: Of a picture.
+        size: Its side in pixels.
+    """
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    weightless = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
+    dtype = next(module.parameters()).dtype
+    modes = {each: each.training for each in module.modules()}
+    module.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        torch.func.functional_call(module, weightless, torch.empty(1, channels, size, size, dtype=dtype, device="meta"))
+    for each, mode in modes.items():
+        each.training = mode
+    return int(counter.get_total_flops()) // 2
+
+
+def _speed(task: TransferTask, extractor: Extractor) -> float:
+    """Pictures per second, after one batch to warm up."""
+    batch = extractor.two_pictures().repeat(BATCH // 2, 1, 1, 1).contiguous(memory_format=torch.channels_last)
+    fastest = float("inf")
+    with extractor.computing():
+        for _ in range(1 + TIMED):
+            begun = time.perf_counter()
+            task.backbone(batch).sum().item()  # which waits for a GPU
+            fastest = min(fastest, time.perf_counter() - begun)
+    return BATCH / fastest

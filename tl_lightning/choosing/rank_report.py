@@ -1,0 +1,175 @@
+"""What ``tl rank`` shows: a table, a sentence of advice, and estimate against cost as figures and as a picture."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from tl_lightning.choosing.assess import Assessment, titles
+from tl_lightning.plots import new_figure, save_figure
+from tl_lightning.run_folder import write_text
+
+ESTIMATES = {"class": "accuracy", "level": "accuracy", "labels": "label accuracy", "number": "R2"}
+CONSTANTS = {"class": "majority class", "level": "majority level", "labels": "majority of each label"}
+SCORES = {"kNN": "neighbours", "LogME": "log_me", "H-score": "h_score", "LEEP": "leep", "NCE": "nce"}
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Candidates in order, and what they have to beat.
+
+    Attributes:
+        found: The best first; of equals the cheaper one.
+        names: A short name for each.
+        control: An architecture of theirs with random weights.
+        answers: The kind of answer.
+        constant: Accuracy of always giving the most frequent answer; `None` for numbers, where R2 would be 0.
+    """
+
+    found: tuple[Assessment, ...]
+    names: tuple[str, ...]
+    control: Assessment
+    answers: str
+    constant: float | None
+
+    @classmethod
+    def of(cls, found: Sequence[Assessment], control: Assessment, *, answers: str, constant: float | None) -> "Ranking":
+        """Puts candidates in order.
+
+        Args:
+            found: At least one.
+            control: See the attributes, as are the others.
+            answers: The kind of answer.
+            constant: Of the most frequent answer.
+        """
+        order = tuple(sorted(found, key=lambda each: (-each.accuracy, each.macs)))
+        return cls(order, tuple(titles([each.candidate for each in order])), control, answers, constant)
+
+    @property
+    def best(self) -> Assessment:
+        """The one with the highest estimate; being picked from several, it is a little less good than it seems."""
+        return self.found[0]
+
+    @property
+    def control_name(self) -> str:
+        """The control in words."""
+        return f"random weights ({self.control.candidate.name})"
+
+
+def advice(ranking: Ranking) -> str:
+    """Says in words which candidate is the best, which is the cheapest that does as well, and whether any helps."""
+    best, control = ranking.best, ranking.control
+    named = list(zip(ranking.names, ranking.found, strict=True))
+    same = [(name, each) for name, each in named[1:] if each.within_noise_of(best)]
+    estimate = ESTIMATES[ranking.answers]
+    said = [f"best: {ranking.names[0]}, {estimate} {best.accuracy:.3f} ± {best.error:.3f}"]
+    name, cheapest = min([named[0], *same], key=lambda pair: pair[1].macs)
+    if cheapest is not best:
+        distance, error = cheapest.behind(best)
+        share = cheapest.macs / best.macs
+        behind = f"{distance:.3f} ± {error:.3f} behind for {share:.0%} of the arithmetic"
+        said.append(f"the cheapest within the noise of it: {name}, {behind}")
+    elif same:
+        said.append(f"it is also the cheapest of those within the noise of it ({', '.join(name for name, _ in same)})")
+    elif len(named) > 1:
+        said.append("no other is within the noise of it")
+    if control.within_noise_of(best):
+        distance, error = control.behind(best)
+        said.append(
+            f"beware: it is {distance:+.3f} ± {error:.3f} ahead of {ranking.control_name}, which is within the noise: "
+            "that these weights help is not shown; more pictures would tell, or weights from a source closer to yours"
+        )
+    elif wanting := [name for name, each in named[1:] if control.within_noise_of(each)]:
+        said.append(f"not shown to be better than random weights: {', '.join(wanting)}")
+    return "; ".join(said)
+
+
+def rank_table(ranking: Ranking) -> Table:
+    """Shows the candidates, the best first, and below them what they have to beat."""
+    pictures = len(ranking.best.rows)
+    title = f"linear probe of frozen features: {pictures:,} pictures, each by a head that has not seen it"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("backbone", overflow="fold")
+    everything = (*ranking.found, ranking.control)
+    used = {name: key for name, key in SCORES.items() if any(getattr(each, key) is not None for each in everything)}
+    for column in (ESTIMATES[ranking.answers], "behind the best", *used, "px", "s", "M params", "G MACs", "pictures/s"):
+        table.add_column(column, justify="right")
+    for name, each in zip((*ranking.names, ranking.control_name), everything, strict=True):
+        if each is ranking.control:
+            table.add_section()
+        distance, error = each.behind(ranking.best)
+        noise = "\nwithin the noise" if each.within_noise_of(ranking.best) else ""
+        scores = [getattr(each, key) for key in used.values()]
+        table.add_row(
+            name,
+            f"{each.accuracy:.3f} ± {each.error:.3f}",
+            "best" if each is ranking.best else f"{distance:.3f} ± {error:.3f}{noise}",
+            *("" if score is None else f"{score:.3f}" for score in scores),
+            f"{each.image_size}",
+            f"{each.seconds:.1f}",
+            f"{each.parameters / 1e6:.2f}",
+            f"{each.macs / 1e9:.3f}",
+            f"{each.speed:.0f}",
+            style="bold" if each is ranking.best else None,
+        )
+    if ranking.constant is not None:
+        table.add_row(CONSTANTS[ranking.answers], f"{ranking.constant:.3f}")
+    return table
+
+
+def write_figures(ranking: Ranking, file: Path) -> None:
+    """Writes a row per candidate, the best first, the control last; what does not go with the answers stays empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    plain = ["log_me", "h_score", "leep", "nce", "image_size", "seconds", "parameters", "macs", "speed"]
+    writer.writerow(
+        [
+            *("backbone", "weights", "control", ESTIMATES[ranking.answers].replace(" ", "_"), "standard_error"),
+            *("behind", "behind_error", "within_noise", "neighbours", *plain),
+        ]
+    )
+    for each in (*ranking.found, ranking.control):
+        start = [each.candidate.backbone, each.candidate.weights, int(each is ranking.control)]
+        estimate = [each.accuracy, each.error, *each.behind(ranking.best), int(each.within_noise_of(ranking.best))]
+        scores = [getattr(each, key) for key in ("neighbours", *plain)]
+        writer.writerow([*start, *estimate, *("" if score is None else score for score in scores)])
+    write_text(file, text.getvalue())
+
+
+def draw(ranking: Ranking, file: Path) -> None:
+    """Draws the estimate against the arithmetic that a picture takes, and the control as a line.
+
+    Args:
+        ranking: What was found.
+        file: The PNG to write.
+    """
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    figure, axes = new_figure()
+    by_cost = sorted(zip(ranking.names, ranking.found, strict=True), key=lambda pair: pair[1].macs)
+    for place, (name, each) in enumerate(by_cost):
+        colour = "tab:blue" if each.within_noise_of(ranking.best) else "tab:gray"
+        axes.errorbar(each.macs, each.accuracy, yerr=each.error, marker="o", capsize=4, color=colour)
+        offset = (7, 6 if place % 2 else -13)  # neighbours of about the same cost do not write over each other
+        axes.annotate(name, (each.macs, each.accuracy), xytext=offset, textcoords="offset points")
+    control = ranking.control
+    label = f"{ranking.control_name}: {control.accuracy:.3f} ± {control.error:.3f}"
+    axes.axhline(control.accuracy, color="tab:red", linestyle="--", label=label)
+    axes.axhspan(control.accuracy - control.error, control.accuracy + control.error, color="tab:red", alpha=0.15)
+    if ranking.constant is not None:
+        label = f"{CONSTANTS[ranking.answers]}: {ranking.constant:.3f}"
+        axes.axhline(ranking.constant, color="gray", linestyle=":", label=label)
+    axes.plot([], [], "o", color="tab:blue", label="the best, and what is within the noise of it")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0, 7.0)))
+    axes.xaxis.set_major_formatter(EngFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.margins(x=0.3, y=0.15)
+    axes.set_xlabel("multiplications with an addition, per picture")
+    axes.set_ylabel(f"{ESTIMATES[ranking.answers]} of a linear probe (± 1 s.e.)")
+    axes.set_title("what the features of each backbone give, and what they cost")
+    axes.legend(loc="best")
+    save_figure(figure, file)

@@ -1,0 +1,114 @@
+"""What a solved head says of rows it has not seen: for every row, so that two sets of features compare row by row."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tl_lightning.probe.features import Features, Rows, chunks
+from tl_lightning.probe.leave_one_out import RidgeProblem
+from tl_lightning.probe.logistic import STRENGTHS, check_labels, logistic_path
+from tl_lightning.probe.ridge import RIDGE_STRENGTHS
+from tl_lightning.probe.scores import stratified_folds
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Answers of heads that have not seen the row.
+
+    Attributes:
+        answers: The most probable class of each row, ``(rows,)`` int64.
+        losses: Minus the log of the probability of the right class, in nats, ``(rows,)`` float64.
+        strengths: The C that each fold was answered with, one for each fold.
+    """
+
+    answers: Tensor
+    losses: Tensor
+    strengths: tuple[float, ...]
+
+
+def out_of_fold(
+    features: Features,
+    labels: Tensor,
+    *,
+    classes: int,
+    folds: int = 5,
+    seed: int = 0,
+    strengths: tuple[float, ...] = STRENGTHS,
+    fold_of: Tensor | None = None,
+) -> OutOfFold:
+    """Answers every row by the head that was solved on the other folds, at a strength that the row had no say in.
+
+    The folds are those of `cross_validate`, and each path is solved once. A fold is answered at the strength whose loss
+    over the rows of the *other* folds is lowest: choosing on all rows and scoring on the same ones would flatter. That
+    is not quite nested, as the heads of the other folds have seen this one.
+
+    Args:
+        features: At least `folds` rows.
+        labels: Class of each row, ``(rows,)`` int64.
+        classes: 2 or more.
+        folds: 2 or more.
+        seed: Which rows go together.
+        strengths: Values of C.
+        fold_of: The fold of each row, ``(rows,)`` int64 from 0 to below `folds`, none of them empty, where rows must
+            not be torn apart; `None` spreads every class evenly.
+
+    Raises:
+        ValueError: If there are fewer rows than folds, an empty fold, or a number is out of range.
+    """
+    check_labels(features, labels, classes=classes)
+    rows = features.shape[0]
+    if not 2 <= folds <= rows:
+        raise ValueError(f"{folds} folds of {rows} rows")
+    fold = stratified_folds(labels, folds=folds, seed=seed) if fold_of is None else fold_of
+    if fold.shape != labels.shape or (torch.bincount(fold, minlength=folds) == 0).any() or int(fold.max()) >= folds:
+        raise ValueError(f"the fold of each row has to be from 0 to below {folds}, and none may be empty")
+    ordered = tuple(sorted(strengths))
+    answers = torch.empty(len(ordered), rows, dtype=torch.int64)
+    losses = torch.empty(len(ordered), rows, dtype=torch.float64)
+    for number in range(folds):
+        inside, outside = (fold == number).nonzero()[:, 0], (fold != number).nonzero()[:, 0]
+        path = logistic_path(Rows(features, outside), labels[outside], classes=classes, strengths=ordered)
+        for part, block in chunks(Rows(features, inside)):
+            own = inside[part]
+            for position in range(len(ordered)):
+                logits = torch.addmm(path.biases[position], block, path.weights[position].T)
+                answers[position, own] = logits.argmax(dim=1)
+                losses[position, own] = logits.logsumexp(dim=1) - logits.gather(1, labels[own, None])[:, 0]
+    by_fold = torch.stack([losses[:, fold == number].sum(dim=1) for number in range(folds)])
+    others = by_fold.sum(dim=0) - by_fold
+    chosen = torch.tensor([row.tolist().index(row.min().item()) for row in others])  # the most regularised of equals
+    at = chosen[fold][None]
+    picked = tuple(ordered[position] for position in chosen.tolist())
+    return OutOfFold(answers.gather(0, at)[0], losses.gather(0, at)[0], picked)
+
+
+def left_out(
+    features: Features, targets: Tensor, *, strengths: tuple[float, ...] = RIDGE_STRENGTHS
+) -> tuple[Tensor, float]:
+    """What ridge regression says of each row if it has not seen that row; see `ridge_path`.
+
+    One penalty serves all rows and outputs: that with the lowest leave-one-out error, so each row has a say of one in
+    all rows in the choice of one number.
+
+    Args:
+        features: At least two rows.
+        targets: ``(rows, outputs)``.
+        strengths: Penalties, more than 0.
+
+    Returns:
+        The outputs ``(rows, outputs)`` float64, and the penalty.
+
+    Raises:
+        ValueError: If a number is out of range, or a feature is not finite.
+    """
+    problem = RidgeProblem(
+        features,
+        lambda part: targets[part].double(),
+        lambda part: torch.ones(len(targets[part]), dtype=torch.float64),
+        strengths=strengths,
+    )
+    outputs = torch.empty(targets.shape, dtype=torch.float64)
+    for part, some in problem.left_out(1):
+        outputs[part] = some
+    return outputs, problem.strengths[problem.chosen]
