@@ -25,8 +25,8 @@ import numpy as np
 import torch
 
 from tl_lightning.activations import ActivationStore, TensorLayout
-from tl_lightning.choosing.evidence import log_me
-from tl_lightning.choosing.scores import h_score
+from tl_lightning.choosing.ranking.evidence import log_me
+from tl_lightning.choosing.ranking.scores import h_score
 from tl_lightning.probe.features import chunks
 
 CHUNK = 8192  # rows that are drawn at once

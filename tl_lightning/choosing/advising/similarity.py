@@ -16,7 +16,7 @@ Two measures, never compared with each other:
   | noise | .62 | .60 | .58 | .63 | .78 | .66 | .67 | .84 |
 
   So: below 0.33 near, from 0.42 on far. Far below the size of the pretraining even photographs are no longer near: the
-  weights have not seen things that small. With 16 pictures instead of 128 the figures move by .05 at most.
+  weights have not seen things that small. With 16 pictures instead of 128 the figures move by .05 or less, in two cases by up to .08.
 - ``doubt``: LayerNorm and its kin keep no statistics. What such weights may still have is the classifier of their
   pretraining: how unsure it is of the pictures, as the entropy of its softmax over the logarithm of the number of
   classes (a classifier is less sure of what it does not know: Hendrycks and Gimpel 2017, arXiv:1610.02136). Weaker, as
@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tl_lightning.backbones import Stage, load_source_model
-from tl_lightning.choosing.source_statistics import LayerDistance, layer_distances
+from tl_lightning.choosing.advising.source_statistics import LayerDistance, layer_distances
 from tl_lightning.configuration import Configuration
 from tl_lightning.console import track
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from tl_lightning.choosing.facts import Facts
+from tl_lightning.choosing.advising.facts import Facts
 from tl_lightning.errors import UserError
 
 UNITS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tl_lightning.choosing.assess import STRENGTHS, standard_error
-from tl_lightning.choosing.facts import Probe, Score
-from tl_lightning.choosing.measure import FOLDS
+from tl_lightning.choosing.advising.facts import Probe, Score
+from tl_lightning.choosing.ranking.assess import STRENGTHS, standard_error
+from tl_lightning.choosing.ranking.measure import FOLDS
 from tl_lightning.configuration import Configuration
 from tl_lightning.data.module import ImageDataModule
 from tl_lightning.data.splits import folds_within

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from tl_lightning.choosing import evidence, neighbours
-from tl_lightning.choosing.evidence import log_me, log_me_numbers
-from tl_lightning.choosing.neighbours import nearest_neighbours
-from tl_lightning.choosing.scores import h_score, leep, nce
+from tl_lightning.choosing.ranking import evidence, neighbours
+from tl_lightning.choosing.ranking.evidence import log_me, log_me_numbers
+from tl_lightning.choosing.ranking.neighbours import nearest_neighbours
+from tl_lightning.choosing.ranking.scores import h_score, leep, nce
 from tl_lightning.probe import features as features_module
 
 SHAPES = [(90, 12, 3), (40, 60, 2), (30, 30, 4)]  # more rows than columns, fewer, and as many

@@ -12,8 +12,8 @@ from torch import nn
 from tl_lightning import activations, extraction
 from tl_lightning.backbones import build_backbone, load_source_model
 from tl_lightning.cache_folder import NoRoom
-from tl_lightning.choosing.candidates import Candidate
-from tl_lightning.choosing.measure import SourceProbabilities, count_macs, measure
+from tl_lightning.choosing.ranking.candidates import Candidate
+from tl_lightning.choosing.ranking.measure import SourceProbabilities, count_macs, measure
 from tl_lightning.cli import main
 from tl_lightning.configuration import Configuration, quiet
 from tl_lightning.errors import UserError

@@ -8,11 +8,11 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from tl_lightning.choosing.cost import Plan, in_time
-from tl_lightning.choosing.decision import TREE, Question, Step, Strategy, similarity_number, similarity_word
-from tl_lightning.choosing.facts import Facts, Speeds
-from tl_lightning.choosing.gather import Looked
-from tl_lightning.choosing.settings import Reason
+from tl_lightning.choosing.advising.cost import Plan, in_time
+from tl_lightning.choosing.advising.decision import TREE, Question, Step, Strategy, similarity_number, similarity_word
+from tl_lightning.choosing.advising.facts import Facts, Speeds
+from tl_lightning.choosing.advising.gather import Looked
+from tl_lightning.choosing.advising.settings import Reason
 
 WORDS = {"class": "classes", "level": "levels", "labels": "labels", "number": "numbers"}
 

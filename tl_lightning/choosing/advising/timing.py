@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from tl_lightning.backbones import CannotSplit, split_backbone
-from tl_lightning.choosing.facts import Speeds
+from tl_lightning.choosing.advising.facts import Speeds
 from tl_lightning.configuration import Configuration
 from tl_lightning.console import track
 from tl_lightning.finetuning.groups import parameter_groups

@@ -10,9 +10,9 @@ from rich.console import Console
 from test_assess import assessment
 
 from tl_lightning.backbones import build_backbone
-from tl_lightning.choosing import rank as module
-from tl_lightning.choosing.candidates import Candidate
-from tl_lightning.choosing.rank_report import Ranking, advice, rank_table, write_figures
+from tl_lightning.choosing.ranking import rank as module
+from tl_lightning.choosing.ranking.candidates import Candidate
+from tl_lightning.choosing.ranking.rank_report import Ranking, advice, rank_table, write_figures
 from tl_lightning.cli import main
 
 PLAIN = [*TINY[: TINY.index("--model.backbone")], *TINY[TINY.index("--model.lr") :]]  # names no backbone

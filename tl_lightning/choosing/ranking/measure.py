@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tl_lightning.activations import TensorLayout
 from tl_lightning.backbones import CannotSplit, load_source_model, split_backbone
 from tl_lightning.cache_folder import NoRoom
-from tl_lightning.choosing.candidates import Candidate
+from tl_lightning.choosing.ranking.candidates import Candidate
 from tl_lightning.configuration import Configuration
 from tl_lightning.console import console
 from tl_lightning.data.module import ImageDataModule

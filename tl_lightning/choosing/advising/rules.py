@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tl_lightning.choosing import settings
-from tl_lightning.choosing.cost import STEP, Plan, affordable, run_seconds
-from tl_lightning.choosing.decision import Step, Strategy, advise_strategy, better_below
-from tl_lightning.choosing.facts import Facts, Model, Pictures
-from tl_lightning.choosing.settings import OWN, Reason
+from tl_lightning.choosing.advising import settings
+from tl_lightning.choosing.advising.cost import STEP, Plan, affordable, run_seconds
+from tl_lightning.choosing.advising.decision import Step, Strategy, advise_strategy, better_below
+from tl_lightning.choosing.advising.facts import Facts, Model, Pictures
+from tl_lightning.choosing.advising.settings import OWN, Reason
 
 BIT_STEPS = ((20_000, 500), (500_000, 10_000), (math.inf, 20_000))  # below so many pictures, so many steps
 EPOCHS = (3, 40)  # bounds on what follows from it

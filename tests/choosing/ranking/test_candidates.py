@@ -9,8 +9,8 @@ from pictures import write_tiny
 
 from tl_lightning.backbones import hub
 from tl_lightning.backbones.packages import KNOWN
-from tl_lightning.choosing import candidates as module
-from tl_lightning.choosing.candidates import CURATED, Candidate, available, configured, named
+from tl_lightning.choosing.ranking import candidates as module
+from tl_lightning.choosing.ranking.candidates import CURATED, Candidate, available, configured, named
 from tl_lightning.errors import UserError
 
 

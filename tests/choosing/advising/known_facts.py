@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from tl_lightning.choosing.facts import Facts, Machine, Model, Pictures, Probe, Score, Speeds
-from tl_lightning.choosing.similarity import Similarity
+from tl_lightning.choosing.advising.facts import Facts, Machine, Model, Pictures, Probe, Score, Speeds
+from tl_lightning.choosing.advising.similarity import Similarity
 
 PICTURES = Pictures("class", 2, 2_000, 300, 500, 600, 2.0, 300, 0.0, None)
 MODEL = Model("timm/some_cnn", "pretrained", 4_000_000, 224, False, True, True, True)

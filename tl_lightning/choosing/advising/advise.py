@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from tl_lightning.arguments import OptionParser
-from tl_lightning.choosing.advice_report import (
+from tl_lightning.choosing.advising.advice_report import (
     candidate_table,
     decision_tree,
     depth_table,
@@ -17,15 +17,15 @@ from tl_lightning.choosing.advice_report import (
     fact_table,
     reason_table,
 )
-from tl_lightning.choosing.candidates import available, configured, named
-from tl_lightning.choosing.cost import in_time, parse_budget
-from tl_lightning.choosing.decision import NOISE
-from tl_lightning.choosing.facts import Facts
-from tl_lightning.choosing.gather import Looked, facts_of, look, set_up
-from tl_lightning.choosing.own_settings import own_settings
-from tl_lightning.choosing.recipe import check_output, recipe
-from tl_lightning.choosing.rules import Advice, advise
-from tl_lightning.choosing.timing import SELECTIONS, measure_speeds
+from tl_lightning.choosing.advising.cost import in_time, parse_budget
+from tl_lightning.choosing.advising.decision import NOISE
+from tl_lightning.choosing.advising.facts import Facts
+from tl_lightning.choosing.advising.gather import Looked, facts_of, look, set_up
+from tl_lightning.choosing.advising.own_settings import own_settings
+from tl_lightning.choosing.advising.recipe import check_output, recipe
+from tl_lightning.choosing.advising.rules import Advice, advise
+from tl_lightning.choosing.advising.timing import SELECTIONS, measure_speeds
+from tl_lightning.choosing.ranking.candidates import available, configured, named
 from tl_lightning.configuration import Configuration, quiet
 from tl_lightning.console import console
 from tl_lightning.data.module import ImageDataModule

@@ -11,9 +11,15 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 from tl_lightning.backbones import Stage, build_backbone
-from tl_lightning.choosing.gather import set_up
-from tl_lightning.choosing.similarity import Similarity, by_stage, from_statistics, measure_similarity, relative_entropy
-from tl_lightning.choosing.source_statistics import LayerDistance, distance, layer_distances
+from tl_lightning.choosing.advising.gather import set_up
+from tl_lightning.choosing.advising.similarity import (
+    Similarity,
+    by_stage,
+    from_statistics,
+    measure_similarity,
+    relative_entropy,
+)
+from tl_lightning.choosing.advising.source_statistics import LayerDistance, distance, layer_distances
 from tl_lightning.configuration import quiet
 
 

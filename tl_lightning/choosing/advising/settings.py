@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tl_lightning.choosing.cost import VIEWS, Plan
-from tl_lightning.choosing.decision import MANY, Step, Strategy
-from tl_lightning.choosing.facts import Facts
+from tl_lightning.choosing.advising.cost import VIEWS, Plan
+from tl_lightning.choosing.advising.decision import MANY, Step, Strategy
+from tl_lightning.choosing.advising.facts import Facts
 from tl_lightning.guards import FEW_FOR_ALL
 
 BIT = "BiT's rule"  # Kolesnikov et al. 2020, arXiv:1912.11370

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tl_lightning.backbones import preprocess_of
-from tl_lightning.choosing.decision import NOISE
-from tl_lightning.choosing.facts import Facts, Machine, Model, Pictures
-from tl_lightning.choosing.measure import count_macs
-from tl_lightning.choosing.own_settings import given_keys
-from tl_lightning.choosing.probing import WHAT, TopScores, probe_depth, probe_facts, probe_top, probed_pictures
-from tl_lightning.choosing.rules import image_size
-from tl_lightning.choosing.similarity import measure_similarity
+from tl_lightning.choosing.advising.decision import NOISE
+from tl_lightning.choosing.advising.facts import Facts, Machine, Model, Pictures
+from tl_lightning.choosing.advising.own_settings import given_keys
+from tl_lightning.choosing.advising.probing import WHAT, TopScores, probe_depth, probe_facts, probe_top, probed_pictures
+from tl_lightning.choosing.advising.rules import image_size
+from tl_lightning.choosing.advising.similarity import measure_similarity
+from tl_lightning.choosing.ranking.measure import count_macs
 from tl_lightning.configuration import Configuration
 from tl_lightning.console import console
 from tl_lightning.data.module import ImageDataModule

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tl_lightning.choosing.similarity import Similarity
+from tl_lightning.choosing.advising.similarity import Similarity
 
 
 @dataclass(frozen=True)

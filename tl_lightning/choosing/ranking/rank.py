@@ -6,10 +6,10 @@ import torch
 from rich.measure import Measurement
 
 from tl_lightning.arguments import OptionParser, writable
-from tl_lightning.choosing.assess import Assessment, assess
-from tl_lightning.choosing.candidates import Candidate, available, check, configured, named
-from tl_lightning.choosing.measure import Measured, measure
-from tl_lightning.choosing.rank_report import Ranking, advice, draw, rank_table, write_figures
+from tl_lightning.choosing.ranking.assess import Assessment, assess
+from tl_lightning.choosing.ranking.candidates import Candidate, available, check, configured, named
+from tl_lightning.choosing.ranking.measure import Measured, measure
+from tl_lightning.choosing.ranking.rank_report import Ranking, advice, draw, rank_table, write_figures
 from tl_lightning.configuration import quiet
 from tl_lightning.console import console
 from tl_lightning.errors import UserError

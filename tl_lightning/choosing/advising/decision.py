@@ -6,8 +6,8 @@ All thresholds stand here. Those of size are the field's (see the sources of the
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from tl_lightning.choosing.facts import Facts
-from tl_lightning.choosing.similarity import FAR, NEAR
+from tl_lightning.choosing.advising.facts import Facts
+from tl_lightning.choosing.advising.similarity import FAR, NEAR
 
 NOISE = 2.0  # standard errors that a difference has to exceed
 BEST_OF_MANY = 3.0  # the same, where the better one was picked as the best of many stages

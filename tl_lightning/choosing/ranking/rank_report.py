@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from tl_lightning.choosing.assess import Assessment, titles
+from tl_lightning.choosing.ranking.assess import Assessment, titles
 from tl_lightning.plots import new_figure, save_figure
 from tl_lightning.run_folder import write_text
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from tl_lightning.choosing.assess import STRENGTHS, Assessment, assess, standard_error, titles
-from tl_lightning.choosing.candidates import Candidate
-from tl_lightning.choosing.evidence import log_me, log_me_numbers
-from tl_lightning.choosing.measure import Measured
-from tl_lightning.choosing.neighbours import nearest_neighbours
-from tl_lightning.choosing.rank import constant_accuracy
-from tl_lightning.choosing.scores import h_score, leep, nce
+from tl_lightning.choosing.ranking.assess import STRENGTHS, Assessment, assess, standard_error, titles
+from tl_lightning.choosing.ranking.candidates import Candidate
+from tl_lightning.choosing.ranking.evidence import log_me, log_me_numbers
+from tl_lightning.choosing.ranking.measure import Measured
+from tl_lightning.choosing.ranking.neighbours import nearest_neighbours
+from tl_lightning.choosing.ranking.rank import constant_accuracy
+from tl_lightning.choosing.ranking.scores import h_score, leep, nce
 from tl_lightning.probe import left_out, out_of_fold
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tl_lightning.choosing.candidates import Candidate
-from tl_lightning.choosing.evidence import log_me, log_me_numbers
-from tl_lightning.choosing.measure import FOLDS, Measured
-from tl_lightning.choosing.neighbours import nearest_neighbours
-from tl_lightning.choosing.scores import h_score, leep, nce
+from tl_lightning.choosing.ranking.candidates import Candidate
+from tl_lightning.choosing.ranking.evidence import log_me, log_me_numbers
+from tl_lightning.choosing.ranking.measure import FOLDS, Measured
+from tl_lightning.choosing.ranking.neighbours import nearest_neighbours
+from tl_lightning.choosing.ranking.scores import h_score, leep, nce
 from tl_lightning.probe import Features, left_out, out_of_fold
 from tl_lightning.probe.features import chunks
 

