@@ -25,14 +25,14 @@ def compare_command(args: list[str]) -> int:
         args: Options of its own, and everything that ``tl fit`` takes.
 
     Returns:
-        The exit code: 3 with ``--fail_on_negative_transfer`` after negative transfer, else 1 where a run failed, else 0.
+        The exit code: 3 with ``--fail_on_negative_transfer`` after negative transfer; else 1 where a run failed, or 0.
 
     Raises:
         UserError: If an option is wrong, or something that ``tl fit`` would say.
     """
     parser = OptionParser(
         "compare",
-        "Trains strategies with the same pictures and several seeds, and says with an interval whether transfer helped. "
+        "Trains strategies on the same pictures, with several seeds, and says with an interval whether transfer helped. "
         "Takes every option of tl fit too (tl fit --help). Interrupted, the same command with its --run_dir goes on "
         "with what is missing; with more seeds, fractions or strategies it adds their runs.",
     )
@@ -41,8 +41,12 @@ def compare_command(args: list[str]) -> int:
         default=DEFAULT_STRATEGIES,
         help=f"with commas: {list_choices()} (default: %(default)s)",
     )
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each that differ by chance (default: %(default)s)")
-    parser.add_argument("--reference", default="scratch", help="what the others are compared with (default: %(default)s)")
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="runs of each that differ by chance (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--reference", default="scratch", help="what the others are compared with (default: %(default)s)"
+    )
     parser.add_argument("--fractions", help="shares of the labels for learning curves, such as 0.05,0.1,0.25,0.5,1")
     parser.add_argument("--more", type=int, default=200, help="labels to forecast the gain of (default: %(default)s)")
     parser.add_argument("--figure", choices=FIGURES, help="of classes: what is compared (default: accuracy)")
@@ -117,6 +121,6 @@ def compare(
     except KeyboardInterrupt:
         console.print(f"interrupted; the same tl compare with --run_dir {folder} goes on with what is missing")
         raise
-    outcome = judge(made, plan.tested, measure, reference=reference, more=more)
+    outcome = judge(made, plan.tested, measure, reference=reference)
     show(outcome, measure)
     return write(outcome, measure, folder)

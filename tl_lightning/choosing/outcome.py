@@ -19,6 +19,7 @@ from tl_lightning.choosing.verdict import (
     paired_difference,
     verdict,
 )
+from tl_lightning.tables import in_words
 
 
 @dataclass(frozen=True)
@@ -99,13 +100,14 @@ def judge(made: Mapping[Job, Result | str], tested: Tested, measure: Measure, *,
         of_fraction = {job: result for job, result in made.items() if job.fraction == fraction}
         rows += _rows(of_fraction, tested, measure, reference=reference)
     last = [row for row in rows if row.fraction == fractions[-1]]
-    candidates = [row for row in last if row.strategy != reference and row.validation is not None]
-    sign = 1 if measure.mode == "max" else -1
-    best = max(candidates, key=lambda row: sign * (row.validation or 0.0), default=None)
+    best = _for_transfer(last, measure, reference=reference)
     said = None
     if best is not None and best.difference is not None:
-        seeds = _common(made, best.strategy, reference, fractions[-1])
-        said = verdict(best.difference, seeds=len(seeds), what=best.strategy, reference=reference)
+        runs = [len(row.seeds) for row in last if row.strategy in (best.strategy, reference)]
+        words, points = in_words(measure.name), not measure.is_error
+        said = verdict(
+            best.difference, seeds=min(runs), what=best.strategy, reference=reference, figure=words, points=points
+        )
     baselines = [result.baseline for result in made.values() if isinstance(result, Result) and result.baseline]
     return Outcome(
         made=made,
@@ -115,3 +117,88 @@ def judge(made: Mapping[Job, Result | str], tested: Tested, measure: Measure, *,
         verdict=said,
         baseline=baselines[-1] if baselines else None,
     )
+
+
+def _for_transfer(rows: Sequence[Row], measure: Measure, *, reference: str) -> Row | None:
+    """The strategy that is best on validation; test pictures do not choose it."""
+    sign = 1 if measure.mode == "max" else -1
+    candidates = [
+        (sign * row.validation, row) for row in rows if row.strategy != reference and row.validation is not None
+    ]
+    return max(candidates, key=lambda pair: pair[0])[1] if candidates else None
+
+
+def _rows(made: Mapping[Job, Result | str], tested: Tested, measure: Measure, *, reference: str) -> list[Row]:
+    """Of one share of the labels."""
+    by_strategy: dict[str, dict[Job, Result | str]] = {}
+    for job, result in made.items():
+        by_strategy.setdefault(job.strategy.name, {})[job] = result
+    results = {
+        name: [result for result in of_name.values() if isinstance(result, Result)]
+        for name, of_name in by_strategy.items()
+    }
+    rows = [
+        _row(name, of_name, results[name], results[reference] if name != reference else [], tested, measure)
+        for name, of_name in by_strategy.items()
+    ]
+    tests = [row.p for row in rows if row.p is not None]
+    adjusted = iter(holm(tests))
+    return [row if row.p is None else replace(row, adjusted=next(adjusted)) for row in rows]
+
+
+def _row(
+    name: str,
+    made: Mapping[Job, Result | str],
+    results: Sequence[Result],
+    references: Sequence[Result],
+    tested: Tested,
+    measure: Measure,
+) -> Row:
+    empty = Row(
+        strategy=name,
+        fraction=next(iter(made)).fraction,
+        seeds=tuple(result.job.seed for result in results),
+        failures=tuple(result for result in made.values() if isinstance(result, str)),
+    )
+    if not results:
+        return empty
+    own = _difference(results, None, tested, measure)
+    return replace(
+        empty,
+        value=-own.value if measure.is_error else own.value,
+        error=own.error,
+        validation=statistics.mean(result.validation for result in results),
+        difference=_difference(results, references, tested, measure) if references else None,
+        p=_middle_p(results, references) if tested.groups is None else None,
+        labelled=results[0].labelled,
+        trainable=results[0].trainable,
+        seconds=statistics.mean(result.seconds for result in results),
+    )
+
+
+def _difference(
+    results: Sequence[Result], references: Sequence[Result] | None, tested: Tested, measure: Measure
+) -> Difference:
+    """To other runs, or, with `None`, to what is always wrong (or has no error): the figure itself."""
+    if measure.name in ("macro_f1", "balanced_accuracy"):
+        classes = len(tested.classes)
+        one = np.stack([_classes(result) for result in results])
+        wrong = np.broadcast_to((tested.labels + 1) % classes, one.shape)
+        other = wrong if references is None else np.stack([_classes(result) for result in references])
+        return figure_difference(measure.name, tested.labels, one, other, classes=classes, groups=tested.groups)
+    scores = np.stack([result.scores for result in results])
+    others = np.zeros_like(scores) if references is None else np.stack([result.scores for result in references])
+    return paired_difference(scores, others, groups=tested.groups)
+
+
+def _classes(result: Result) -> NDArray[np.int64]:
+    assert result.predicted is not None  # `choose_measure` allows these figures for classes alone
+    return result.predicted
+
+
+def _middle_p(results: Sequence[Result], references: Sequence[Result]) -> float | None:
+    """McNemar's test of the runs with the same seed; of an even number, the larger of the two in the middle."""
+    seeds = {result.job.seed: result for result in references}
+    pairs = [(result, seeds[result.job.seed]) for result in results if result.job.seed in seeds]
+    tests = [mcnemar(one.scores > 0.5, other.scores > 0.5).p for one, other in pairs if one.predicted is not None]
+    return statistics.median_high(tests) if tests else None

@@ -68,14 +68,18 @@ def parse_strategies(text: str, *, reference: str) -> list[Strategy]:
     names = [strategy.name for strategy in strategies]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise UserError(f"--strategies: {twice[0]} stands there twice; leave one out, or give it a name: NAME=FILE.yaml")
+        raise UserError(
+            f"--strategies: {twice[0]} stands there twice; leave one out, or give it a name: NAME=FILE.yaml"
+        )
     if reference not in names:
         raise UserError(
             f"--reference {reference} is not among the strategies{nearest(reference, names)} "
             f"(--strategies: {', '.join(names) or 'none'}); add it, or name one of them"
         )
     if len(names) < 2:
-        raise UserError(f"--strategies names only {names[0]}; give two or more, for there is nothing to compare it with")
+        raise UserError(
+            f"--strategies names only {names[0]}; give two or more, for there is nothing to compare it with"
+        )
     return strategies
 
 
@@ -87,9 +91,7 @@ def _strategy(word: str) -> Strategy:
     name, is_named, file = word.rpartition("=")
     if not is_named and Path(word).suffix not in (".yaml", ".yml"):
         known = [*PRESETS, CONFIGURED]
-        raise UserError(
-            f"--strategies: {word!r} is no strategy{nearest(word, known)} (valid: {list_choices()})"
-        )
+        raise UserError(f"--strategies: {word!r} is no strategy{nearest(word, known)} (valid: {list_choices()})")
     if not Path(file).is_file():
         similar = nearest(file, map(str, Path(file).parent.glob("*.y*ml")))
         raise UserError(f"--strategies {word}: there is no file {file}{similar}")
@@ -97,7 +99,9 @@ def _strategy(word: str) -> Strategy:
     if not re.fullmatch(r"\w[\w.+-]*", name):
         raise UserError(f"--strategies {word}: {name!r} cannot be a name; use letters, digits, and _ . + -")
     if name in PRESETS or name == CONFIGURED:
-        raise UserError(f"--strategies {word}: {name} is a strategy of its own; give the file another name: NAME={file}")
+        raise UserError(
+            f"--strategies {word}: {name} is a strategy of its own; give the file another name: NAME={file}"
+        )
     return Strategy(name, ("--config", file))
 
 
