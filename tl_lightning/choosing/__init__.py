@@ -1,0 +1,1 @@
+"""Choosing: which model, which strategy, and whether transfer helped."""
