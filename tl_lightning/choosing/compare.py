@@ -1,6 +1,7 @@
 """``tl compare``: strategies side by side on the same pictures, and whether transfer helped."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tl_lightning.arguments import OptionParser
@@ -32,7 +33,7 @@ def compare_command(args: list[str]) -> int:
     """
     parser = OptionParser(
         "compare",
-        "Trains strategies on the same pictures, with several seeds, and says with an interval whether transfer helped. "
+        "Trains strategies on the same pictures, with several seeds, and says with an interval if transfer helped. "
         "Takes every option of tl fit too (tl fit --help). Interrupted, the same command with its --run_dir goes on "
         "with what is missing; with more seeds, fractions or strategies it adds their runs.",
     )
@@ -107,6 +108,7 @@ def compare(
     quiet()
     plan = make_plan(args, chosen, shares, seeds=seeds)
     measure = choose_measure(plan, figure)
+    plan.check_made(None if run_dir is None else Path(run_dir))
     folder = open_folder(
         run_dir,
         command="compare",
@@ -115,7 +117,6 @@ def compare(
         name=plan.base.run_name,
         part=tuple(f"{strategy.name}-" for strategy in chosen),
     )
-    plan.check_made(folder)
     try:
         made = make_runs(plan, args, folder, measure)
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tl_lightning.choosing.plan import Tested
+from tl_lightning.choosing.plan import Yardstick
 from tl_lightning.choosing.results import Measure, Result
 from tl_lightning.choosing.strategies import Job
 from tl_lightning.choosing.verdict import (
@@ -20,6 +20,8 @@ from tl_lightning.choosing.verdict import (
     verdict,
 )
 from tl_lightning.tables import in_words
+
+MEANS = ("accuracy", "right_labels", "mean_absolute_error")  # figures that are means over the pictures
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Outcome:
         return [row for row in self.rows if row.fraction == self.rows[-1].fraction]
 
 
-def judge(made: Mapping[Job, Result | str], tested: Tested, measure: Measure, *, reference: str) -> Outcome:
+def judge(made: Mapping[Job, Result | str], tested: Yardstick, measure: Measure, *, reference: str) -> Outcome:
     """Compares all strategies with the reference, and says whether transfer helped.
 
     Args:
@@ -128,7 +130,7 @@ def _for_transfer(rows: Sequence[Row], measure: Measure, *, reference: str) -> R
     return max(candidates, key=lambda pair: pair[0])[1] if candidates else None
 
 
-def _rows(made: Mapping[Job, Result | str], tested: Tested, measure: Measure, *, reference: str) -> list[Row]:
+def _rows(made: Mapping[Job, Result | str], tested: Yardstick, measure: Measure, *, reference: str) -> list[Row]:
     """Of one share of the labels."""
     by_strategy: dict[str, dict[Job, Result | str]] = {}
     for job, result in made.items():
@@ -151,7 +153,7 @@ def _row(
     made: Mapping[Job, Result | str],
     results: Sequence[Result],
     references: Sequence[Result],
-    tested: Tested,
+    tested: Yardstick,
     measure: Measure,
 ) -> Row:
     empty = Row(
@@ -162,11 +164,11 @@ def _row(
     )
     if not results:
         return empty
-    own = _difference(results, None, tested, measure)
+    value, error = _figure(results, tested, measure)
     return replace(
         empty,
-        value=-own.value if measure.is_error else own.value,
-        error=own.error,
+        value=-value if measure.is_error else value,
+        error=error,
         validation=statistics.mean(result.validation for result in results),
         difference=_difference(results, references, tested, measure) if references else None,
         p=_middle_p(results, references) if tested.groups is None else None,
@@ -177,18 +179,27 @@ def _row(
 
 
 def _difference(
-    results: Sequence[Result], references: Sequence[Result] | None, tested: Tested, measure: Measure
+    results: Sequence[Result], references: Sequence[Result], tested: Yardstick, measure: Measure
 ) -> Difference:
-    """To other runs, or, with `None`, to what is always wrong (or has no error): the figure itself."""
-    if measure.name in ("macro_f1", "balanced_accuracy"):
-        classes = len(tested.classes)
-        one = np.stack([_classes(result) for result in results])
-        wrong = np.broadcast_to((tested.labels + 1) % classes, one.shape)
-        other = wrong if references is None else np.stack([_classes(result) for result in references])
-        return figure_difference(measure.name, tested.labels, one, other, classes=classes, groups=tested.groups)
-    scores = np.stack([result.scores for result in results])
-    others = np.zeros_like(scores) if references is None else np.stack([result.scores for result in references])
-    return paired_difference(scores, others, groups=tested.groups)
+    if measure.name in MEANS:
+        scores, others = (np.stack([result.scores for result in side]) for side in (results, references))
+        return paired_difference(scores, others, groups=tested.groups)
+    one, other = (np.stack([_classes(result) for result in side]) for side in (results, references))
+    return figure_difference(measure.name, tested.labels, one, other, classes=len(tested.classes), groups=tested.groups)
+
+
+def _figure(results: Sequence[Result], tested: Yardstick, measure: Measure) -> tuple[float, float]:
+    """The figure and its standard error: its difference to what is the same for every picture."""
+    if measure.name in MEANS:
+        scores = np.stack([result.scores for result in results])
+        difference = paired_difference(scores, np.full_like(scores, -1.0), groups=tested.groups)
+        return difference.value - 1, difference.error
+    classes = np.stack([_classes(result) for result in results])
+    wrong = np.broadcast_to((tested.labels + 1) % len(tested.classes), classes.shape)  # where these figures are 0
+    difference = figure_difference(
+        measure.name, tested.labels, classes, wrong, classes=len(tested.classes), groups=tested.groups
+    )
+    return difference.value, difference.error
 
 
 def _classes(result: Result) -> NDArray[np.int64]:

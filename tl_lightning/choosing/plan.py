@@ -16,6 +16,7 @@ from tl_lightning.console import console
 from tl_lightning.errors import UserError
 from tl_lightning.experiment import Experiment
 from tl_lightning.many_runs import is_complete
+from tl_lightning.run_folder import RunFolder
 
 DECIDED = {
     "--phases": "the strategies say what trains; the strategy config is the configuration's own phases",
@@ -24,7 +25,7 @@ DECIDED = {
 
 
 @dataclass(frozen=True, eq=False)
-class Tested:
+class Yardstick:
     """What every run of a comparison is tested on.
 
     Attributes:
@@ -41,7 +42,7 @@ class Tested:
     labels: NDArray[Any]
     groups: NDArray[np.str_] | None
 
-    def same_as(self, other: "Tested") -> bool:
+    def same_as(self, other: "Yardstick") -> bool:
         """Whether two runs can be compared picture by picture."""
         return (
             (self.answers, self.classes) == (other.answers, other.classes)
@@ -66,7 +67,7 @@ class Plan:
     base: Configuration
     jobs: tuple[Job, ...]
     settings: Mapping[str, str]
-    tested: Tested
+    tested: Yardstick
     monitor: str
     mode: str
 
@@ -80,27 +81,34 @@ class Plan:
             shared["data"]["init_args"].pop(key, None)
         return yaml.safe_dump(shared, sort_keys=False)
 
-    def check_made(self, folder: Path) -> None:
+    def check_made(self, folder: Path | None) -> None:
         """Makes sure that what a folder holds of the runs was made as it would be now.
+
+        Args:
+            folder: Whether it exists or not; `None` for a new one.
 
         Raises:
             UserError: If a run had other options, or several processes are asked for and runs are missing.
         """
+        missing = list(self.jobs)
         for job in self.jobs:
-            path = folder / job.name / "config.yaml"
-            if path.is_file():
-                made, wanted = yaml.safe_load(path.read_text(encoding="utf-8")), self._settings_of(job)
+            if folder is None:
+                break
+            path = RunFolder(folder / job.name)
+            if path.config.is_file():
+                made, wanted = yaml.safe_load(path.config.read_text(encoding="utf-8")), self._settings_of(job)
                 if made != wanted:
                     raise UserError(
-                        f"{path.parent} was run with other options ({_first_difference(made, wanted)}): remove it, or "
+                        f"{path.path} was run with other options ({_first_difference(made, wanted)}): remove it, or "
                         "name another --run_dir"
                     )
-        missing = [job for job in self.jobs if not is_complete(folder / job.name)]
+            if is_complete(path.path):
+                missing.remove(job)
         if self.base.trainer.world_size > 1 and missing:
             raise UserError(
                 f"tl compare trains in one process, and {self.base.trainer.world_size} are asked for: train each of "
-                f"the {len(missing)} missing runs by tl fit with {' '.join(missing[0].options)} and --run_dir "
-                f"{folder / missing[0].name} (and so on); then the same tl compare takes what is there"
+                f"the {len(missing)} missing runs by tl fit, the first with {' '.join(missing[0].options)} --run_dir "
+                f"R/{missing[0].name}; then tl compare --run_dir R takes what is there"
             )
 
     def _settings_of(self, job: Job) -> dict[str, Any]:
@@ -184,10 +192,10 @@ def _check_strategy(args: Sequence[str], job: Job) -> Configuration:
     return configuration
 
 
-def _tested(configuration: Configuration) -> Tested:
+def _tested(configuration: Configuration) -> Yardstick:
     data = configuration.datamodule
     rows = data.splits["test"]
-    return Tested(data.samples.answers, tuple(data.classes), rows, data.samples.labels[rows], data.groups("test"))
+    return Yardstick(data.samples.answers, tuple(data.classes), rows, data.samples.labels[rows], data.groups("test"))
 
 
 def _first_difference(one: Any, other: Any, key: str = "") -> str:  # noqa: ANN401 - any part of a configuration

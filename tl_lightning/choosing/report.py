@@ -20,7 +20,7 @@ STYLES = {"helped": "bold green", "no_evidence": "bold yellow", "negative": "bol
 
 
 def comparison_table(rows: Sequence[Row], measure: Measure, *, reference: str, baseline: float | None) -> Table:
-    """Strategies side by side.
+    """Strategies side by side on the test pictures.
 
     Args:
         rows: With one share of the labels.
@@ -29,33 +29,42 @@ def comparison_table(rows: Sequence[Row], measure: Measure, *, reference: str, b
         baseline: The figure of the answer without a model.
     """
     labelled = next((f" with {row.labelled:,} labelled pictures" for row in rows if row.labelled is not None), "")
-    figure = in_words(measure.name)
-    table = Table(title=f"strategies{labelled}", title_justify="left", title_style="bold")
+    table = Table(title=f"strategies{labelled}, on test", title_justify="left", title_style="bold")
     table.add_column("strategy")
-    unit = "" if measure.is_error else ", points"
-    less = "less error than" if measure.is_error else "difference to"
-    columns = [
-        f"test {figure}",
-        f"{less} {reference}{unit} (95 % CI)",
-        "McNemar p, of all",
-        in_words(measure.validation),
-    ]
-    columns[3] = f"validation {columns[3]}"
-    for column in (*columns, "trainable", "seconds", "runs"):
+    gain = f"less error than {reference}" if measure.is_error else f"points more than {reference}"
+    for column in (in_words(measure.name), f"{gain} (95 % CI)", "McNemar p", "of all"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        if row.value is None:
+            table.add_row(row.strategy, "failed", style="red")
+            continue
+        difference = "reference" if row.strategy == reference else in_interval(row, measure)
+        tests = ("", "") if row.p is None else (f"{row.p:.2g}", f"{row.adjusted:.2g}")
+        table.add_row(row.strategy, with_error(row), difference, *tests)
+    if baseline is not None:
+        table.add_section()
+        table.add_row("without a model", f"{baseline:.3f}")
+    return table
+
+
+def cost_table(rows: Sequence[Row], measure: Measure) -> Table:
+    """What validation said of strategies, and what they took."""
+    table = Table(title="and what they took", title_justify="left", title_style="bold")
+    table.add_column("strategy")
+    for column in (f"validation {in_words(measure.validation)}", "trainable", "seconds", "runs"):
         table.add_column(column, justify="right")
     for row in rows:
         runs = f"{len(row.seeds)} of {len(row.seeds) + len(row.failures)}" if row.failures else f"{len(row.seeds)}"
-        if row.value is None:
-            table.add_row(row.strategy, f"failed: {row.failures[0]}", *[""] * 5, runs, style="red")
-            continue
-        difference = "reference" if row.strategy == reference else in_interval(row, measure)
-        tests = "" if row.p is None else f"{row.p:.2g}, {row.adjusted:.2g}"
-        cells = [f"{row.value:.4f} ± {row.error:.4f}", difference, tests, f"{row.validation:.4f}"]
-        table.add_row(row.strategy, *cells, f"{row.trainable:,}", f"{row.seconds:.0f}", runs)
-    if baseline is not None:
-        table.add_section()
-        table.add_row("answer without a model", f"{baseline:.4f}", *[""] * 6)
+        cells = ("", "", "")
+        if row.value is not None:
+            cells = (f"{row.validation:.3f}", f"{row.trainable:,}", f"{row.seconds:.3g}")
+        table.add_row(row.strategy, *cells, runs, style="red" if row.value is None else None)
     return table
+
+
+def with_error(row: Row) -> str:
+    """The test figure and its standard error."""
+    return "failed" if row.value is None else f"{row.value:.3f} ± {row.error:.3f}"
 
 
 def in_interval(row: Row, measure: Measure) -> str:
@@ -77,10 +86,7 @@ def shares_table(rows: Sequence[Row], measure: Measure) -> Table:
         table.add_column(f"{labelled[0]:,}" if labelled else f"{fraction:g}", justify="right")
     for strategy in dict.fromkeys(row.strategy for row in rows):
         values = {row.fraction: row for row in rows if row.strategy == strategy}
-        cells = (values[fraction] for fraction in fractions)
-        table.add_row(
-            strategy, *("failed" if row.value is None else f"{row.value:.4f} ± {row.error:.4f}" for row in cells)
-        )
+        table.add_row(strategy, *(with_error(values[fraction]) for fraction in fractions))
     return table
 
 
@@ -89,6 +95,7 @@ def show(outcome: Outcome, measure: Measure) -> None:
     console.rule("comparison")
     rows = outcome.last
     console.print(comparison_table(rows, measure, reference=outcome.reference, baseline=outcome.baseline))
+    console.print(cost_table(rows, measure))
     if len(outcome.rows) > len(rows):
         console.print(shares_table(outcome.rows, measure))
     failures = {job.name: result for job, result in outcome.made.items() if isinstance(result, str)}

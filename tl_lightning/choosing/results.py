@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_lightning.answers_file import AnswersFile, read_answers
-from tl_lightning.choosing.plan import Plan, Tested
+from tl_lightning.choosing.plan import Plan, Yardstick
 from tl_lightning.choosing.strategies import Job
 from tl_lightning.errors import UserError
 from tl_lightning.run_folder import RunFolder
@@ -88,7 +88,7 @@ class Result:
     seconds: float
 
 
-def read_result(job: Job, folder: Path, tested: Tested, measure: Measure) -> Result | str:
+def read_result(job: Job, folder: Path, tested: Yardstick, measure: Measure) -> Result | str:
     """Reads what a completed run left.
 
     Args:

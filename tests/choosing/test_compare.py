@@ -1,0 +1,234 @@
+"""``tl compare`` from the command line to its folder: runs, going on, failures, mistakes."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import TINY, write_tiny
+
+from tl_lightning.answers_file import read_answers
+from tl_lightning.choosing import runs
+from tl_lightning.choosing.strategies import Job, Strategy
+from tl_lightning.cli import main
+from tl_lightning.errors import UserError
+
+TWO = ["--strategies", "scratch,feature_extraction", "--seeds", "2"]
+
+
+def compare(*more):
+    return main(["compare", *TINY, "--trainer.max_epochs", "1", *TWO, "--run_dir", "cmp", *more])
+
+
+def summary(folder="cmp"):
+    return json.loads(Path(folder, "summary.json").read_text())
+
+
+def without_seconds(values):
+    return {**values, "strategies": [{**row, "seconds": None} for row in values["strategies"]]}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A comparison of two strategies with two seeds, made once."""
+    folder = write_tiny(tmp_path_factory.mktemp("comparison"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("TL_CACHE_DIR", str(folder / "cache"))
+        assert compare() == 0
+    return folder
+
+
+@pytest.fixture
+def here(finished, tmp_path, monkeypatch):
+    """The pictures and weights of the finished comparison, without its runs."""
+    for name in ("pictures", "start.pth"):
+        (tmp_path / name).symlink_to(finished / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TL_CACHE_DIR", str(finished / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def there(finished, here):
+    """The finished comparison, to be changed."""
+    shutil.copytree(finished / "cmp", here / "cmp")
+    return here
+
+
+def test_a_comparison_leaves_runs_a_summary_and_a_table(finished):
+    result = summary(finished / "cmp")
+    assert [run["run"] for run in result["runs"]] == [
+        f"{strategy}-seed{seed}" for seed in (0, 1) for strategy in ("scratch", "feature_extraction")
+    ]
+    assert (result["reference"], result["transfer"]) == ("scratch", "feature_extraction")
+    assert result["verdict"]["kind"] in ("helped", "no_evidence", "negative")
+    right = {}
+    for run in result["runs"]:
+        folder = finished / "cmp" / run["run"]
+        answers = read_answers(folder / "test_answers.npz")
+        right.setdefault(run["strategy"], []).append((answers.predictions.argmax(1) == answers.labels).double().mean())
+        assert json.loads((folder / "summary.json").read_text())["seed"] == run["seed"]
+        assert [path.name for path in (folder / "checkpoints").iterdir()] == ["best.ckpt"]
+    rows = {row["strategy"]: row for row in result["strategies"]}
+    for name, values in right.items():
+        assert rows[name]["value"] == pytest.approx(float(np.mean(values)))
+    gain = rows["feature_extraction"]["value"] - rows["scratch"]["value"]
+    assert rows["feature_extraction"]["difference"]["value"] == pytest.approx(gain)
+    assert (rows["feature_extraction"]["trainable"], rows["scratch"]["labelled"]) == (514, 18)
+    with (finished / "cmp/comparison.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["strategy"] for line in lines] == ["scratch", "feature_extraction"]
+    assert float(lines[1]["difference"]) == pytest.approx(gain)
+    assert (finished / "cmp/comparison.png").stat().st_size > 5000
+
+
+def test_an_interrupted_comparison_goes_on_to_the_same_summary(finished, here, monkeypatch, capsys):
+    whole, make = summary(finished / "cmp"), runs.make_run
+    made = []
+
+    def make_or_stop(path, *args, **options):
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(path.name)
+        return make(path, *args, **options)
+
+    monkeypatch.setattr(runs, "make_run", make_or_stop)
+    assert compare() == 130
+    assert "the same tl compare with --run_dir cmp goes on" in capsys.readouterr().out
+    assert not Path("cmp/summary.json").exists()
+    times = {name: Path("cmp", name, "summary.json").stat().st_mtime_ns for name in made}
+    # As a run that was killed leaves it: begun, but not at its end.
+    shutil.copytree(finished / "cmp/scratch-seed1", "cmp/scratch-seed1")
+    for name in ("summary.json", "test_answers.npz"):
+        Path("cmp/scratch-seed1", name).unlink()
+
+    monkeypatch.setattr(runs, "make_run", make)
+    assert compare() == 0
+    assert {name: Path("cmp", name, "summary.json").stat().st_mtime_ns for name in made} == times
+    assert without_seconds(summary()) == without_seconds(whole)
+
+
+def test_seeds_strategies_and_shares_are_added_to_a_finished_comparison(there, capsys):
+    files = sorted(Path("cmp").glob("*-seed*/summary.json"))
+    times = [path.stat().st_mtime_ns for path in files]
+    assert compare("--seeds", "1", "--strategies", "scratch,feature_extraction,config", "--fractions", "0.5,1") == 0
+    assert [path.stat().st_mtime_ns for path in files] == times
+    made = {run["run"]: run["status"] for run in summary()["runs"]}
+    assert set(made) == {
+        *("scratch-0.5-seed0", "feature_extraction-0.5-seed0", "config-0.5-seed0"),
+        *("scratch-seed0", "feature_extraction-seed0", "config-seed0"),
+    }
+    assert set(made.values()) == {"completed"}
+    shares = [
+        json.loads(Path("cmp", f"scratch{share}-seed0", "config.yaml").exists() and "1") for share in ("", "-0.5")
+    ]
+    assert shares == [1, 1]
+    labelled = [row["labelled"] for row in summary()["strategies"] if row["strategy"] == "scratch"]
+    assert labelled == [10, 18]
+
+
+def test_a_run_that_fails_is_a_result_and_not_the_end(there, monkeypatch, capsys):
+    make = runs.make_run
+
+    def make_or_fail(path, *args, **options):
+        if path.name == "feature_extraction-seed1":
+            raise RuntimeError("out of memory\nand more")
+        return make(path, *args, **options)
+
+    monkeypatch.setattr(runs, "make_run", make_or_fail)
+    assert compare() == 1
+    shown = capsys.readouterr().out
+    assert "failed     feature_extraction-seed1: RuntimeError: out of memory" in shown
+    result = summary()
+    assert result["runs"][3]["error"] == "RuntimeError: out of memory"
+    assert result["strategies"][1]["seeds"] == [0]
+    assert result["verdict"] is not None
+
+
+def test_a_run_whose_answers_are_no_numbers_has_failed(there):
+    path = Path("cmp/scratch-seed0/summary.json")
+    values = json.loads(path.read_text())
+    values["validation"]["loss"] = None
+    path.write_text(json.dumps(values))
+    assert compare() == 1
+    assert summary()["runs"][0]["error"].startswith("diverged")
+
+
+def test_a_full_disk_ends_the_comparison(there, monkeypatch, capsys):
+    def fill(*args, **options):
+        raise UserError("the disk is full") from OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runs, "make_run", fill)
+    assert compare() == 2
+    assert capsys.readouterr().err == "tl compare: the disk is full\n"
+
+
+def test_negative_transfer_is_an_exit_code_where_that_is_asked(there, monkeypatch):
+    for path in sorted(Path("cmp").glob("feature_extraction*/test_answers.npz")):
+        content = dict(np.load(path))
+        wrong = np.stack([content["labels"], 1 - content["labels"]], axis=1).astype(np.float32)
+        np.savez(path, **{**content, "predictions": wrong})
+    for path in sorted(Path("cmp").glob("scratch*/test_answers.npz")):
+        content = dict(np.load(path))
+        right = np.stack([1 - content["labels"], content["labels"]], axis=1).astype(np.float32)
+        np.savez(path, **{**content, "predictions": right})
+    assert compare("--fail_on_negative_transfer") == 3
+    assert summary()["verdict"]["kind"] == "negative"
+    assert compare() == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--strategies", "scratch,partail"], "'partail' is no strategy; did you mean partial"),
+        (["--phases", "full"], "--phases has no effect here: the strategies say what trains"),
+        (["--data.fold", "1"], "--data.fold has no effect here"),
+        (["--data.test_fraction", "0"], "has no test split to compare on"),
+        (["--fractions", "0.01,1"], "--fractions 0.01: "),
+        (["--fractions", "0.5", "--data.labelled_fraction", "0.5"], "has no effect beside --fractions"),
+        (["--fractions", "0.5", "--data.on_leak", "move"], "data.on_leak move could test each of --fractions on"),
+        (["--strategies", "scratch,gradual"], "strategy gradual: phases[0]: gradual has 1 epoch"),
+        (["--model.weights", "none"], "model.weights is none in every strategy"),
+        (["--trainer.devices", "2"], "tl compare trains in one process, and 2 are asked for"),
+        (["--seeds", "0"], "--seeds is 0"),
+        (["--more", "0"], "--more is 0"),
+        (["--wise_ft", "true"], "strategy scratch: wise_ft goes back towards the pretrained weights"),
+        (["--strategies", "scratch,f=other.yaml"], "strategy f is tested on other pictures or answers than scratch"),
+        (["--model.lrr", "1"], "unknown key 'model.lrr'"),
+    ],
+)
+def test_a_mistake_is_said_before_anything_trains(here, capsys, args, message):
+    Path("other.yaml").write_text("data: {split_seed: 5}\n")
+    assert compare(*args) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not Path("cmp").exists() or not any(Path("cmp").iterdir())
+
+
+def test_runs_with_other_options_are_not_taken(there, capsys):
+    assert compare("--model.lr", "0.5") == 2
+    assert "cmp/scratch-seed0 was run with other options (model.lr 0.01 there, 0.5 now)" in capsys.readouterr().err
+    assert compare("--model.lr", "0.5", "--strategies", "partial,full", "--reference", "full") == 2
+    assert "--run_dir cmp holds a comparison with other options" in capsys.readouterr().err
+    Path("f.yaml").write_text("model: {lr: 0.02}\n")
+    Path("cmp/feature_extraction-seed0").rename("cmp/f-seed0")
+    assert compare("--strategies", "scratch,f.yaml") == 2
+    assert "cmp/f-seed0 was run with other options (model.lr 0.01 there, 0.02 now)" in capsys.readouterr().err
+
+
+def test_a_figure_is_for_classes(there, capsys):
+    assert compare("--figure", "macro_f1") == 0
+    assert summary()["figure"] == "macro_f1"
+    assert "it is best on validation (macro F1)" in capsys.readouterr().out
+
+
+def test_time_left_goes_by_runs_of_the_same_kind():
+    scratch, full = Strategy("scratch"), Strategy("full")
+    done = {Job(scratch, 0.5, 0): 100.0, Job(full, 0.5, 0): 20.0, Job(full, 0.5, 1): 40.0}
+    assert runs.time_left([Job(full, 0.5, 2)], {}) == ""
+    assert runs.time_left([Job(full, 0.5, 2)], done) == ", about 30 s left"
+    # 160 s for one and a half times the labels
+    assert runs.time_left([Job(full, 0.5, 2), Job(scratch, 1.0, 0)], done) == ", about 2 min left"
