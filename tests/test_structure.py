@@ -75,6 +75,7 @@ TOP = [
     "experiment",
     "many_runs",
     "crossval",
+    "choosing",
     "cli",
 ]
 
