@@ -110,7 +110,7 @@ def catches_up(
         names: Of the reference and of the other.
     """
     behind, ahead = names
-    measured = sorted(zip(sizes, differences, strict=True), key=lambda pair: pair[0])
+    measured = sorted(zip(map(int, sizes), differences, strict=True), key=lambda pair: pair[0])
     apart = [position for position, (_, difference) in enumerate(measured) if difference.low > 0]
     first = apart[-1] + 1 if apart else 0
     if first < len(measured):
