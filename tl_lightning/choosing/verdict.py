@@ -105,14 +105,15 @@ def verdict(
     elif difference.high < 0:
         kind = "negative"
     text = _in_points(difference, kind) if points else _in_units(difference, kind, figure)
-    subject = f"{figure} of {what}" if points else what
-    text += f", {subject} against {reference}"
+    text += f", {figure} of {what} against {reference}" if points else f", {what} against {reference}"
+    if seeds == 1:
+        text += ", of these trained models"
     if kind == "no_evidence":
         least = smallest_difference(difference)
         shown = f"{100 * least:.1f} points" if points else f"{least:.3g}"
         text += f"; a true difference of {shown} would have been found in four cases of five, a smaller one less often"
     if seeds == 1:
-        text += "; of these trained models; --seeds 3 would count training noise, too"
+        text += "; --seeds 3 would count training noise, too"
     return Verdict(kind, text)
 
 
