@@ -1,10 +1,13 @@
 """Scores of single pictures, and what a run that failed is called."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pytest
 import torch
 
 from tl_lightning.answers_file import AnswersFile
-from tl_lightning.choosing.results import score_pictures, why_failed
+from tl_lightning.choosing.results import choose_measure, score_pictures, why_failed
 from tl_lightning.errors import UserError
 
 
@@ -33,3 +36,28 @@ def test_a_failure_is_one_short_line():
     assert why_failed(ValueError("first\nsecond")) == "ValueError: first"
     assert why_failed(RuntimeError()) == "RuntimeError: "
     assert len(why_failed(RuntimeError("x" * 1000))) == 160
+
+
+def plan(answers, monitor="macro_f1", mode="max"):
+    return SimpleNamespace(tested=SimpleNamespace(answers=answers), monitor=monitor, mode=mode)
+
+
+def test_what_is_compared_fits_the_answers():
+    measures = {answers: choose_measure(plan(answers), None) for answers in ("class", "level", "labels", "number")}
+    assert {answers: measure.name for answers, measure in measures.items()} == {
+        "class": "accuracy",
+        "level": "accuracy",
+        "labels": "right_labels",
+        "number": "mean_absolute_error",
+    }
+    assert [(measure.validation, measure.mode) for measure in measures.values()] == [
+        ("accuracy", "max"),
+        ("accuracy", "max"),
+        ("macro_f1", "max"),
+        ("mean_absolute_error", "min"),
+    ]
+    assert measures["number"].is_error
+    chosen = choose_measure(plan("class"), "macro_f1")
+    assert (chosen.name, chosen.validation, chosen.baseline) == ("macro_f1", "macro_f1", None)
+    with pytest.raises(UserError, match="--figure macro_f1 is for classes, and the answers here are number"):
+        choose_measure(plan("number"), "macro_f1")

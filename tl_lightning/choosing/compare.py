@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tl_lightning.arguments import OptionParser
+from tl_lightning.choosing.growth import grow
 from tl_lightning.choosing.outcome import judge
 from tl_lightning.choosing.plan import make_plan
 from tl_lightning.choosing.report import show, write
@@ -123,5 +124,6 @@ def compare(
         console.print(f"interrupted; the same tl compare with --run_dir {folder} goes on with what is missing")
         raise
     outcome = judge(made, plan.tested, measure, reference=reference)
-    show(outcome, measure)
-    return write(outcome, measure, folder)
+    growth = grow(outcome, measure, more=more)
+    show(outcome, growth, measure)
+    return write(outcome, growth, measure, folder)

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
+from tl_lightning.choosing.growth import Growth
 from tl_lightning.choosing.outcome import Outcome, Row
 from tl_lightning.choosing.results import Measure, Result
 from tl_lightning.console import console
@@ -90,8 +91,8 @@ def shares_table(rows: Sequence[Row], measure: Measure) -> Table:
     return table
 
 
-def show(outcome: Outcome, measure: Measure) -> None:
-    """Prints the tables and the verdict."""
+def show(outcome: Outcome, growth: Growth | None, measure: Measure) -> None:
+    """Prints the tables, the verdict, and what the learning curves say."""
     console.rule("comparison")
     rows = outcome.last
     console.print(comparison_table(rows, measure, reference=outcome.reference, baseline=outcome.baseline))
@@ -111,7 +112,7 @@ def show(outcome: Outcome, measure: Measure) -> None:
         )
 
 
-def summarise(outcome: Outcome, measure: Measure) -> dict[str, Any]:
+def summarise(outcome: Outcome, growth: Growth | None, measure: Measure) -> dict[str, Any]:
     """Everything as plain data, for ``summary.json``."""
     runs = []
     for job, result in outcome.made.items():
@@ -128,6 +129,7 @@ def summarise(outcome: Outcome, measure: Measure) -> dict[str, Any]:
         "verdict": None if outcome.verdict is None else asdict(outcome.verdict),
         "baseline": outcome.baseline,
         "strategies": [asdict(row) for row in outcome.rows],
+        "curves": None if growth is None else growth.to_dict(),
         "runs": runs,
     }
 
@@ -157,21 +159,28 @@ def as_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def write(outcome: Outcome, measure: Measure, folder: Path) -> dict[str, Any]:
+def write(outcome: Outcome, growth: Growth | None, measure: Measure, folder: Path) -> dict[str, Any]:
     """Writes the summary, the table and, where matplotlib is installed, the pictures; says where they are.
 
     Returns:
         The summary.
     """
-    summary = summarise(outcome, measure)
+    summary = summarise(outcome, growth, measure)
     RunFolder(folder).write_summary(summary)
     write_text(folder / "comparison.csv", as_csv(outcome.rows))
     files = ["summary.json", "comparison.csv"]
     if can_draw():
+        from tl_lightning.choosing.curve_picture import draw_curves
         from tl_lightning.choosing.pictures import draw_comparison
 
         files.append("comparison.png")
         draw_comparison(outcome, measure, folder / "comparison.png")
+        if growth is not None:
+            files.append("curves.png")
+            perfect = 0.0 if measure.is_error else 1.0
+            until = max(2 * growth.now, growth.now + growth.more)
+            file, figure = folder / "curves.png", in_words(measure.name)
+            draw_curves(growth.lines, file, figure=figure, perfect=perfect, until=until)
     hint = "" if can_draw() else f"; {INSTALL} for a picture"
     console.print(f"folder {folder}: {', '.join(files)} and a run per strategy and seed{hint}")
     return summary
