@@ -3,9 +3,9 @@
     python benchmarks/negative_transfer.py --folder runs/negative_transfer
 
 The target are striped pictures of two directions under noise. The useful weights were trained on other such pictures,
-ten degrees off, and are tried with few labels. The harmful ones were trained on those pictures with labels at random
-under strong weight decay: there is nothing to learn, so that the decay empties the features; they are tried with all
-labels, from which training from scratch learns. Both are ordinary runs of tl fit.
+ten degrees off, and are tried with few labels and epochs. The harmful ones were trained on those pictures with labels
+at random under strong weight decay: there is nothing to learn, so that the decay empties the features; they are tried
+with all labels, from which training from scratch learns. Both are ordinary runs of tl fit.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def make_weights(folder: Path) -> None:
             raise SystemExit(f"the {name} weights could not be made")
 
 
-LABELLED = {"useful": 0.2, "harmful": 1.0}
+TARGET = {"useful": ("0.2", "3"), "harmful": ("1.0", "6")}  # share of the labels, and epochs
 
 
 def compare(folder: Path, weights: str, *, seeds: int = 2) -> tuple[int, str, str]:
@@ -84,8 +84,9 @@ def compare(folder: Path, weights: str, *, seeds: int = 2) -> tuple[int, str, st
     run = folder / f"compare-{weights}"
     args = ["compare", *SHARED, "--data.source", str(folder / "target/pictures.csv"), "--run_dir", str(run)]
     args += ["--model.weights", str(folder / weights), "--strategies", "scratch,feature_extraction"]
-    args += ["--seeds", str(seeds), "--trainer.max_epochs", "6", "--model.lr", "0.005"]
-    args += ["--data.labelled_fraction", str(LABELLED[weights])]
+    fraction, epochs = TARGET[weights]
+    args += ["--seeds", str(seeds), "--trainer.max_epochs", epochs, "--model.lr", "0.005"]
+    args += ["--data.labelled_fraction", fraction]
     code = tl([*args, "--fail_on_negative_transfer"])
     verdict = json.loads((run / "summary.json").read_text())["verdict"]
     return code, verdict["kind"], verdict["text"]

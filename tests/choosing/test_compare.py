@@ -14,6 +14,7 @@ from tl_lightning.answers_file import read_answers
 from tl_lightning.choosing import runs
 from tl_lightning.choosing.strategies import Job, Strategy
 from tl_lightning.cli import main
+from tl_lightning.configuration import Configuration, quiet
 from tl_lightning.errors import UserError
 
 SLOW = pytest.mark.slow
@@ -225,3 +226,15 @@ def test_time_left_goes_by_runs_of_the_same_kind():
     assert runs.time_left([Job(full, 0.5, 2)], done) == ", about 30 s left"
     # 160 s for one and a half times the labels
     assert runs.time_left([Job(full, 0.5, 2), Job(scratch, 1.0, 0)], done) == ", about 2 min left"
+
+
+def test_scratch_beside_weights_of_a_run_resumes_with_the_pictures_that_it_began_with(there):
+    # The preset sets the weights aside, and the size that came with them must not go with them.
+    quiet()
+    size = TINY.index("--data.image_size")
+    args = [*TINY[:size], *TINY[size + 2 :], "--model.weights", "cmp/feature_extraction-seed0", "--phases", "scratch"]
+    begun = Configuration(args, folder=None)
+    Path("again.yaml").write_text(begun.resolved)
+    resumed = Configuration(["--config", "again.yaml"], folder=None)
+    assert begun.datamodule.prepared == resumed.datamodule.prepared
+    assert begun.datamodule.prepared["size"] == 32
