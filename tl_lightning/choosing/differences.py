@@ -153,20 +153,20 @@ def _combined(
         unseen: The variance to add for pictures not seen.
         level: Of the interval.
     """
-    from scipy import stats
+    from scipy.special import ndtri, stdtrit  # as scipy.stats has them, which takes a second to import
 
     sides = (slice(None, ones), slice(ones, None))
     value = float(here[sides[0]].mean() - here[sides[1]].mean())
     if units == 1:  # nothing is known of how it would be elsewhere
         return Difference(value, -np.inf, np.inf, np.inf, level)
     tail = (1 - level) / 2
-    normal = stats.norm.ppf(1 - tail)
+    normal = ndtri(1 - tail)
     few = units / (units - 1)
-    stretch = np.sqrt(few) * stats.t.ppf(1 - tail, units - 1) / normal
+    stretch = np.sqrt(few) * stdtrit(units - 1, 1 - tail) / normal
     moved = drawn[:, sides[0]].mean(axis=1) - drawn[:, sides[1]].mean(axis=1)
     low, high = np.quantile(moved, [tail, 1 - tail])
     training, freedom = _training_noise([(here[side], drawn[:, side]) for side in sides], few)
-    added = np.sqrt(normal**2 * unseen + stats.t.ppf(1 - tail, freedom) ** 2 * training)
+    added = np.sqrt(normal**2 * unseen + stdtrit(freedom, 1 - tail) ** 2 * training)
     below, above = (float(np.hypot(stretch * max(side, 0.0), added)) for side in (value - low, high - value))
     error = float(np.sqrt(few * moved.var() + unseen + training))
     return Difference(value, value - below, value + above, error, level)

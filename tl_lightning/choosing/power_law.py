@@ -64,7 +64,7 @@ def fit_curve(
     Returns:
         The curve; `None` where there are fewer than three different sizes.
     """
-    from scipy import stats
+    from scipy.special import chdtrc
 
     order = np.argsort(sizes, kind="stable")
     labels = np.asarray(sizes, dtype=np.float64)[order]
@@ -78,7 +78,7 @@ def fit_curve(
         best, distance = _fits(labels, missed[None], noise)
         spare = len(labels) - 3
         rest = labels > labels[0]
-        implausible = spare > 0 and stats.chi2.sf(distance[0], spare) < IMPLAUSIBLE
+        implausible = spare > 0 and chdtrc(spare, distance[0]) < IMPLAUSIBLE
         if not implausible or len(np.unique(labels[rest])) < FEWEST:
             break
         labels, missed, noise = labels[rest], missed[rest], noise[rest]

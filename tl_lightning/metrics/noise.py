@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 DRAWS = 1000
 WORK = 10**8  # rows times draws, beyond which fewer draws have to do
-FEWEST = 100
+FEWEST = 100  # but no fewer than these
 
 
 def resampled(
@@ -27,7 +27,7 @@ def resampled(
     rng = np.random.default_rng(seed)
     member_of = None if groups is None else np.unique(groups, return_inverse=True)[1]
     count = rows if member_of is None else int(member_of.max()) + 1
-    for _ in range(max(FEWEST, min(draws, WORK // rows))):
+    for _ in range(min(draws, max(FEWEST, WORK // rows))):
         times = np.bincount(rng.integers(count, size=count), minlength=count)
         yield times if member_of is None else times[member_of]
 
