@@ -17,7 +17,7 @@ class Command:
 
     Attributes:
         module: Imported when the command is called.
-        function: Takes the arguments behind the command's name.
+        function: Takes the arguments behind the command's name; gives nothing, or the exit code.
         help: One line.
     """
 
@@ -33,6 +33,7 @@ COMMANDS = {
     "probe": Command("tl_lightning.depth_probe", "probe_command", "show after which stage the useful features sit"),
     "rank": Command("tl_lightning.choosing.ranking.rank", "rank_command", "compare pretrained backbones on your data"),
     "advise": Command("tl_lightning.choosing.advising.advise", "advise_command", "write a configuration, with reasons"),
+    "compare": Command("tl_lightning.choosing.compare", "compare_command", "say whether transfer helped, and how to"),
     "leaks": Command("tl_lightning.leaks_command", "leaks_command", "list pictures that are there more than once"),
     "crossval": Command("tl_lightning.crossval", "crossval_command", "train a model per fold, score them all together"),
     "resume": Command("tl_lightning.experiment", "resume_command", "go on where a run stopped, to the same weights"),
@@ -89,7 +90,9 @@ def main(args: list[str] | None = None) -> int:
         args: What stands behind ``tl``; by default the process's own arguments.
 
     Returns:
-        0 when all went well, 2 after a user's mistake (one line says which), 130 when interrupted.
+        0 when all went well, 2 after a user's mistake (one line says which), 130 when interrupted; otherwise what the
+        command gives: of ``tl compare`` 1 when a run failed, and 3 when transfer was negative and that was to be
+        reported by ``--fail_on_negative_transfer``.
     """
     args = sys.argv[1:] if args is None else args
     if not args or args[0] in ("-h", "--help"):
@@ -101,13 +104,13 @@ def main(args: list[str] | None = None) -> int:
             raise UserError(f"there is no command {name!r}{nearest(name, COMMANDS)} (commands: {', '.join(COMMANDS)})")
         _check_configs(rest)
         command = COMMANDS[name]
-        getattr(_load(command.module), command.function)(rest)
+        code: int | None = getattr(_load(command.module), command.function)(rest)
     except UserError as error:
         print(f"tl {name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    return 0
+    return code or 0
 
 
 def entry_point() -> None:

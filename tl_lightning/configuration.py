@@ -201,6 +201,8 @@ class Configuration(LightningCLI):
         self.implied = {} if preset is None else dict(preset.model)
         for name, value in self.implied.items():
             config.model.init_args[name] = value
+        if "weights" in self.implied:
+            self._say_preparation()
         self.phases = parse_phases(plain(config.phases), max_epochs=config.trainer.max_epochs or 0)
         self.run_name, run_dir, config.run_dir = _name(config.config), config.run_dir, None
         self.resolved = self.parser.dump(config.clone(with_meta=False), skip_unset=False)
@@ -220,6 +222,14 @@ class Configuration(LightningCLI):
         for logger in _loggers(config.trainer.logger):
             if logger.init_args.get("save_dir", "elsewhere") in (None, "."):
                 logger.init_args.save_dir = str(self.folder.path)
+
+    def _say_preparation(self) -> None:
+        """Writes down what the weights that a preset sets aside ask of pictures: a resumed run no longer knows them."""
+        data, linked = self.config.data.init_args, plain(self.config.data.init_args.preprocess)
+        own = preprocess_of(self.config.model.init_args.backbone, "none").to_dict()
+        for option, name in (("image_size", "size"), ("channels", "channels"), ("pixel_range", "pixel_range")):
+            if option in data and data[option] is None and linked[name] != own[name]:
+                data[option] = linked[name]
 
     def _set_seed(self) -> None:
         seed = self.config.seed_everything

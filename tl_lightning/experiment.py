@@ -181,7 +181,7 @@ class Experiment:
             return self.configuration.folder
         return RunFolder(Path(self.trainer.checkpoint_callback.dirpath or "").parent)  # type: ignore[union-attr]
 
-    def prepare(self) -> None:
+    def check(self) -> None:
         """Reads the data and checks everything that can be checked before anything is trained or written."""
         begun = time.perf_counter()
         self.data.prepare_data()
@@ -191,10 +191,14 @@ class Experiment:
         for phase in self.configuration.phases:
             self.training.check(phase)
         self.training.forgetting.prepare()
-        config, hyper_parameters = self.configuration.config, self.task.hparams
-        if config.wise_ft is not False:
+        if self.configuration.config.wise_ft is not False:
             self._check_wise_ft()
         self._check_interval()
+
+    def prepare(self) -> None:
+        """Checks everything, begins the run folder, and shows what is about to be trained on what."""
+        self.check()
+        config, hyper_parameters = self.configuration.config, self.task.hparams
         if self.configuration.created:
             write_text(self.folder.config, self.configuration.resolved)
         data = self.data.summary()

@@ -11,7 +11,9 @@ from tl_lightning.run import Run
 from tl_lightning.run_folder import RunFolder, write_text
 
 
-def open_folder(run_dir: str | None, *, command: str, what: str, recipe: str, name: str, part: str) -> Path:
+def open_folder(
+    run_dir: str | None, *, command: str, what: str, recipe: str, name: str, part: str | tuple[str, ...]
+) -> Path:
     """Makes the folder, or finds that of an interrupted command with the same recipe.
 
     Args:
@@ -20,7 +22,8 @@ def open_folder(run_dir: str | None, *, command: str, what: str, recipe: str, na
         what: What is made, in words, such as ``cross-validation``.
         recipe: All options, as YAML.
         name: Of the configuration.
-        part: How the folders of single runs begin, such as ``fold-``; a folder that holds only such is taken up.
+        part: How the folders of single runs begin, such as ``fold-``, or several such beginnings; a folder that holds
+            only such is taken up.
 
     Raises:
         UserError: If the folder holds something else, or what was made with other options.

@@ -224,9 +224,16 @@ class ImageDataModule(LightningDataModule):
         self._resume: dict[str, int] | None = None
         self._store: PictureStore | None = None
 
-    def split_for(self, fold: int | None) -> dict[str, NDArray[np.int64]]:
-        """The splits of another fold of the same pictures; `None` for those of no fold."""
-        return self._split_for(fold=fold)
+    def split_for(self, fold: int | None, *, labelled_fraction: float | None = None) -> dict[str, NDArray[np.int64]]:
+        """The splits of another fold, or of another share of the labels, of the same pictures.
+
+        Args:
+            fold: `None` for those of no fold.
+            labelled_fraction: `None` for the configured one.
+        """
+        if labelled_fraction is None:
+            return self._split_for(fold=fold)
+        return self._split_for(fold=fold, labelled_fraction=labelled_fraction)
 
     def prepare_data(self) -> None:
         """Decodes the pictures, where no earlier run has; Lightning calls this in one process per machine."""

@@ -102,10 +102,29 @@ def standard_errors(
         counts = np.zeros(classes * classes)
         counts[cells] = np.bincount(cell_of, weights=times, minlength=len(cells))
         confusion = counts.reshape(classes, classes)
-        f1 = _precision_recall_f1(confusion)[2]
-        return {"accuracy": float(np.trace(confusion) / confusion.sum()), "macro_f1": float(f1.mean())}
+        return {name: float(of_confusion(name, confusion)) for name in ("accuracy", "macro_f1")}
 
     return bootstrap(figures, len(labels), groups=groups)
+
+
+def of_confusion(figure: str, confusion: NDArray[Any]) -> NDArray[np.float64]:
+    """A figure that the confusion matrix says all about, as torchmetrics defines it.
+
+    Args:
+        figure: ``accuracy``, ``balanced_accuracy`` or ``macro_f1``; for the last two a class counts only where it is
+            the right answer, or what was answered, at least once.
+        confusion: Counts, row = true class, column = predicted class, ``(..., classes, classes)``.
+
+    Returns:
+        0 to 1, ``(...)``.
+    """
+    if figure == "accuracy":
+        total = np.maximum(confusion.sum(axis=(-2, -1)), 1)
+        return np.asarray(np.diagonal(confusion, axis1=-2, axis2=-1).sum(axis=-1) / total)
+    _, recall, f1 = _precision_recall_f1(confusion)
+    occurs = (confusion.sum(axis=-2) + confusion.sum(axis=-1)) > 0
+    parts = {"balanced_accuracy": recall, "macro_f1": f1}[figure]
+    return np.asarray(parts.sum(axis=-1) / np.maximum(occurs.sum(axis=-1), 1))
 
 
 def confusion_matrix(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:

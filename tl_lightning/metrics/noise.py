@@ -1,13 +1,35 @@
 """The noise of figures that a finite set of pictures gives."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 DRAWS = 1000
 WORK = 10**8  # rows times draws, beyond which fewer draws have to do
-FEWEST = 100
+FEWEST = 100  # but no fewer than these
+
+
+def resampled(
+    rows: int, *, groups: NDArray[np.str_] | None = None, draws: int = DRAWS, seed: int = 0
+) -> Iterator[NDArray[np.int64]]:
+    """Draws other pictures like these, with replacement (Efron 1979).
+
+    Args:
+        rows: How many there are, 1 or more.
+        groups: What rows have in common, ``(rows,)``; whole groups are drawn then, for their rows are alike.
+        draws: How many; fewer where the rows are many.
+        seed: Of the draws; the same seed gives the same draws.
+
+    Yields:
+        How often each row was drawn, ``(rows,)``.
+    """
+    rng = np.random.default_rng(seed)
+    member_of = None if groups is None else np.unique(groups, return_inverse=True)[1]
+    count = rows if member_of is None else int(member_of.max()) + 1
+    for _ in range(min(draws, max(FEWEST, WORK // rows))):
+        times = np.bincount(rng.integers(count, size=count), minlength=count)
+        yield times if member_of is None else times[member_of]
 
 
 def bootstrap(
@@ -18,27 +40,20 @@ def bootstrap(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Standard errors by the bootstrap (Efron 1979): what if other pictures like these had been drawn?
+    """Standard errors by the bootstrap: what if other pictures like these had been drawn? See `resampled`.
 
     Args:
         figures: From how often each row was drawn, ``(rows,)``, to the figures.
         rows: How many there are, 1 or more.
-        groups: What rows have in common, ``(rows,)``; whole groups are drawn then, for their rows are alike.
-        draws: How many; fewer where the rows are many.
+        groups: What rows have in common, ``(rows,)``.
+        draws: How many.
         seed: Of the draws.
 
     Returns:
         The standard error of each figure. Draws in which a figure has no value are left out; without any, it is `nan`.
     """
-    rng = np.random.default_rng(seed)
-    names, member_of = (None, np.arange(rows)) if groups is None else np.unique(groups, return_inverse=True)
-    count = rows if names is None else len(names)
-    draws = max(FEWEST, min(draws, WORK // rows))
     drawn: dict[str, list[float]] = {}
-    for _ in range(draws):
-        times = np.bincount(rng.integers(count, size=count), minlength=count)[member_of]
-        if not times.any():
-            continue
+    for times in resampled(rows, groups=groups, draws=draws, seed=seed):
         for name, value in figures(times).items():
             drawn.setdefault(name, []).append(value)
     return {name: _deviation(np.array(values)) for name, values in drawn.items()}

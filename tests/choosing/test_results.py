@@ -1,0 +1,63 @@
+"""Scores of single pictures, and what a run that failed is called."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from tl_lightning.answers_file import AnswersFile
+from tl_lightning.choosing.results import choose_measure, score_pictures, why_failed
+from tl_lightning.errors import UserError
+
+
+def answers(predictions, labels):
+    return AnswersFile(torch.tensor(predictions), torch.tensor(labels), torch.arange(len(labels)))
+
+
+def test_classes_and_levels_are_right_or_wrong():
+    probabilities = [[0.4, 0.35, 0.25], [0.1, 0.2, 0.7], [0.6, 0.3, 0.1]]
+    scores, predicted = score_pictures(answers(probabilities, [0, 2, 1]), "class")
+    assert (scores.tolist(), predicted.tolist()) == ([1, 1, 0], [0, 2, 0])
+    scores, predicted = score_pictures(answers(probabilities, [0, 2, 1]), "level")  # the median, not the likeliest
+    assert (scores.tolist(), predicted.tolist()) == ([0, 1, 0], [1, 2, 0])
+
+
+def test_labels_score_their_share_that_is_right_and_numbers_minus_their_error():
+    scores, predicted = score_pictures(answers([[0.9, 0.2, 0.6], [0.4, 0.1, 0.3]], [[1.0, 1, 1], [0, 0, 0]]), "labels")
+    np.testing.assert_allclose(scores, [2 / 3, 1])
+    assert predicted is None
+    scores, predicted = score_pictures(answers([[3.0], [-1.0]], [[2.5], [1.0]]), "number")
+    assert (scores.tolist(), predicted) == ([-0.5, -2.0], None)
+
+
+def test_a_failure_is_one_short_line():
+    assert why_failed(UserError("model.lr is -1")) == "model.lr is -1"
+    assert why_failed(ValueError("first\nsecond")) == "ValueError: first"
+    assert why_failed(RuntimeError()) == "RuntimeError: "
+    assert len(why_failed(RuntimeError("x" * 1000))) == 160
+
+
+def plan(answers, monitor="macro_f1", mode="max"):
+    return SimpleNamespace(tested=SimpleNamespace(answers=answers), monitor=monitor, mode=mode)
+
+
+def test_what_is_compared_fits_the_answers():
+    measures = {answers: choose_measure(plan(answers), None) for answers in ("class", "level", "labels", "number")}
+    assert {answers: measure.name for answers, measure in measures.items()} == {
+        "class": "accuracy",
+        "level": "accuracy",
+        "labels": "right_labels",
+        "number": "mean_absolute_error",
+    }
+    assert [(measure.validation, measure.mode) for measure in measures.values()] == [
+        ("accuracy", "max"),
+        ("accuracy", "max"),
+        ("macro_f1", "max"),
+        ("mean_absolute_error", "min"),
+    ]
+    assert measures["number"].is_error
+    chosen = choose_measure(plan("class"), "macro_f1")
+    assert (chosen.name, chosen.validation, chosen.baseline) == ("macro_f1", "macro_f1", None)
+    with pytest.raises(UserError, match="--figure macro_f1 is for classes, and the answers here are number"):
+        choose_measure(plan("number"), "macro_f1")

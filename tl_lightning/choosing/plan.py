@@ -1,0 +1,206 @@
+"""Everything about a comparison that can be known, and found wrong, before its first run."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from tl_lightning.choosing.strategies import Job, Strategy, list_jobs
+from tl_lightning.configuration import Configuration
+from tl_lightning.console import console
+from tl_lightning.errors import UserError
+from tl_lightning.experiment import Experiment
+from tl_lightning.many_runs import is_complete
+from tl_lightning.run_folder import RunFolder
+
+DECIDED = {
+    "--phases": "the strategies say what trains; the strategy config is the configuration's own phases",
+    "--data.fold": "all strategies are tested on the test split",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Yardstick:
+    """What every run of a comparison is tested on.
+
+    Attributes:
+        answers: The kind: class, level, labels or number.
+        classes: Their names.
+        indices: Of the test pictures in the source, ascending.
+        labels: Their right answers, a row each.
+        groups: What they have in common; `None` where there are no groups.
+    """
+
+    answers: str
+    classes: tuple[str, ...]
+    indices: NDArray[np.int64]
+    labels: NDArray[Any]
+    groups: NDArray[np.str_] | None
+
+    def same_as(self, other: "Yardstick") -> bool:
+        """Whether two runs can be compared picture by picture."""
+        return (
+            (self.answers, self.classes) == (other.answers, other.classes)
+            and np.array_equal(self.indices, other.indices)
+            and np.array_equal(self.labels, other.labels)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a comparison will do.
+
+    Attributes:
+        base: The configuration that all runs share.
+        jobs: The runs, in order.
+        settings: The whole configuration of the first run of each strategy, as YAML, by its name.
+        tested: What all are tested on.
+        monitor: The figure that picks the best weights of a run, by its plain name.
+        mode: Whether its best value is the largest (max) or the smallest (min).
+    """
+
+    base: Configuration
+    jobs: tuple[Job, ...]
+    settings: Mapping[str, str]
+    tested: Yardstick
+    monitor: str
+    mode: str
+
+    @property
+    def recipe(self) -> str:
+        """What all runs share, as YAML: with more strategies, shares or seeds it stays the same comparison."""
+        shared: dict[str, Any] = yaml.safe_load(self.base.resolved)
+        for key in ("seed_everything", "phases"):
+            del shared[key]
+        for key in ("seed", "labelled_fraction"):
+            shared["data"]["init_args"].pop(key, None)
+        return yaml.safe_dump(shared, sort_keys=False)
+
+    def check_made(self, folder: Path | None) -> None:
+        """Makes sure that what a folder holds of the runs was made as it would be now.
+
+        Args:
+            folder: Whether it exists or not; `None` for a new one.
+
+        Raises:
+            UserError: If a run had other options, or several processes are asked for and runs are missing.
+        """
+        missing = list(self.jobs)
+        for job in self.jobs:
+            if folder is None:
+                break
+            path = RunFolder(folder / job.name)
+            if path.config.is_file():
+                made, wanted = yaml.safe_load(path.config.read_text(encoding="utf-8")), self._settings_of(job)
+                if made != wanted:
+                    raise UserError(
+                        f"{path.path} was run with other options ({_first_difference(made, wanted)}): remove it, or "
+                        "name another --run_dir"
+                    )
+            if is_complete(path.path):
+                missing.remove(job)
+        if self.base.trainer.world_size > 1 and missing:
+            raise UserError(
+                f"tl compare trains in one process, and {self.base.trainer.world_size} are asked for: train each of "
+                f"the {len(missing)} missing runs by tl fit, the first with {' '.join(missing[0].options)} --run_dir "
+                f"R/{missing[0].name}; then tl compare --run_dir R takes what is there"
+            )
+
+    def _settings_of(self, job: Job) -> dict[str, Any]:
+        settings: dict[str, Any] = yaml.safe_load(self.settings[job.strategy.name])
+        data = settings["data"]["init_args"]
+        settings["seed_everything"] = job.seed
+        if "seed" in data:
+            data["seed"] = job.seed
+        if job.fraction is not None:
+            data["labelled_fraction"] = job.fraction
+        return settings
+
+
+def make_plan(
+    args: Sequence[str], strategies: Sequence[Strategy], fractions: Sequence[float | None], *, seeds: int
+) -> Plan:
+    """Builds every strategy once and reads its data, so that all mistakes are said before anything is trained.
+
+    Args:
+        args: Command-line arguments of ``tl fit``.
+        strategies: To compare.
+        fractions: Shares of the labels, ascending.
+        seeds: How many runs differ by chance alone.
+
+    Raises:
+        UserError: If something of it could not be run, or its runs could not be compared.
+    """
+    for argument in args:
+        option = argument.partition("=")[0]
+        if option in DECIDED:
+            raise UserError(f"{option} has no effect here: {DECIDED[option]}; leave it out")
+        if option == "--data.labelled_fraction" and fractions != [None]:
+            raise UserError(f"{option} has no effect beside --fractions; leave one of them out")
+    with console.status("building the model"):
+        base = Configuration(list(args), folder=None)
+    data = base.datamodule
+    if fractions != [None] and data.on_leak == "move":
+        raise UserError(
+            "data.on_leak move could test each of --fractions on other pictures, as it moves copies of what is "
+            "labelled; use warn or ignore"
+        )
+    for fraction in fractions:
+        _check_share(base, fraction)
+    jobs = list_jobs(strategies, fractions, seeds=seeds, first_seed=int(base.config.seed_everything))
+    settings, first, pretrained = {}, None, False
+    for strategy in strategies:
+        configuration = _check_strategy(args, Job(strategy, fractions[0], jobs[0].seed))
+        settings[strategy.name] = configuration.resolved
+        pretrained = pretrained or configuration.model.hparams.weights != "none"
+        tested = _tested(configuration)
+        if first is None:
+            first = tested
+        elif not first.same_as(tested):
+            raise UserError(
+                f"strategy {strategy.name} is tested on other pictures or answers than {strategies[0].name}: its file "
+                "must not change what is in data.source or how it is split"
+            )
+    if not pretrained:
+        raise UserError("model.weights is none in every strategy: there is nothing to transfer; name weights")
+    assert first is not None
+    monitored = base.config.checkpoint
+    return Plan(base, tuple(jobs), settings, first, monitored.monitor.partition("/")[2], monitored.mode)
+
+
+def _check_share(base: Configuration, fraction: float | None) -> None:
+    try:
+        splits = base.datamodule.split_for(base.datamodule.fold, labelled_fraction=fraction)
+    except UserError as error:
+        raise UserError(f"--fractions {fraction:g}: {error}" if fraction is not None else str(error)) from error
+    if not len(splits["test"]):
+        raise UserError(f"{base.datamodule.source} has no test split to compare on; give data.test_fraction, 0.25 say")
+
+
+def _check_strategy(args: Sequence[str], job: Job) -> Configuration:
+    try:
+        with console.status(f"checking strategy {job.strategy.name}"):
+            configuration = Configuration([*args, *job.options], folder=None)
+        Experiment(configuration, time.perf_counter(), None).check()
+    except UserError as error:
+        raise UserError(f"strategy {job.strategy.name}: {error}") from error
+    return configuration
+
+
+def _tested(configuration: Configuration) -> Yardstick:
+    data = configuration.datamodule
+    rows = data.splits["test"]
+    return Yardstick(data.samples.answers, tuple(data.classes), rows, data.samples.labels[rows], data.groups("test"))
+
+
+def _first_difference(one: Any, other: Any, key: str = "") -> str:  # noqa: ANN401 - any part of a configuration
+    if isinstance(one, dict) and isinstance(other, dict):
+        for name in {**one, **other}:
+            if one.get(name) != other.get(name):
+                return _first_difference(one.get(name), other.get(name), f"{key}.{name}".removeprefix("."))
+    return f"{key.replace('.init_args', '')} {one} there, {other} now"

@@ -1,0 +1,186 @@
+"""What a comparison shows and writes: tables for people, ``summary.json`` and ``comparison.csv`` for programs."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from tl_lightning.choosing.growth import Growth
+from tl_lightning.choosing.outcome import Outcome, Row
+from tl_lightning.choosing.results import Measure, Result
+from tl_lightning.console import console
+from tl_lightning.plots import INSTALL, can_draw
+from tl_lightning.run_folder import RunFolder, write_text
+from tl_lightning.tables import in_words
+
+STYLES = {"helped": "bold green", "no_evidence": "bold yellow", "negative": "bold red"}
+
+
+def comparison_table(rows: Sequence[Row], measure: Measure, *, reference: str, baseline: float | None) -> Table:
+    """Strategies side by side on the test pictures.
+
+    Args:
+        rows: With one share of the labels.
+        measure: What is compared.
+        reference: The strategy that the others are compared with.
+        baseline: The figure of the answer without a model.
+    """
+    labelled = next((f" with {row.labelled:,} labelled pictures" for row in rows if row.labelled is not None), "")
+    table = Table(title=f"strategies{labelled}, on test", title_justify="left", title_style="bold")
+    table.add_column("strategy")
+    gain = f"less error than {reference}" if measure.is_error else f"points more than {reference}"
+    for column in (in_words(measure.name), f"{gain} (95 % CI)", "McNemar p", "of all"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        if row.value is None:
+            table.add_row(row.strategy, "failed", style="red")
+            continue
+        difference = "reference" if row.strategy == reference else in_interval(row, measure)
+        tests = ("", "") if row.p is None else (f"{row.p:.2g}", f"{row.adjusted:.2g}")
+        table.add_row(row.strategy, with_error(row), difference, *tests)
+    if baseline is not None:
+        table.add_section()
+        table.add_row("without a model", f"{baseline:.3f}")
+    return table
+
+
+def cost_table(rows: Sequence[Row], measure: Measure) -> Table:
+    """What validation said of strategies, and what they took."""
+    table = Table(title="and what they took", title_justify="left", title_style="bold")
+    table.add_column("strategy")
+    for column in (f"validation {in_words(measure.validation)}", "trainable", "seconds", "runs"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        runs = f"{len(row.seeds)} of {len(row.seeds) + len(row.failures)}" if row.failures else f"{len(row.seeds)}"
+        cells = ("", "", "")
+        if row.value is not None:
+            cells = (f"{row.validation:.3f}", f"{row.trainable:,}", f"{row.seconds:.3g}")
+        table.add_row(row.strategy, *cells, runs, style="red" if row.value is None else None)
+    return table
+
+
+def with_error(row: Row) -> str:
+    """The test figure and its standard error."""
+    return "failed" if row.value is None else f"{row.value:.3f} ± {row.error:.3f}"
+
+
+def in_interval(row: Row, measure: Measure) -> str:
+    """A difference with its interval, in points where the figure is a share."""
+    if row.difference is None:
+        return ""
+    scale, digits = (1, ".3g") if measure.is_error else (100, ".1f")
+    value, low, high = (scale * number for number in (row.difference.value, row.difference.low, row.difference.high))
+    return f"{value:+{digits}} ({low:{digits}} to {high:{digits}})"
+
+
+def shares_table(rows: Sequence[Row], measure: Measure) -> Table:
+    """The test figure of every strategy with every share of the labels."""
+    table = Table(title=f"test {in_words(measure.name)} by labelled pictures", title_justify="left", title_style="bold")
+    table.add_column("strategy")
+    fractions = list(dict.fromkeys(row.fraction for row in rows))
+    for fraction in fractions:
+        labelled = [row.labelled for row in rows if row.fraction == fraction and row.labelled is not None]
+        table.add_column(f"{labelled[0]:,}" if labelled else f"{fraction:g}", justify="right")
+    for strategy in dict.fromkeys(row.strategy for row in rows):
+        values = {row.fraction: row for row in rows if row.strategy == strategy}
+        table.add_row(strategy, *(with_error(values[fraction]) for fraction in fractions))
+    return table
+
+
+def show(outcome: Outcome, growth: Growth | None, measure: Measure) -> None:
+    """Prints the tables, the verdict, and what the learning curves say."""
+    console.rule("comparison")
+    rows = outcome.last
+    console.print(comparison_table(rows, measure, reference=outcome.reference, baseline=outcome.baseline))
+    console.print(cost_table(rows, measure))
+    if len(outcome.rows) > len(rows):
+        console.print(shares_table(outcome.rows, measure))
+    failures = {job.name: result for job, result in outcome.made.items() if isinstance(result, str)}
+    for name, reason in failures.items():
+        console.print(f"failed     {name}: {reason}", style="red")
+    if outcome.verdict is not None:
+        console.print(f"verdict    {outcome.verdict.text}", style=STYLES[outcome.verdict.kind])
+        chosen = f"{outcome.transfer} stands for transfer, as it is best on validation ({in_words(measure.validation)})"
+        console.print(f"           {chosen}")
+    else:
+        console.print(
+            "verdict    none: the runs that it needs failed; the same command with --run_dir tries them again"
+        )
+
+
+def summarise(outcome: Outcome, growth: Growth | None, measure: Measure) -> dict[str, Any]:
+    """Everything as plain data, for ``summary.json``."""
+    runs = []
+    for job, result in outcome.made.items():
+        entry = {"run": job.name, "strategy": job.strategy.name, "fraction": job.fraction, "seed": job.seed}
+        if isinstance(result, Result):
+            runs.append({**entry, "status": "completed", "validation": result.validation, "test": dict(result.test)})
+        else:
+            runs.append({**entry, "status": "failed", "error": result})
+    return {
+        "figure": measure.name,
+        "validated_by": measure.validation,
+        "reference": outcome.reference,
+        "transfer": outcome.transfer,
+        "verdict": None if outcome.verdict is None else asdict(outcome.verdict),
+        "baseline": outcome.baseline,
+        "strategies": [asdict(row) for row in outcome.rows],
+        "curves": None if growth is None else growth.to_dict(),
+        "runs": runs,
+    }
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """A line per strategy and share of the labels."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = (
+        "strategy",
+        "fraction",
+        "labelled",
+        "value",
+        "error",
+        "validation",
+        "p",
+        "adjusted",
+        "trainable",
+        "seconds",
+    )
+    writer.writerow([*names, "difference", "low", "high", "runs", "failed"])
+    for row in rows:
+        difference = row.difference
+        interval = ("", "", "") if difference is None else (difference.value, difference.low, difference.high)
+        values = asdict(row)
+        writer.writerow([*(values[name] for name in names), *interval, len(row.seeds), len(row.failures)])
+    return text.getvalue()
+
+
+def write(outcome: Outcome, growth: Growth | None, measure: Measure, folder: Path) -> dict[str, Any]:
+    """Writes the summary, the table and, where matplotlib is installed, the pictures; says where they are.
+
+    Returns:
+        The summary.
+    """
+    summary = summarise(outcome, growth, measure)
+    RunFolder(folder).write_summary(summary)
+    write_text(folder / "comparison.csv", as_csv(outcome.rows))
+    files = ["summary.json", "comparison.csv"]
+    if can_draw():
+        from tl_lightning.choosing.curve_picture import draw_curves
+        from tl_lightning.choosing.pictures import draw_comparison
+
+        files.append("comparison.png")
+        draw_comparison(outcome, measure, folder / "comparison.png")
+        if growth is not None:
+            files.append("curves.png")
+            perfect = 0.0 if measure.is_error else 1.0
+            until = max(2 * growth.now, growth.now + growth.more)
+            file, figure = folder / "curves.png", in_words(measure.name)
+            draw_curves(growth.lines, file, figure=figure, perfect=perfect, until=until)
+    hint = "" if can_draw() else f"; {INSTALL} for a picture"
+    console.print(f"folder {folder}: {', '.join(files)} and a run per strategy and seed{hint}")
+    return summary

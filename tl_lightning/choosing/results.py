@@ -1,0 +1,156 @@
+"""What single runs of a comparison gave: a score for every test picture, and what it took."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_lightning.answers_file import AnswersFile, read_answers
+from tl_lightning.choosing.plan import Plan, Yardstick
+from tl_lightning.choosing.strategies import Job
+from tl_lightning.errors import UserError
+from tl_lightning.run_folder import RunFolder
+from tl_lightning.tasks.ordinal import median_level
+
+FIGURES = ("accuracy", "macro_f1", "balanced_accuracy")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is compared.
+
+    Attributes:
+        name: The test figure, by its plain name.
+        validation: The validation figure that decides which strategy stands for transfer, by its plain name.
+        mode: Whether that is best where it is largest (max) or smallest (min).
+        baseline: The figure of the answer without a model, as a run's summary names it; `None` for none.
+        is_error: Whether the test figure is an error in units of its own, of which less is better; else it is a share.
+    """
+
+    name: str
+    validation: str
+    mode: str
+    baseline: str | None
+    is_error: bool = False
+
+
+def choose_measure(plan: Plan, figure: str | None) -> Measure:
+    """Says what is compared for a kind of answers.
+
+    Args:
+        plan: Of the comparison.
+        figure: One of `FIGURES`, which only classes have; `None` for the usual one.
+
+    Raises:
+        UserError: If the figure is not for these answers.
+    """
+    answers = plan.tested.answers
+    if figure is not None and answers != "class":
+        raise UserError(f"--figure {figure} is for classes, and the answers here are {answers}; leave it out")
+    if answers == "number":
+        name = "mean_absolute_error"
+        return Measure(name, name, "min", "constant_mean_absolute_error", is_error=True)
+    if answers == "labels":  # the share of right labels is not logged
+        return Measure("right_labels", plan.monitor, plan.mode, None)
+    name = figure or "accuracy"
+    constant = {"class": "majority_accuracy", "level": "median_accuracy"}[answers]
+    return Measure(name, name, "max", constant if name == "accuracy" else None)
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One run that ended well.
+
+    Attributes:
+        job: Which.
+        scores: Of each test picture, the larger the better, ``float64`` ``(n,)``: 1 or 0 for right or wrong, the share
+            of right labels, or minus the absolute error.
+        predicted: The class that was answered, ``int64`` ``(n,)``; `None` where the answers are no classes or levels.
+        validation: The validation figure.
+        test: The test figures by name.
+        baseline: Of the answer without a model; `None` for none.
+        labelled: Training and validation pictures.
+        trainable: Parameters that trained in any phase.
+        seconds: Spent on training, and on computing what is kept for it.
+    """
+
+    job: Job
+    scores: NDArray[np.float64]
+    predicted: NDArray[np.int64] | None
+    validation: float
+    test: Mapping[str, float]
+    baseline: float | None
+    labelled: int
+    trainable: int
+    seconds: float
+
+
+def read_result(job: Job, folder: Path, tested: Yardstick, measure: Measure) -> Result | str:
+    """Reads what a completed run left.
+
+    Args:
+        job: Which.
+        folder: Of the run.
+        tested: What it was to be tested on.
+        measure: What is compared.
+
+    Returns:
+        The result; where it is none, as after a divergence, the reason.
+
+    Raises:
+        UserError: If it was tested on something else.
+    """
+    run = RunFolder(folder)
+    summary, answers = run.summary, read_answers(run.test_answers)
+    indices, labels = answers.indices.numpy(), answers.labels.numpy()
+    if not np.array_equal(indices, tested.indices) or not np.array_equal(labels, tested.labels):
+        raise UserError(f"{folder} was tested on other pictures or answers: compare anew with another --run_dir")
+    validation = summary["validation"][measure.validation]
+    if validation is None or summary["validation"]["loss"] is None or not answers.predictions.isfinite().all():
+        return "diverged: its answers are no numbers (a smaller model.lr may help)"
+    scores, predicted = score_pictures(answers, tested.answers)
+    timing = summary["timing"]
+    return Result(
+        job=job,
+        scores=scores,
+        predicted=predicted,
+        validation=float(validation),
+        test=summary["test"],
+        baseline=None if measure.baseline is None else summary["baseline"].get(measure.baseline),
+        labelled=summary["data"]["train"] + summary["data"]["validation"],
+        trainable=max(phase["trainable_parameters"] for phase in summary["phases"]),
+        seconds=timing["fit_s"] + timing["cache_s"],
+    )
+
+
+def score_pictures(answers: AnswersFile, kind: str) -> tuple[NDArray[np.float64], NDArray[np.int64] | None]:
+    """Scores every picture; see `Result`.
+
+    Args:
+        answers: What was answered.
+        kind: class, level, labels or number.
+
+    Returns:
+        The scores, and the classes or levels that were answered, where there are such.
+    """
+    predictions, labels = answers.predictions, answers.labels
+    scores: NDArray[np.float64]
+    if kind in ("class", "level"):
+        predicted = median_level(predictions) if kind == "level" else predictions.argmax(dim=1)
+        scores = (predicted == labels).double().numpy()
+        return scores, predicted.numpy()
+    if kind == "labels":
+        scores = ((predictions > 0.5) == (labels > 0.5)).double().mean(dim=1).numpy()
+    else:
+        scores = -(predictions.double() - labels.double()).abs().mean(dim=1).numpy()
+    return scores, None
+
+
+def why_failed(error: BaseException) -> str:
+    """The reason in one line of a table."""
+    lines: list[Any] = str(error).splitlines() or [""]
+    said = lines[0] if isinstance(error, UserError) else f"{type(error).__name__}: {lines[0]}"
+    return said if len(said) <= 160 else f"{said[:157]}..."

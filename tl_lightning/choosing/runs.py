@@ -1,0 +1,100 @@
+"""Makes the runs of a comparison: what is there is taken, what was interrupted goes on, and what fails is a result."""
+
+import gc
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from tl_lightning.checkpoints import NO_SPACE
+from tl_lightning.choosing.plan import Plan
+from tl_lightning.choosing.results import Measure, Result, read_result, why_failed
+from tl_lightning.choosing.strategies import Job
+from tl_lightning.console import console
+from tl_lightning.many_runs import is_complete, make_run
+from tl_lightning.run_folder import RunFolder
+
+
+def make_runs(plan: Plan, args: Sequence[str], folder: Path, measure: Measure) -> dict[Job, Result | str]:
+    """Makes all runs that are missing.
+
+    Args:
+        plan: Of the comparison.
+        args: Command-line arguments of ``tl fit`` that all share.
+        folder: For the runs.
+        measure: What is compared.
+
+    Returns:
+        For each run, in order, its result, or why it has none.
+
+    Raises:
+        UserError: If the disk is full, or a run that is there was tested on something else.
+    """
+    made: dict[Job, Result | str] = {}
+    seconds: dict[Job, float] = {}
+    for number, job in enumerate(plan.jobs, start=1):
+        share = "" if job.fraction is None else f", {job.fraction:.4g} of the labels"
+        missing = [later for later in plan.jobs[number - 1 :] if not is_complete(folder / later.name)]
+        left = time_left(missing, seconds) if missing else ""
+        console.rule(f"run {number} of {len(plan.jobs)}: {job.strategy.name}{share}, seed {job.seed}{left}")
+        path = folder / job.name
+        failed = _make(plan, [*args, *job.options], path)
+        made[job] = failed if failed is not None else read_result(job, path, plan.tested, measure)
+        if failed is not None:
+            console.print(f"failed: {failed}", style="red")
+            continue
+        seconds[job] = float(RunFolder(path).summary["timing"]["total_s"])
+        for checkpoint in (RunFolder(path).last_checkpoint, RunFolder(path).previous_checkpoint):
+            checkpoint.unlink(missing_ok=True)  # there is nothing left to go on with, and many runs fill a disk
+    return made
+
+
+def _make(plan: Plan, args: list[str], path: Path) -> str | None:
+    """Makes a run; says why it failed, or `None`."""
+    try:
+        make_run(path, args, plan.base, command="compare")
+        return None
+    except Exception as error:  # of any kind: it is this run's result
+        if _is_disk_full(error):
+            raise  # all others would fail, too
+        failed = why_failed(error)
+    # Only now that the error is gone are its frames, which hold the model, too.
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return failed
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def time_left(missing: Sequence[Job], seconds: Mapping[Job, float]) -> str:
+    """Says how long the runs that are missing will take, as those of the same kind did.
+
+    Args:
+        missing: Which.
+        seconds: Of the runs that are done.
+
+    Returns:
+        Such as ``, about 12 min left``; empty where none is done.
+    """
+    if not seconds:
+        return ""
+    overall = sum(seconds.values()) / sum(job.fraction or 1 for job in seconds)
+
+    def expected(job: Job) -> float:
+        alike = [taken for done, taken in seconds.items() if _kind(done) == _kind(job)]
+        return statistics.mean(alike) if alike else overall * (job.fraction or 1)
+
+    left = sum(map(expected, missing))
+    return f", about {left / 60:.0f} min left" if left >= 90 else f", about {max(left, 1):.0f} s left"
+
+
+def _kind(job: Job) -> tuple[str, float | None]:
+    return job.strategy.name, job.fraction
