@@ -22,7 +22,7 @@ from tl_lightning.choosing.verdict import Difference, figure_difference, paired_
 from tl_lightning.console import console, track
 
 PICTURES = 656
-DRAWS = 500  # less than in use, for the time
+DRAWS = 400  # less than in use, for the time
 HARDNESS, OF_STRATEGY = 0.8, 0.1  # shares of the variance of what decides whether a picture is answered right
 RUNS = (1, 2, 3, 5)
 SETTINGS = ((0.60, 0.0), (0.60, 0.02), (0.87, 0.0), (0.87, 0.01), (0.87, 0.02), (0.99, 0.0), (0.99, 0.005))

@@ -60,3 +60,11 @@ def test_planted_duplicates_are_found_and_no_others():
         assert shown.count(row) == 2
     assert "│ crop 1" in shown
     assert shown.count("false alarms among 300 pictures: none") == 2
+
+
+@pytest.mark.slow
+def test_the_verdict_is_tried_on_simulated_cases():
+    shown = printed("verdicts.py", "--cases", "3")
+    assert "false alarms in 3 cases without a difference, 656 pictures" in shown
+    assert "found of true differences, 3 cases each" in shown
+    assert "95 % intervals of forecasts that hold the truth, 3 cases, 656 pictures" in shown

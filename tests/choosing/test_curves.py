@@ -142,6 +142,18 @@ def test_catching_up_is_foretold_where_it_was_not_measured():
     )
 
 
+def test_where_curves_meet_is_as_unsure_as_both_of_them():
+    slow, fast = law(0.05, 0.45, 0.5), law(0.05, 0.20, 0.5)
+    differences = apart(*(fast(SIZES) - slow(SIZES)))
+    sure, unsure = (
+        catches_up(fitted(slow, error), fitted(fast, error), SIZES, differences, names=("scratch", "full"))
+        for error in (0.001, 0.01)
+    )
+    assert unsure.low < sure.low < sure.labels < sure.high <= unsure.high == math.inf
+    assert "(95 % CI " in unsure.text
+    assert unsure.text.endswith("to more than 19,600)")
+
+
 def test_what_does_not_catch_up_within_ten_times_the_labels_is_said_so():
     slow, fast = law(0.20, 0.30, 0.5), law(0.05, 0.20, 0.5)
     differences = apart(*(fast(SIZES) - slow(SIZES)))

@@ -142,9 +142,10 @@ def _crossing(reference: Curve, other: Curve, largest: int, margin: float) -> Es
 
     fitted = [np.array([[curve.floor, curve.scale, curve.exponent]]) for curve in (reference, other)]
     found = float(first(errors_of(fitted[0], labels) - errors_of(fitted[1], labels))[0])
-    drawn = first(errors_of(reference.draws, labels) - errors_of(other.draws, labels))
+    # In another order: draws of the same seed go up and down together.
+    drawn = first(errors_of(reference.draws, labels) - errors_of(other.draws[::-1], labels))
     low, high = np.quantile(drawn, INTERVAL, method="nearest")  # between finite and infinite there is no middle
-    return Estimate(found, float(low), float(high))
+    return Estimate(found, min(float(low), found), max(float(high), found))
 
 
 def _error(curve: Curve, labels: float) -> float:

@@ -49,7 +49,8 @@ def paired_difference(
 
     Where all scores are 0 or 1, the interval is widened by what Bonett and Price (2012) add: one picture that only
     the one gets right, and one that only the other does. Without it, two models that agree on all of 30 pictures would
-    be the same for sure.
+    be the same for sure. Whole groups that stay unseen matter more: with groups it is one more like the one furthest
+    from the rest.
 
     Args:
         one: Score per run and picture, ``(runs, pictures)``: 1 for right and 0 for wrong, or minus an absolute error.
@@ -66,8 +67,9 @@ def paired_difference(
         return np.asarray(scores @ times / times.sum())
 
     pictures = scores.shape[1]
-    weights = np.full(pictures, float(right_or_wrong) / pictures)
-    return _difference(figures, weights, len(one), groups=groups, level=level, draws=draws, seed=seed)
+    moves = (one.mean(axis=0) - other.mean(axis=0)) / pictures
+    unseen = _unseen(moves, np.full(pictures, float(right_or_wrong) / pictures), groups)
+    return _difference(figures, unseen, len(one), rows=pictures, groups=groups, level=level, draws=draws, seed=seed)
 
 
 def figure_difference(
@@ -112,25 +114,41 @@ def figure_difference(
     weights = np.full(len(labels), 1 / len(labels))
     if figure != "accuracy":
         weights = 1 / (np.count_nonzero(of_class) * of_class[labels])
-    return _difference(figures, weights, len(one), groups=groups, level=level, draws=draws, seed=seed)
+    moves = weights * ((one == labels).mean(axis=0) - (other == labels).mean(axis=0))
+    unseen = _unseen(moves, weights, groups)
+    return _difference(figures, unseen, len(one), rows=len(labels), groups=groups, level=level, draws=draws, seed=seed)
+
+
+def _unseen(moves: NDArray[np.float64], weights: NDArray[np.float64], groups: NDArray[np.str_] | None) -> float:
+    """The variance that one more picture each way adds, or one more group like the one furthest from the rest.
+
+    Args:
+        moves: What each picture moves the difference by, ``(pictures,)``.
+        weights: The most it could, likewise; 0 where there is no most.
+        groups: What pictures have in common.
+    """
+    least = float((weights**2).mean())
+    if groups is None:
+        return 2 * least
+    of_group = np.bincount(np.unique(groups, return_inverse=True)[1], weights=moves - moves.mean())
+    return max(2 * least, float((of_group**2).max()))
 
 
 def _difference(
     figures: Callable[[NDArray[np.int64]], NDArray[np.float64]],
-    weights: NDArray[np.float64],
+    unseen: float,
     ones: int,
     *,
+    rows: int,
     groups: NDArray[np.str_] | None,
     level: float,
     draws: int,
     seed: int,
 ) -> Difference:
-    """Draws pictures; `figures` gives every run's, first those of `ones` runs, and `weights` what a picture counts."""
-    rows = len(weights)
+    """Draws pictures; `figures` gives every run's, first those of `ones` runs; see `_combined`."""
     here = figures(np.ones(rows, dtype=np.int64))
     drawn = np.stack([figures(times) for times in resampled(rows, groups=groups, draws=draws, seed=seed)])
     units = rows if groups is None else len(np.unique(groups))
-    unseen = 2 * float((weights**2).mean())
     return _combined(here, drawn, ones, units=units, unseen=unseen, level=level)
 
 
