@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from rich.table import Table
 from scipy import stats
 
-from tl_lightning.choosing.curves import Estimate, fit_curve, forecast, gain_of
-from tl_lightning.choosing.verdict import Difference, figure_difference, paired_difference, verdict
+from tl_lightning.choosing.comparing.curves import Estimate, fit_curve, forecast, gain_of
+from tl_lightning.choosing.comparing.verdict import Difference, figure_difference, paired_difference, verdict
 from tl_lightning.console import console, track
 
 PICTURES = 656

@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from tl_lightning.choosing.strategies import Job, Strategy, list_jobs
+from tl_lightning.choosing.comparing.strategies import Job, Strategy, list_jobs
 from tl_lightning.configuration import Configuration
 from tl_lightning.console import console
 from tl_lightning.errors import UserError

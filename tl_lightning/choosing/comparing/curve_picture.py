@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tl_lightning.choosing.curves import forecast
-from tl_lightning.choosing.power_law import Curve
+from tl_lightning.choosing.comparing.curves import forecast
+from tl_lightning.choosing.comparing.power_law import Curve
 from tl_lightning.plots import new_figure, save_figure
 
 BEYOND = 2  # times the largest size: how far the forecast is drawn

@@ -11,8 +11,8 @@ import pytest
 from pictures import TINY, write_tiny
 
 from tl_lightning.answers_file import read_answers
-from tl_lightning.choosing import runs
-from tl_lightning.choosing.strategies import Job, Strategy
+from tl_lightning.choosing.comparing import runs
+from tl_lightning.choosing.comparing.strategies import Job, Strategy
 from tl_lightning.cli import main
 from tl_lightning.configuration import Configuration, quiet
 from tl_lightning.errors import UserError

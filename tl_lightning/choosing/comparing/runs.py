@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from tl_lightning.checkpoints import NO_SPACE
-from tl_lightning.choosing.plan import Plan
-from tl_lightning.choosing.results import Measure, Result, read_result, why_failed
-from tl_lightning.choosing.strategies import Job
+from tl_lightning.choosing.comparing.plan import Plan
+from tl_lightning.choosing.comparing.results import Measure, Result, read_result, why_failed
+from tl_lightning.choosing.comparing.strategies import Job
 from tl_lightning.console import console
 from tl_lightning.many_runs import is_complete, make_run
 from tl_lightning.run_folder import RunFolder

@@ -5,13 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from tl_lightning.arguments import OptionParser
-from tl_lightning.choosing.growth import grow
-from tl_lightning.choosing.outcome import judge
-from tl_lightning.choosing.plan import make_plan
-from tl_lightning.choosing.report import show, write
-from tl_lightning.choosing.results import FIGURES, choose_measure
-from tl_lightning.choosing.runs import make_runs
-from tl_lightning.choosing.strategies import DEFAULT_STRATEGIES, list_choices, parse_fractions, parse_strategies
+from tl_lightning.choosing.comparing.growth import grow
+from tl_lightning.choosing.comparing.outcome import judge
+from tl_lightning.choosing.comparing.plan import make_plan
+from tl_lightning.choosing.comparing.report import show, write
+from tl_lightning.choosing.comparing.results import FIGURES, choose_measure
+from tl_lightning.choosing.comparing.runs import make_runs
+from tl_lightning.choosing.comparing.strategies import (
+    DEFAULT_STRATEGIES,
+    list_choices,
+    parse_fractions,
+    parse_strategies,
+)
 from tl_lightning.configuration import quiet
 from tl_lightning.console import console
 from tl_lightning.errors import UserError

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tl_lightning.choosing.differences import Difference
-from tl_lightning.choosing.power_law import FEWEST, Curve, errors_of, fit_curve
+from tl_lightning.choosing.comparing.differences import Difference
+from tl_lightning.choosing.comparing.power_law import FEWEST, Curve, errors_of, fit_curve
 
 __all__ = ["CatchUp", "Curve", "Estimate", "catches_up", "fit_curve", "forecast", "gain_in_words", "gain_of"]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tl_lightning.answers_file import AnswersFile
-from tl_lightning.choosing.results import choose_measure, score_pictures, why_failed
+from tl_lightning.choosing.comparing.results import choose_measure, score_pictures, why_failed
 from tl_lightning.errors import UserError
 
 

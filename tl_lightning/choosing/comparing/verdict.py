@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tl_lightning.choosing.differences import Difference, figure_difference, paired_difference
+from tl_lightning.choosing.comparing.differences import Difference, figure_difference, paired_difference
 
 __all__ = ["Difference", "McNemar", "Verdict", "figure_difference", "holm", "mcnemar", "paired_difference", "verdict"]
 

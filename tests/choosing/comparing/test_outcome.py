@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tl_lightning.choosing.outcome import judge
-from tl_lightning.choosing.plan import Yardstick
-from tl_lightning.choosing.results import Measure, Result
-from tl_lightning.choosing.strategies import Job, Strategy
+from tl_lightning.choosing.comparing.outcome import judge
+from tl_lightning.choosing.comparing.plan import Yardstick
+from tl_lightning.choosing.comparing.results import Measure, Result
+from tl_lightning.choosing.comparing.strategies import Job, Strategy
 
 ACCURACY = Measure("accuracy", "accuracy", "max", "majority_accuracy")
 PICTURES = 200

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tl_lightning.choosing.plan import Yardstick
-from tl_lightning.choosing.results import Measure, Result
-from tl_lightning.choosing.strategies import Job
-from tl_lightning.choosing.verdict import (
+from tl_lightning.choosing.comparing.plan import Yardstick
+from tl_lightning.choosing.comparing.results import Measure, Result
+from tl_lightning.choosing.comparing.strategies import Job
+from tl_lightning.choosing.comparing.verdict import (
     Difference,
     Verdict,
     figure_difference,

@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.table import Table
 
-from tl_lightning.choosing.growth import Growth
-from tl_lightning.choosing.outcome import Outcome, Row
-from tl_lightning.choosing.results import Measure, Result
+from tl_lightning.choosing.comparing.growth import Growth
+from tl_lightning.choosing.comparing.outcome import Outcome, Row
+from tl_lightning.choosing.comparing.results import Measure, Result
 from tl_lightning.console import console
 from tl_lightning.plots import INSTALL, can_draw
 from tl_lightning.run_folder import RunFolder, write_text
@@ -170,8 +170,8 @@ def write(outcome: Outcome, growth: Growth | None, measure: Measure, folder: Pat
     write_text(folder / "comparison.csv", as_csv(outcome.rows))
     files = ["summary.json", "comparison.csv"]
     if can_draw():
-        from tl_lightning.choosing.curve_picture import draw_curves
-        from tl_lightning.choosing.pictures import draw_comparison
+        from tl_lightning.choosing.comparing.curve_picture import draw_curves
+        from tl_lightning.choosing.comparing.forest_picture import draw_comparison
 
         files.append("comparison.png")
         draw_comparison(outcome, measure, folder / "comparison.png")

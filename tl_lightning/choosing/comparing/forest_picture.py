@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tl_lightning.choosing.outcome import Outcome
-from tl_lightning.choosing.results import Measure
+from tl_lightning.choosing.comparing.outcome import Outcome
+from tl_lightning.choosing.comparing.results import Measure
 from tl_lightning.plots import new_figure, save_figure
 from tl_lightning.tables import in_words
 

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 from scipy.optimize import nnls
 
-from tl_lightning.choosing.curve_picture import Line, draw_curves
-from tl_lightning.choosing.curves import catches_up, forecast, gain_in_words, gain_of
-from tl_lightning.choosing.differences import Difference
-from tl_lightning.choosing.power_law import EXPONENTS, fit_curve
+from tl_lightning.choosing.comparing.curve_picture import Line, draw_curves
+from tl_lightning.choosing.comparing.curves import catches_up, forecast, gain_in_words, gain_of
+from tl_lightning.choosing.comparing.differences import Difference
+from tl_lightning.choosing.comparing.power_law import EXPONENTS, fit_curve
 
 SIZES = [100, 200, 490, 980, 1960]
 

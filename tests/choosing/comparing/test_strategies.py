@@ -2,7 +2,7 @@
 
 import pytest
 
-from tl_lightning.choosing.strategies import Job, Strategy, list_jobs, parse_fractions, parse_strategies
+from tl_lightning.choosing.comparing.strategies import Job, Strategy, list_jobs, parse_fractions, parse_strategies
 from tl_lightning.errors import UserError
 
 

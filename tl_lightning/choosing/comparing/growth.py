@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tl_lightning.choosing.curve_picture import Line
-from tl_lightning.choosing.curves import CatchUp, catches_up, fit_curve, gain_in_words, gain_of
-from tl_lightning.choosing.outcome import Outcome
-from tl_lightning.choosing.results import Measure
+from tl_lightning.choosing.comparing.curve_picture import Line
+from tl_lightning.choosing.comparing.curves import CatchUp, catches_up, fit_curve, gain_in_words, gain_of
+from tl_lightning.choosing.comparing.outcome import Outcome
+from tl_lightning.choosing.comparing.results import Measure
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import f1_score
 
-from tl_lightning.choosing.differences import figure_difference, paired_difference
+from tl_lightning.choosing.comparing.differences import figure_difference, paired_difference
 from tl_lightning.metrics.classification import of_confusion
 
 NORMAL = stats.norm.ppf(0.975)
