@@ -33,9 +33,7 @@ COMMANDS = {
     "probe": Command("tl_lightning.depth_probe", "probe_command", "show after which stage the useful features sit"),
     "rank": Command("tl_lightning.choosing.ranking.rank", "rank_command", "compare pretrained backbones on your data"),
     "advise": Command("tl_lightning.choosing.advising.advise", "advise_command", "write a configuration, with reasons"),
-    "compare": Command(
-        "tl_lightning.choosing.comparing.compare", "compare_command", "say whether transfer helped, and how to"
-    ),
+    "compare": Command("tl_lightning.choosing.comparing.compare", "compare_command", "say whether transfer helped"),
     "leaks": Command("tl_lightning.leaks_command", "leaks_command", "list pictures that are there more than once"),
     "crossval": Command("tl_lightning.crossval", "crossval_command", "train a model per fold, score them all together"),
     "resume": Command("tl_lightning.experiment", "resume_command", "go on where a run stopped, to the same weights"),
