@@ -114,7 +114,7 @@ def test_an_interrupted_comparison_goes_on_to_the_same_summary(finished, here, m
     assert without_seconds(summary()) == without_seconds(whole)
 
 
-def test_strategies_and_shares_are_added_to_a_finished_comparison(there):
+def test_strategies_and_shares_are_added_to_a_finished_comparison(there, capsys):
     files = sorted(Path("cmp").glob("*-seed*/summary.json"))
     times = [path.stat().st_mtime_ns for path in files]
     assert compare("--seeds", "1", "--strategies", "scratch,config", "--fractions", "0.5,1", "--more", "30") == 0
@@ -129,6 +129,8 @@ def test_strategies_and_shares_are_added_to_a_finished_comparison(there):
     assert (curves["now"], curves["more"]) == (18, 30)
     assert [line["labelled"] for line in curves["strategies"]] == [[10, 18]] * 2
     assert Path("cmp/curves.png").is_file()
+    said = " ".join(capsys.readouterr().out.split())
+    assert "labels what 30 more labels would bring config cannot be said: that needs 3 different sizes" in said
 
 
 def test_a_run_that_fails_is_a_result_and_not_the_end(there, monkeypatch, capsys):

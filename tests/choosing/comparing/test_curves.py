@@ -114,7 +114,7 @@ def apart(*values, half=0.02):
 def test_catching_up_is_measured_first():
     found = catches_up(None, None, SIZES, apart(0.2, 0.1, 0.05, 0.015, 0.01), names=("scratch", "full"))
     assert (found.labels, found.low, found.high) == (980, 980, 980)
-    assert found.text == "scratch is as good as full within the noise from 980 labels on"
+    assert found.text == "scratch cannot be told from full from 980 labels on"
 
 
 def test_a_size_that_is_far_apart_again_counts():
@@ -126,7 +126,7 @@ def test_a_size_that_is_far_apart_again_counts():
 
 def test_strategies_that_never_were_apart():
     found = catches_up(None, None, SIZES, apart(0.01, 0, 0, -0.1, 0), names=("scratch", "full"))
-    assert found.text == "scratch is as good as full within the noise with 100 labels, the fewest that were tried"
+    assert found.text == "scratch cannot be told from full with 100 labels, the fewest that were tried"
 
 
 def test_catching_up_is_foretold_where_it_was_not_measured():
@@ -137,8 +137,8 @@ def test_catching_up_is_foretold_where_it_was_not_measured():
     assert found.labels == pytest.approx(15625, rel=0.1)
     assert found.low <= found.labels <= found.high
     assert found.text.startswith(
-        "full is still ahead of scratch with 1,960 labels; by the fitted curves scratch would be as good within the "
-        "noise from about 1"
+        "full is still ahead of scratch with 1,960 labels; by the fitted curves they could not be told apart "
+        "from about 1"
     )
 
 

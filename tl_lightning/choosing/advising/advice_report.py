@@ -68,12 +68,16 @@ def candidate_table(candidates: Sequence[Looked], best: Looked) -> Table:
         best: One of them.
     """
     table = Table(title="candidates", title_justify="left", title_style="bold")
+    names = [each.name.partition("=")[0] for each in candidates]  # the weights matter only where that is not enough
     table.add_column("backbone", overflow="fold")
     for column in ("probe", "behind the best", "G MACs"):
         table.add_column(column, justify="right")
     for each in sorted(candidates, key=lambda candidate: -candidate.top.score.value):
         behind = "best" if each is best else str(best.top.ahead_of(each.top))
-        table.add_row(each.name, str(each.top.score), behind, f"{each.macs / 1e9:.2f}")
+        backbone = each.name.partition("=")[0]
+        table.add_row(
+            backbone if names.count(backbone) == 1 else each.name, str(each.top.score), behind, f"{each.macs / 1e9:.2f}"
+        )
     return table
 
 

@@ -116,7 +116,7 @@ def catches_up(
     if first < len(measured):
         labels = measured[first][0]
         where = f"with {labels:,} labels, the fewest that were tried" if first == 0 else f"from {labels:,} labels on"
-        return CatchUp(labels, labels, labels, f"{behind} is as good as {ahead} within the noise {where}")
+        return CatchUp(labels, labels, labels, f"{behind} cannot be told from {ahead} {where}")
     largest, difference = measured[-1]
     short = f"{ahead} is still ahead of {behind} with {largest:,} labels"
     if reference is None or other is None:
@@ -128,7 +128,7 @@ def catches_up(
         text = f"{short}, and by the fitted curves {behind} does not catch up within {FURTHEST} times as many"
         return CatchUp(None, low, high, text + _warning(reference, other))
     end = f"more than {furthest:,}" if math.isinf(high) else f"{_rounded(high):,}"
-    text = f"by the fitted curves {behind} would be as good within the noise from about {_rounded(found):,} on"
+    text = f"by the fitted curves they could not be told apart from about {_rounded(found):,} on"
     interval = f"(95 % CI {_rounded(low):,} to {end})"
     return CatchUp(found, low, high, f"{short}; {text} {interval}{_warning(reference, other)}")
 

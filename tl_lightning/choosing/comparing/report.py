@@ -110,6 +110,8 @@ def show(outcome: Outcome, growth: Growth | None, measure: Measure) -> None:
         console.print(
             "verdict    none: the runs that it needs failed; the same command with --run_dir tries them again"
         )
+    for sentence in () if growth is None else growth.sentences:
+        console.print(f"labels     {sentence}")
 
 
 def summarise(outcome: Outcome, growth: Growth | None, measure: Measure) -> dict[str, Any]:
