@@ -7,6 +7,9 @@ and two splits (random, blocks of the file order). Each is repeated with other p
 every strategy is trained in each; the best one is known only from the test pictures, and with a few repeats part of its
 lead is luck, so regret is overstated. The rules were set on one half of the cases (every other one, as on a chess
 board); the other half is reported apart. What is there already in the folder of runs is not trained again.
+
+The same runs show what the verdict of `tl compare` says of ELPV, and how often it says anything where nothing is to be
+found: null cases are real answers of two runs to resampled pictures, with the two swapped at random picture by picture.
 """
 
 import argparse
@@ -25,12 +28,15 @@ from tl_lightning.choosing.advising.decision import advise_strategy
 from tl_lightning.choosing.advising.facts import Facts, Machine, Model, Pictures, Probe, Score
 from tl_lightning.choosing.advising.gather import facts_of, look, set_up
 from tl_lightning.choosing.advising.similarity import Similarity
+from tl_lightning.choosing.comparing.verdict import paired_difference, verdict
+from tl_lightning.configuration import quiet
 from tl_lightning.console import console
 from tl_lightning.run_folder import RunFolder, write_text
 
 TARGETS = ("defect", "level", "type")
 SPLITS = ("stratified", "blocks")
 SIZES = {50: 60, 200: 25, 1000: 8, 1673: 6}  # training pictures, and the epochs that they get
+NULL_CASES = 1000
 STRATEGIES = ("feature_extraction", "partial", "lp_ft", "full", "scratch")
 CONFIG: dict[str, Any] = {
     "model": {
@@ -72,15 +78,29 @@ class Case:
         }
 
 
-def right(case: Case, strategy: str, repeat: int, *, runs: Path, size: int) -> NDArray[np.float64]:
-    """Which test pictures a strategy gets right; trained unless it is there."""
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A strategy in a case.
+
+    Attributes:
+        right: 1 for each test picture that it gets right, else 0.
+        validation: Its accuracy on the validation pictures.
+    """
+
+    right: NDArray[np.float64]
+    validation: float
+
+
+def result(case: Case, strategy: str, repeat: int, *, runs: Path, size: int) -> Result:
+    """What a strategy gives; trained unless it is there."""
     folder = RunFolder(runs / f"{case.target}-{case.split}-{case.training}-{strategy}-{repeat}")
     if not folder.test_answers.is_file():
         fit(CONFIG, **{**case.settings(repeat, size), "phases": strategy, "run_dir": str(folder.path)})
         for checkpoint in folder.checkpoints.glob("*.ckpt"):
             checkpoint.unlink()
     answers = read_answers(folder.test_answers)
-    return (answers.predictions.argmax(dim=1) == answers.labels).double().numpy()
+    right = (answers.predictions.argmax(dim=1) == answers.labels).double().numpy()
+    return Result(right, folder.summary["validation"]["accuracy"])
 
 
 def facts(case: Case, repeat: int, *, runs: Path, size: int) -> Facts:
@@ -126,31 +146,61 @@ def report(title: str, rows: list[dict[str, Any]]) -> None:
         print(f"  always {name}: mean regret {100 * fixed.mean():.2f} points")
 
 
+def verdicts(found: list[dict[str, Result]]) -> None:
+    """Prints what `tl compare` would say of transfer, run by run, and its false alarms.
+
+    Args:
+        found: Of each case and repeat, every strategy's result.
+    """
+    said = {"helped": 0, "no_evidence": 0, "negative": 0}
+    for each in found:
+        transfer = max((name for name in STRATEGIES if name != "scratch"), key=lambda name: each[name].validation)
+        gap = paired_difference(each[transfer].right[None], each["scratch"].right[None])
+        said[verdict(gap, seeds=1, what=transfer, reference="scratch").kind] += 1
+    print(f"\nverdict on the best strategy by validation against scratch, one seed each: {said}")
+    rng = np.random.default_rng(0)
+    alarms = {"helped": 0, "no_evidence": 0, "negative": 0}
+    for _ in range(NULL_CASES):
+        each = found[rng.integers(len(found))]
+        one, other = (each[name].right for name in rng.choice(STRATEGIES, size=2, replace=False))
+        rows = rng.integers(len(one), size=len(one))
+        swapped = rng.random(len(one)) < 0.5
+        one, other = np.where(swapped, other[rows], one[rows]), np.where(swapped, one[rows], other[rows])
+        gap = paired_difference(one[None], other[None])
+        alarms[verdict(gap, seeds=1, what="one", reference="other").kind] += 1
+    print(f"false alarms in {NULL_CASES} resampled null cases, 5 % stated: {alarms}")
+
+
 def main() -> None:
     """Trains what is missing, asks for advice, and prints both halves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs/advice"))
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--first", type=int, default=0, help="the first repeat: later ones are other pictures")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--training", type=int, nargs="+", default=list(SIZES), help="numbers of training pictures")
     options = parser.parse_args()
     options.runs.mkdir(parents=True, exist_ok=True)
     console.quiet = True
+    quiet()
     rows: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    every: list[dict[str, Result]] = []
     for case in itertools.starmap(Case, itertools.product(TARGETS, SPLITS, options.training)):
         where = {"runs": options.runs, "size": options.size}
-        repeats = range(options.repeats)
-        found = {name: [right(case, name, repeat, **where) for repeat in repeats] for name in STRATEGIES}
+        repeats = range(options.first, options.first + options.repeats)
+        found = [{name: result(case, name, repeat, **where) for name in STRATEGIES} for repeat in repeats]
+        every += found
         advised = [advise_strategy(facts(case, repeat, **where))[0].name for repeat in repeats]
-        followed = [found[name][repeat] for repeat, name in enumerate(advised)]
-        accuracy = {name: float(np.mean([part.mean() for part in parts])) for name, parts in found.items()}
+        followed = [each[name].right for each, name in zip(found, advised, strict=True)]
+        accuracy = {name: float(np.mean([each[name].right.mean() for each in found])) for name in STRATEGIES}
         best = max(accuracy, key=lambda name: accuracy[name])
-        regret, error = difference(found[best], followed)
+        regret, error = difference([each[best].right for each in found], followed)
         row = {"case": f"{case.target} {case.split} {case.training}", "accuracy": accuracy, "regret": regret}
         rows[case.sets_the_rules].append({**row, "error": error, "advised": ", ".join(dict.fromkeys(advised))})
         print(row["case"], f"{100 * regret:.1f}", flush=True)
     report("cases that the rules were set on", rows[True])
     report("cases that they were not set on", rows[False])
+    verdicts(every)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,10 @@ NO_GAIN = replace(PROBE, gain=Score(0.01, 0.01))
         (facts(probe=NO_GAIN, training=20_000), "scratch"),
         (facts(probe=NO_GAIN, training=9_000), "lp_ft"),  # too few to do without
         (facts(training=99), "feature_extraction"),
-        (facts(training=500, smallest=9), "feature_extraction"),
+        (facts(training=99, elsewhere="blocks"), "full"),
+        (facts(training=500, smallest=4), "feature_extraction"),
+        (facts(training=500, elsewhere="group"), "full"),
+        (facts(training=1_000, elsewhere="group"), "lp_ft"),
         (facts(training=500, smallest=0, answers="number"), "lp_ft"),
         (facts(training=500, probe=EXCELLENT), "feature_extraction"),
         (facts(training=500, similarity=NEAR), "feature_extraction"),

@@ -1,6 +1,7 @@
 """The strategy rule: a small tree of questions about the facts, which can be asked, and drawn with the way taken.
 
-All thresholds stand here. Those of size are the field's (see the sources of the questions).
+All thresholds stand here. Those of size are the field's (see the sources of the questions). What is advised for few
+pictures was set on one half of the cases of ``benchmarks/advice.py``; the other half is reported apart.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +13,7 @@ from tl_lightning.choosing.advising.similarity import FAR, NEAR
 NOISE = 2.0  # standard errors that a difference has to exceed
 BEST_OF_MANY = 3.0  # the same, where the better one was picked as the best of many stages
 VERY_FEW = 100  # training pictures below which nothing but a head is worth fitting
-VERY_FEW_PER_CLASS = 10
+VERY_FEW_PER_CLASS = 5
 FEW = 1_000  # below: the head, or some layers
 MANY = 100_000  # from here on: everything
 ENOUGH_FOR_SCRATCH = 10_000  # training pictures without which random weights are never advised
@@ -22,6 +23,7 @@ EXCELLENT = 0.97  # of the probe's score, above which fine-tuning has next to no
 # source, the more stays frozen (Yosinski et al. 2014, arXiv:1411.1792); and a head that is solved first keeps good
 # features from being distorted (Kumar et al. 2022, arXiv:2202.10054).
 SIZE_RULE = "size rule"
+MEASURED = "measured on ELPV"
 SIMILARITY_RULE = "similarity rule"
 LP_FT = "LP-FT"
 
@@ -146,6 +148,15 @@ def _sizes(facts: Facts) -> str:
     return _training(facts) + rarest
 
 
+def _apart(facts: Facts) -> str:
+    return "yes" if facts.pictures.elsewhere else "no"
+
+
+def _split(facts: Facts) -> str:
+    elsewhere = facts.pictures.elsewhere
+    return f"split {elsewhere}" if elsewhere else "drawn alike, as far as is known"
+
+
 def _excellent(facts: Facts) -> str:
     return "yes" if facts.probe is not None and facts.probe.pretrained.value >= EXCELLENT else "no"
 
@@ -170,10 +181,39 @@ def _depth(facts: Facts) -> str:
 _HEAD = Strategy("feature_extraction", "so few pictures would be learned by heart by anything larger", SIZE_RULE)
 _ENOUGH = Strategy("feature_extraction", "the frozen features leave next to nothing to gain", SIZE_RULE)
 _NEAR = Strategy("feature_extraction", "few pictures, much like those of the pretraining", SIMILARITY_RULE)
+# With few of them to choose by, a head's strength is chosen badly, and lp_ft starts from that head.
+_ELSEWHERE = Strategy("full", "validation from elsewhere cannot choose a head's strength; rates do without", MEASURED)
 _LOWER = Strategy("partial", "the stages above the best one serve the source more than these pictures", SIMILARITY_RULE)
 _SOME = Strategy("partial", "the lower stages serve these pictures as they are", SIMILARITY_RULE)
 _CAREFUL = Strategy("lp_ft", "unlike those of the pretraining: every stage has to move, a good head first", LP_FT)
 _ALL = Strategy("lp_ft", "enough pictures for every stage, a good head first", LP_FT)
+
+APART = "do test pictures come from elsewhere (split blocks, time, group, or another domain)?"
+
+_FEW_ALIKE = Question(
+    f"is a head on frozen features excellent already, {EXCELLENT} or more?",
+    _excellent,
+    _score,
+    {
+        "yes": _ENOUGH,
+        "no": Question(
+            "how like the source?",
+            similarity_word,
+            similarity_number,
+            {
+                "near": Question(
+                    "does a lower stage have better features than the top?",
+                    lambda facts: "yes" if better_below(facts) else "no",
+                    _depth,
+                    {"yes": _LOWER, "no": _NEAR},
+                ),
+                "medium": _SOME,
+                "far": _CAREFUL,
+                "unknown": _SOME,
+            },
+        ),
+    },
+)
 
 TREE: Question | Strategy = Question(
     "are there pretrained weights?",
@@ -193,31 +233,8 @@ TREE: Question | Strategy = Question(
                     _size,
                     _sizes,
                     {
-                        "very few": _HEAD,
-                        "few": Question(
-                            f"is a head on frozen features excellent already, {EXCELLENT} or more?",
-                            _excellent,
-                            _score,
-                            {
-                                "yes": _ENOUGH,
-                                "no": Question(
-                                    "how like the source?",
-                                    similarity_word,
-                                    similarity_number,
-                                    {
-                                        "near": Question(
-                                            "does a lower stage have better features than the top?",
-                                            lambda facts: "yes" if better_below(facts) else "no",
-                                            _depth,
-                                            {"yes": _LOWER, "no": _NEAR},
-                                        ),
-                                        "medium": _SOME,
-                                        "far": _CAREFUL,
-                                        "unknown": _SOME,
-                                    },
-                                ),
-                            },
-                        ),
+                        "very few": Question(APART, _apart, _split, {"yes": _ELSEWHERE, "no": _HEAD}),
+                        "few": Question(APART, _apart, _split, {"yes": _ELSEWHERE, "no": _FEW_ALIKE}),
                         "many": Question(
                             "how like the source?",
                             similarity_word,

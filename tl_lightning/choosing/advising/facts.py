@@ -20,6 +20,8 @@ class Pictures:
         short_side: The median shorter side of (a sample of) the files, in pixels; `None` where no header can be read.
         grey: The share of them that is stored without colours.
         groups: How many groups there are, such as patients; `None` without any.
+        elsewhere: What keeps test pictures apart from those of training: ``blocks``, ``time``, ``group`` or a split
+            between domains; empty where they are drawn alike.
     """
 
     answers: str
@@ -32,6 +34,7 @@ class Pictures:
     short_side: int | None
     grey: float
     groups: int | None
+    elsewhere: str = ""
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,15 @@ def picture_facts(data: ImageDataModule) -> Pictures:
         short_side=int(np.median([min(each.width, each.height) for each in headers])) if headers else None,
         grey=float(np.mean([each.grey for each in headers])) if headers else 0.0,
         groups=None if samples.groups is None else len(np.unique(samples.groups)),
+        elsewhere=_elsewhere(data),
     )
+
+
+def _elsewhere(data: ImageDataModule) -> str:
+    """What keeps the test pictures apart from the others; nothing is known of what a source states."""
+    if data.split == "auto":
+        return "group" if data.samples.groups is not None and data.samples.split is None else ""
+    return "" if data.split == "stratified" else data.split
 
 
 def model_facts(configuration: Configuration) -> Model:
