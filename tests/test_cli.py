@@ -220,3 +220,15 @@ def test_evaluation_without_a_run_says_what_to_name(here, capsys, command):
     assert "--run_dir" in fails(capsys, command, *extra)
     assert "there is no run folder runs/none" in fails(capsys, command, "--run_dir", "runs/none", *extra)
     assert "is not a run folder" in fails(capsys, command, "--run_dir", "pictures", *extra)
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "meant"),
+    [
+        ("probe", "--outptu", "--output"),
+        ("rank", "--backbone", "--backbones"),
+        ("compare", "--fraction=1", "--fractions"),
+    ],
+)
+def test_a_misspelt_option_of_a_command_that_takes_those_of_fit_is_its_own(capsys, command, option, meant):
+    assert f"unrecognized arguments: {option.partition('=')[0]}; did you mean {meant}" in fails(capsys, command, option)

@@ -2,8 +2,10 @@
 
 import argparse
 import re
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tl_lightning.errors import UserError, nearest
 
@@ -34,6 +36,26 @@ class OptionParser(argparse.ArgumentParser):
             add_help: Whether ``--help`` is answered here.
         """
         super().__init__(prog=f"tl {command}", description=description, add_help=add_help, allow_abbrev=False)
+
+    def parse_known_args(  # type: ignore[override]
+        self,
+        args: Sequence[str] | None = None,
+        namespace: Any = None,  # noqa: ANN401 - the signature is argparse's
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Leaves options for others, but none that is nearly one of its own: others would name theirs as the nearest.
+
+        Args:
+            args: What to parse.
+            namespace: As of argparse.
+
+        Raises:
+            UserError: If an option is misspelt.
+        """
+        known, rest = super().parse_known_args(args, namespace)
+        for option in (word.partition("=")[0] for word in rest if re.match("--[a-z_]+(=|$)", word)):
+            if get_close_matches(option, self._option_string_actions, n=1, cutoff=0.8):
+                self.error(f"unrecognized arguments: {option}")
+        return known, rest
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse with what is wrong."""
