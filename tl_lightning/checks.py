@@ -90,8 +90,10 @@ def cannot_shard(strategy: str) -> UserError:
     )
 
 
-def check_trainer(trainer: Namespace) -> None:
+def check_trainer(trainer: Namespace | None) -> None:
     """Refuses what Lightning's trainer offers and phases cannot live with."""
+    if trainer is None:
+        raise UserError("trainer is empty: give it a setting, such as max_epochs, or leave it out")
     if trainer.fast_dev_run:
         raise UserError(
             "trainer.fast_dev_run keeps no checkpoint, which a run needs; "

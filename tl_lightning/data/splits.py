@@ -103,6 +103,7 @@ def split_samples(
     if fold is not None and not len(splits["test"]):
         raise UserError(f"no group is left for fold {fold} of {folds}; use fewer data.folds")
     where = "the source's own split" if split == "stated" else f"data.split {split!r}"
+    where += "" if labelled_fraction == 1 else f" with data.labelled_fraction {labelled_fraction:g}"
     check_training_has_all(samples, splits, where)
     _check_groups(samples, splits)
     return {name: np.sort(splits[name]) for name in SPLITS}

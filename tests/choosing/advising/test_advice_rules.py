@@ -26,7 +26,9 @@ NO_GAIN = replace(PROBE, gain=Score(0.01, 0.01))
         (facts(probe=NO_GAIN, training=9_000), "lp_ft"),  # too few to do without
         (facts(training=99), "feature_extraction"),
         (facts(training=99, elsewhere="blocks"), "full"),
-        (facts(training=500, smallest=4), "feature_extraction"),
+        (facts(training=500, classes=51, smallest=4), "feature_extraction"),
+        (facts(training=500, smallest=4), "lp_ft"),  # a rare class does not make a small set
+        (facts(probe=NO_GAIN, training=20_000, model={"named": True}), "lp_ft"),  # the user wants these weights
         (facts(training=500, elsewhere="group"), "full"),
         (facts(training=1_000, elsewhere="group"), "lp_ft"),
         (facts(training=500, smallest=0, answers="number"), "lp_ft"),
@@ -109,10 +111,12 @@ def test_the_phases_add_up_to_the_run(training, similarity, own):
 
 
 @pytest.mark.parametrize(
-    ("training", "batch", "expected"), [(1_600, 32, 10), (50, 8, 40), (300_000, 128, 5), (19_999, 32, 3)]
+    ("training", "batch", "expected"),
+    [(1_600, 32, 10), (50, 8, 40), (300_000, 128, 8), (19_999, 32, 8), (20_000, 32, 8)],
 )
 def test_the_length_is_bits_within_bounds(training, batch, expected):
-    assert epochs(facts(training=training), batch=batch) == expected
+    assert epochs(facts(training=training), "full", batch=batch) == expected
+    assert epochs(facts(training=training), "scratch", batch=batch) == 3 * expected
 
 
 @pytest.mark.parametrize(("training", "expected"), [(5, 4), (64, 8), (255, 16), (256, 32), (90_000, 32)])
@@ -212,3 +216,11 @@ def test_what_was_given_up_is_said():
     assert any(text.startswith("data.image_size ") for text in advice.given_up)
     assert "the budget asks for" in next(each.why for each in advice.reasons if each.setting == "data.image_size")
     assert advise(FACTS, own={}, budget=1e6).given_up == ()
+
+
+def test_the_budget_leaves_the_length_of_the_users_own_phases():
+    own = {"phases": [{"train": "head", "epochs": 2}, {"train": "gradual"}], "trainer.max_epochs": 12}
+    advice = advise(FACTS, own={"phases": own["phases"]}, budget=1.0)
+    assert advice.plan.epochs == 10
+    assert not any("epochs" in text for text in advice.given_up)
+    assert advise(FACTS, own=own).plan.train == "all"

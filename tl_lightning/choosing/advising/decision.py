@@ -13,7 +13,7 @@ from tl_lightning.choosing.advising.similarity import FAR, NEAR
 NOISE = 2.0  # standard errors that a difference has to exceed
 BEST_OF_MANY = 3.0  # the same, where the better one was picked as the best of many stages
 VERY_FEW = 100  # training pictures below which nothing but a head is worth fitting
-VERY_FEW_PER_CLASS = 5
+VERY_FEW_PER_CLASS = 10  # on average: long tails have rare classes, which class weights are for
 FEW = 1_000  # below: the head, or some layers
 MANY = 100_000  # from here on: everything
 ENOUGH_FOR_SCRATCH = 10_000  # training pictures without which random weights are never advised
@@ -123,6 +123,8 @@ def _weights(facts: Facts) -> str:
 def _transfer_in_doubt(facts: Facts) -> str:
     if facts.probe is None or facts.probe.gain is None or facts.pictures.training < ENOUGH_FOR_SCRATCH:
         return "no"
+    if facts.model.named:
+        return "no"
     return "yes" if facts.probe.gain.value <= NOISE * facts.probe.gain.error else "no"
 
 
@@ -137,15 +139,16 @@ def _training(facts: Facts) -> str:
 
 def _size(facts: Facts) -> str:
     pictures = facts.pictures
-    rare = pictures.answers in ("class", "level") and pictures.smallest < VERY_FEW_PER_CLASS
-    if pictures.training < VERY_FEW or rare:
+    classed = pictures.answers in ("class", "level")
+    if pictures.training < VERY_FEW or (classed and pictures.training < VERY_FEW_PER_CLASS * pictures.classes):
         return "very few"
     return "few" if pictures.training < FEW else "many" if pictures.training < MANY else "very many"
 
 
 def _sizes(facts: Facts) -> str:
-    rarest = f", {facts.pictures.smallest:,} of the rarest" if facts.pictures.answers != "number" else ""
-    return _training(facts) + rarest
+    pictures = facts.pictures
+    each = f", {pictures.training / pictures.classes:,.0f} a class" if pictures.answers in ("class", "level") else ""
+    return _training(facts) + each
 
 
 def _apart(facts: Facts) -> str:
@@ -228,7 +231,7 @@ TREE: Question | Strategy = Question(
             {
                 "yes": Strategy("scratch", "the features are worth no more than random ones", SIZE_RULE),
                 "no": Question(
-                    f"how many pictures? (very few: below {VERY_FEW}, or {VERY_FEW_PER_CLASS} of a class; few: below "
+                    f"how many pictures? (very few: below {VERY_FEW}, or {VERY_FEW_PER_CLASS} a class; few: below "
                     f"{FEW:,}; many: below {MANY:,})",
                     _size,
                     _sizes,

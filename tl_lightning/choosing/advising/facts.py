@@ -50,6 +50,7 @@ class Model:
         convolutions: Whether its depth consists of convolutions, rather than of attention.
         batch_norm: Whether it has BatchNorm layers.
         solvable: Whether its head alone can be solved rather than trained by epochs.
+        named: Whether the user has named these weights, which then are to be used.
     """
 
     backbone: str
@@ -60,6 +61,7 @@ class Model:
     convolutions: bool
     batch_norm: bool
     solvable: bool
+    named: bool = False
 
     @property
     def pretrained(self) -> bool:

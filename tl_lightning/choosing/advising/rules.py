@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tl_lightning.choosing.advising import settings
@@ -10,9 +10,12 @@ from tl_lightning.choosing.advising.cost import STEP, Plan, affordable, run_seco
 from tl_lightning.choosing.advising.decision import Step, Strategy, advise_strategy, better_below
 from tl_lightning.choosing.advising.facts import Facts, Model, Pictures
 from tl_lightning.choosing.advising.settings import OWN, Reason
+from tl_lightning.finetuning.phases import GRADUAL
 
-BIT_STEPS = ((20_000, 500), (500_000, 10_000), (math.inf, 20_000))  # below so many pictures, so many steps
-EPOCHS = (3, 40)  # bounds on what follows from it
+STEPS = 500  # of BiT below 20,000 pictures, whose steps are of larger batches
+EPOCHS = (8, 40)  # bounds on what follows from it; what we measured on ELPV took 6 to 60
+SCRATCH_LONGER = 3  # random weights have everything to learn
+LARGE_SET = 20_000  # training pictures from which a GPU gets larger batches
 SMALLER = 0.75  # pictures of less than this share of the weights' own size are not enlarged to it
 MIXED = "phases of your own"
 DEFAULT_EPOCHS = 10  # of tl fit
@@ -62,15 +65,20 @@ def top_stages(facts: Facts) -> int:
 def batch_size(facts: Facts) -> int:
     """Pictures per step: 32, or more where there are many and a GPU; of few pictures at least eight steps an epoch."""
     training = facts.pictures.training
-    largest = 128 if facts.machine.gpu and training >= BIT_STEPS[0][0] else 32
+    largest = 128 if facts.machine.gpu and training >= LARGE_SET else 32
     return min(largest, max(4, 1 << int(math.log2(max(training / 8, 1)))))
 
 
-def epochs(facts: Facts, *, batch: int) -> int:
-    """BiT's number of steps as epochs, within bounds: of very few pictures 500 steps would be hundreds of epochs."""
-    training = facts.pictures.training
-    steps = next(steps for below, steps in BIT_STEPS if training < below)
-    return min(EPOCHS[1], max(EPOCHS[0], math.ceil(steps * batch / training)))
+def epochs(facts: Facts, strategy: str, *, batch: int) -> int:
+    """BiT's number of steps as epochs, within bounds: of very few pictures 500 steps would be hundreds of epochs.
+
+    Args:
+        facts: How many pictures there are.
+        strategy: From random weights it takes longer.
+        batch: Pictures per step.
+    """
+    longer = SCRATCH_LONGER if strategy == "scratch" else 1
+    return longer * min(EPOCHS[1], max(EPOCHS[0], math.ceil(STEPS * batch / facts.pictures.training)))
 
 
 def advise(facts: Facts, *, own: Mapping[str, Any], budget: float | None = None) -> Advice:
@@ -81,7 +89,8 @@ def advise(facts: Facts, *, own: Mapping[str, Any], budget: float | None = None)
         own: The user's settings by dotted key, which stay as they are.
         budget: Seconds for the whole run; `None` for no limit.
     """
-    strategy, path = advise_strategy(facts)
+    given = own.get("model.weights", "none") != "none"
+    strategy, path = advise_strategy(replace(facts, model=replace(facts.model, named=given)))
     batch = int(own.get("data.batch_size", batch_size(facts)))
     wanted = _plan(strategy.name, facts, own, batch)
     fixed = {"image_size": "data.image_size", "epochs": "trainer.max_epochs", "strategy": "phases"}
@@ -89,8 +98,9 @@ def advise(facts: Facts, *, own: Mapping[str, Any], budget: float | None = None)
     if facts.speeds is not None:
         seconds = run_seconds(wanted, facts)
         if budget is not None:
-            kept = frozenset(field for field, key in fixed.items() if key in own)
-            plan, seconds, fits = affordable(wanted, facts, budget=budget, fixed=kept)
+            kept = {field for field, key in fixed.items() if key in own}
+            kept |= {"epochs"} if isinstance(own.get("phases"), list) else set()  # the phases say it
+            plan, seconds, fits = affordable(wanted, facts, budget=budget, fixed=frozenset(kept))
     given_up = _given_up(wanted, plan, facts)
     found = [
         *settings.backbone(plan, facts),
@@ -115,9 +125,10 @@ def _plan(strategy: str, facts: Facts, own: Mapping[str, Any], batch: int) -> Pl
     name = phases if isinstance(phases, str) else MIXED
     trained = {"feature_extraction": "head", "partial": f"last:{top_stages(facts)}"}
     train = trained.get(name, "all") if isinstance(phases, str) else str(phases[-1].get("train", "all"))
+    train = "all" if train == GRADUAL else train
     if isinstance(phases, str) and name == "partial" and "phases" in own:
         train = "last:2"  # the preset as it is
-    length = int(own.get("trainer.max_epochs", DEFAULT_EPOCHS if name == MIXED else epochs(facts, batch=batch)))
+    length = int(own.get("trainer.max_epochs", DEFAULT_EPOCHS if name == MIXED else epochs(facts, name, batch=batch)))
     chosen = own.get("data.augmentation", settings.augmentation(facts, name))
     size = int(own.get("data.image_size") or facts.image_size)
     return Plan(name, train, size, length, chosen if isinstance(chosen, str) else "your own")

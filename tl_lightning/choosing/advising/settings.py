@@ -10,7 +10,7 @@ from tl_lightning.choosing.advising.decision import MANY, Step, Strategy
 from tl_lightning.choosing.advising.facts import Facts
 from tl_lightning.guards import FEW_FOR_ALL
 
-BIT = "BiT's rule"  # Kolesnikov et al. 2020, arXiv:1912.11370
+BIT = "BiT's 500 steps, 8 to 40 epochs"  # Kolesnikov et al. 2020, arXiv:1912.11370; the bounds are ours
 AUTOGLUON = "AutoGluon's default"
 FASTAI = "fastai"
 FIXRES = "FixRes"  # Touvron et al. 2019, arXiv:1906.06423: what is trained at one scale wants to be tested at it
