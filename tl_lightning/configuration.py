@@ -227,7 +227,8 @@ class Configuration(LightningCLI):
         """Writes down what the weights that a preset sets aside ask of pictures: a resumed run no longer knows them."""
         data, linked = self.config.data.init_args, plain(self.config.data.init_args.preprocess)
         own = preprocess_of(self.config.model.init_args.backbone, "none").to_dict()
-        for option, name in (("image_size", "size"), ("channels", "channels"), ("pixel_range", "pixel_range")):
+        for option in ("image_size", "channels", "pixel_range", "interpolation"):
+            name = "size" if option == "image_size" else option
             if option in data and data[option] is None and linked[name] != own[name]:
                 data[option] = linked[name]
 
@@ -313,7 +314,7 @@ def _decided_by(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     task = next((task for task in TASKS if task.__name__ == checkpoint.get("task")), None)
     if task is not None and not checkpoint["own_task"]:
         model = {"class_path": f"{task.__module__}.{task.__qualname__}", "init_args": model}
-    own = dict.fromkeys(("image_size", "channels", "pixel_range"))
+    own = dict.fromkeys(("image_size", "channels", "pixel_range", "interpolation"))
     return {"model": model, "data": {**own, "preprocess": prepared, "classes": list(classes)}}
 
 

@@ -13,7 +13,7 @@ from tl_lightning.errors import UserError
 from tl_lightning.run_folder import RunFolder, write_text
 from tl_lightning.tables import TABLES, result_table, score_table
 
-DECIDED = ("--data.image_size", "--data.channels", "--data.pixel_range")
+DECIDED = ("--data.image_size", "--data.channels", "--data.pixel_range", "--data.interpolation")
 
 
 def check_same_split(folder: RunFolder, data: Mapping[str, Any]) -> None:

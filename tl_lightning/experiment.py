@@ -267,6 +267,8 @@ class Experiment:
         if config.soup or config.wise_ft is not False:
             final = FinalWeights(self.task, self.data, self.trainer)
             self.averages = final.choose(soup=bool(config.soup), wise=config.wise_ft)
+            if (forgotten := self.training.forgetting.measure("averaging")) is not None:
+                self.averages["forgetting"] = forgotten
         with self.training.validating():
             self.results["validation"] = score(self.configuration, "validation")
         begun = time.perf_counter()

@@ -96,6 +96,14 @@ class Preprocess:
             )
         return replace(self, pixel_range=(float(pixel_range[0]), float(pixel_range[1])))
 
+    def with_interpolation(self, interpolation: str | None) -> "Preprocess":
+        """The same preparation with another way to resize; `None` keeps the weights' own.
+
+        Args:
+            interpolation: See the attribute; a wrong one is said when pictures are decoded.
+        """
+        return self if interpolation is None else replace(self, interpolation=interpolation)
+
     @property
     def resized(self) -> int:
         """The side in pixels that a picture is resized to before the crop (timm: ``floor(size / crop_pct)``)."""

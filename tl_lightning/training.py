@@ -104,6 +104,8 @@ class Training:
             run, step = content["run"], int(content["global_step"])
             if run["split_digest"] != self._data.split_digest:
                 raise UserError(f"the pictures of {self._data.source} are not those that the run began with")
+            if run.get("answers_digest", self._data.answers_digest) != self._data.answers_digest:  # older runs lack it
+                raise UserError(f"the answers of {self._data.source} are not those that the run began with")
             self.records, self._position, self._cooling = run["phases"], run["position"], run["cooling"]
             self._data.micro_batch_size = run["micro_batch_size"]
             self._stopped, self.seconds_before = run["stopped"], float(run["fit_s"])
@@ -166,6 +168,7 @@ class Training:
             "fit_s": self.seconds,
             "cache_s": self._keeping.seconds,
             "split_digest": self._data.split_digest,
+            "answers_digest": self._data.answers_digest,
             "micro_batch_size": self._data.micro_batch_size,
         }
 

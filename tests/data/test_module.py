@@ -91,6 +91,7 @@ def test_the_summary_is_exact(folder: Path, small: Preprocess, picture: Callable
         "fold": None,
         "groups": None,
         "split_digest": data.split_digest,
+        "answers_digest": data.answers_digest,
         "leaks": None,
         "class_counts": {
             "train": {"cat": 5, "dog": 10},
@@ -428,3 +429,25 @@ def test_weights_have_the_mean_1_over_the_pictures_that_train(folder: Path, smal
     assert float(weights.mean()) == pytest.approx(1)
     kept = torch.from_numpy(1.0 + data.splits["train"]).float()
     torch.testing.assert_close(weights, kept / kept.mean())
+
+
+def test_the_digest_of_the_answers_changes_with_them_and_not_with_the_pictures(
+    folder: Path, small: Preprocess, tmp_path: Path
+) -> None:
+    pictures = [path.resolve() for path in sorted(folder.rglob("*.png"))]
+    table = tmp_path / "table.csv"
+    digests = []
+    for labels in ("ab", "ab", "ba"):
+        rows = (f"{path},{labels[number % 2]}" for number, path in enumerate(pictures))
+        table.write_text("\n".join(["image,label", *rows]))
+        data = module(table, small)
+        digests.append((data.split_digest, data.answers_digest, data.summary()["answers_digest"]))
+    assert digests[0] == digests[1]
+    assert digests[0][1] != digests[2][1] == digests[2][2]
+
+
+def test_the_way_to_resize_can_be_another_than_the_weights_own(folder: Path, small: Preprocess) -> None:
+    data = module(folder, small, interpolation="nearest")
+    assert data.prepared == {**small.to_dict(), "interpolation": "nearest"}
+    with pytest.raises(UserError, match=r"data\.interpolation 'cubic' is unknown"):
+        module(folder, small, interpolation="cubic").prepare_data()

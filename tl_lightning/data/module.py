@@ -72,6 +72,7 @@ class ImageDataModule(LightningDataModule):
         image_size: int | None = None,
         channels: int | None = None,
         pixel_range: list[float] | None = None,
+        interpolation: str | None = None,
         split: str = "auto",
         split_seed: int = 0,
         val_fraction: float = 0.15,
@@ -113,6 +114,8 @@ class ImageDataModule(LightningDataModule):
                 first layer, as timm does.
             pixel_range: The numbers in the files that become black and white, as [0, 4095] for 12 bits; by default
                 0 to 255 for bytes, 0 to 65535 for larger integers, and 0 to 1 for floating-point numbers.
+            interpolation: How pictures are resized: nearest, bilinear, bicubic or lanczos; by default as in the
+                pretraining.
             split: auto (what the source states, else group or stratified), stratified, group (where there are groups:
                 none on both sides), blocks (contiguous ranges of the source), time (the latest test) or A_to_B for a
                 source with domains (elpv: mono_to_poly, poly_to_mono).
@@ -123,7 +126,8 @@ class ImageDataModule(LightningDataModule):
             fold: Tests on this one of the folds, from 0, instead of a fraction; tl crossval runs them all.
             folds: Into how many parts the pictures are divided for that.
             labelled_fraction: Share of the training and validation pictures that is used, as if the others had no
-                label yet: what would fewer have given? The test pictures stay the same.
+                label yet: what would fewer have given? The test pictures stay the same; which ones it is, the seed
+                decides.
             target: What to learn where the source has several answers (elpv: defect, level, type or probability).
             image_column: Column of the table with the pictures' paths, relative to the table or absolute.
             label_column: Column of the table with the answers; several for several numbers, or for labels that are
@@ -185,7 +189,8 @@ class ImageDataModule(LightningDataModule):
         self.cutmix = cutmix
         self.num_workers = num_workers
         weights_own = Preprocess.from_dict(preprocess)
-        self._preprocess = weights_own.with_size(image_size).with_channels(channels).with_pixel_range(pixel_range)
+        own_size = weights_own.with_size(image_size).with_interpolation(interpolation)
+        self._preprocess = own_size.with_channels(channels).with_pixel_range(pixel_range)
         self._inherited_range = weights_own.pixel_range if pixel_range is None else None
         self.prepared = self._preprocess.to_dict()
         if answers != "class" and (mixup or cutmix):
@@ -206,6 +211,7 @@ class ImageDataModule(LightningDataModule):
             test_fraction=test_fraction,
             folds=folds,
             labelled_fraction=labelled_fraction,
+            labelled_seed=seed,
         )
         self.splits = self.split_for(fold)
         if self.samples.weights is not None and (mixup or cutmix):
@@ -320,6 +326,15 @@ class ImageDataModule(LightningDataModule):
         """
         return self._answers.at(torch.from_numpy(self.splits[split]))
 
+    @property
+    def answers_digest(self) -> str:
+        """Tells apart what the pictures of the splits are said to show."""
+        digest = hashlib.sha256()
+        for rows in self.splits.values():
+            digest.update(self.samples.labels[rows].tobytes())
+            digest.update(b"" if self.samples.weights is None else self.samples.weights[rows].tobytes())
+        return digest.hexdigest()[:16]
+
     def groups(self, split: str) -> NDArray[np.str_] | None:
         """The group of each picture of a split, in its order; `None` where there are no groups."""
         return None if self.samples.groups is None else self.samples.groups[self.splits[split]]
@@ -360,6 +375,7 @@ class ImageDataModule(LightningDataModule):
             "split_seed": self.split_seed,
             "fold": self.fold,
             "split_digest": self.split_digest,
+            "answers_digest": self.answers_digest,
             "leaks": None if self.leaks is None else {"moved": self.moved, **self.leaks.to_dict()},
             "groups": None if self.samples.groups is None else len(np.unique(self.samples.groups)),
             "class_counts": {name: dict(zip(self.classes, count, strict=False)) for name, count in counts.items()},

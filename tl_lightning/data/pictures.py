@@ -43,8 +43,7 @@ def resize(picture: Picture, preprocess: Preprocess) -> NDArray[np.uint8]:
     """Resizes a picture as read; see `read_resized`."""
     if preprocess.interpolation not in INTERPOLATIONS:
         raise UserError(
-            f"data.preprocess.interpolation {preprocess.interpolation!r} is unknown; "
-            f"valid are {', '.join(INTERPOLATIONS)}"
+            f"data.interpolation {preprocess.interpolation!r} is unknown; valid are {', '.join(INTERPOLATIONS)}"
         )
     size = preprocess.resized_shape(*picture.size)
     if Image.MAX_IMAGE_PIXELS is not None and size[0] * size[1] > Image.MAX_IMAGE_PIXELS:

@@ -21,6 +21,7 @@ def split_samples(
     fold: int | None = None,
     folds: int = 5,
     labelled_fraction: float = 1.0,
+    labelled_seed: int = 0,
 ) -> dict[str, Indices]:
     """Divides samples into training, validation and test.
 
@@ -39,6 +40,7 @@ def split_samples(
         folds: How many parts, 2 or more.
         labelled_fraction: The share of the samples outside the test split that is used, above 0 to 1; the others are in
             no split, as if they had no label yet. What a smaller share holds, a larger one holds, too.
+        labelled_seed: Chooses which; at least 0.
 
     Returns:
         Sorted sample indices under ``train``, ``val`` and ``test``; only the test split may be empty.
@@ -93,7 +95,9 @@ def split_samples(
             splits["train"] = np.setdiff1d(rest, splits["val"])
 
     if labelled_fraction < 1:
-        thinned = {name: _first(samples, splits[name], labelled_fraction, seed=seed) for name in ("train", "val")}
+        thinned = {
+            name: _first(samples, splits[name], labelled_fraction, seed=labelled_seed) for name in ("train", "val")
+        }
         splits = {**splits, **thinned}
 
     for name in ("train", "val"):

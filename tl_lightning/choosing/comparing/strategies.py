@@ -85,7 +85,9 @@ def parse_strategies(text: str, *, reference: str) -> list[Strategy]:
 
 def _strategy(word: str) -> Strategy:
     if word in PRESETS:
-        return Strategy(word, ("--phases", word))
+        # From random weights there is nothing to forget, and asked for it would be a mistake.
+        nothing = ("--forgetting.source", "null") if PRESETS[word].model.get("weights") == "none" else ()
+        return Strategy(word, ("--phases", word, *nothing))
     if word == CONFIGURED:
         return Strategy(word)
     name, is_named, file = word.rpartition("=")
