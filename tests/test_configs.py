@@ -9,6 +9,7 @@ import yaml
 from pictures import BACKBONE, write_pictures
 from PIL import Image
 
+from tl_lightning.arguments import OF_FIT
 from tl_lightning.cli import main
 from tl_lightning.configuration import Configuration, quiet
 
@@ -152,3 +153,12 @@ def test_scratch_prepares_pictures_as_the_weights_that_it_sets_aside_also_when_i
     again = Configuration(["--config", str(tmp_path / "config.yaml")], folder=None)
     assert first.datamodule.prepared["interpolation"] == "bilinear"
     assert again.datamodule.prepared == first.datamodule.prepared
+
+
+def test_the_options_of_fit_that_other_commands_leave_alone_are_all_there_are():
+    quiet()
+    parser = Configuration(
+        ["--data.source", "elpv", "--model.backbone", BACKBONE, "--model.weights", "none"], folder=None
+    ).parser
+    groups = {f"--{key.partition('.')[0]}" for key in parser.get_defaults().keys()}
+    assert groups | {"--print_config"} == OF_FIT

@@ -133,6 +133,8 @@ def test_training_on_what_is_kept_is_training_on_pictures(here, phase):
     ]
     phases = [summary(run)["phases"][0] for run in ("kept", "off")]
     assert [found.pop("kept") is None for found in phases] == [False, True]
+    moved = [[row["weight_distance"] for row in found.pop("forgetting", {"stages": []})["stages"]] for found in phases]
+    assert moved[0] == pytest.approx(moved[1], rel=1e-6)
     assert phases[0] == phases[1]
 
 

@@ -311,7 +311,7 @@ def fails(capsys, *args):
         (["--phase", "9"], "--phase is 9, but the phases are 1 (all); name one of them by its number"),
         (["--phase", "0"], "--phase is 0, but the phases are 1 (all)"),
         (["--model.lrr", "1"], "unknown key 'model.lrr'; did you mean model.lr"),
-        (["--step", "30"], "unknown option --step"),
+        (["--step", "30"], "unrecognized arguments: --step; did you mean --steps"),
     ],
 )
 def test_a_wrong_option_is_one_line_and_leaves_no_trace(here, capsys, args, words):

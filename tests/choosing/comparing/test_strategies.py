@@ -12,7 +12,7 @@ def test_strategies_are_presets_the_configuration_and_files(tmp_path, monkeypatc
         (tmp_path / name).write_text("model: {lr: 0.001}\n")
     parsed = parse_strategies("scratch, lp_ft,config,slow.yaml,named=other.yaml", reference="scratch")
     assert parsed == [
-        Strategy("scratch", ("--phases", "scratch")),
+        Strategy("scratch", ("--phases", "scratch", "--forgetting.source", "null")),
         Strategy("lp_ft", ("--phases", "lp_ft")),
         Strategy("config"),
         Strategy("slow", ("--config", "slow.yaml")),
