@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tl_lightning.probe import cross_validate, left_out, logistic_path, out_of_fold
+from tl_lightning.probe import cross_validate, left_out, logistic_path, out_of_fold, ridge_out_of_fold, ridge_path
 from tl_lightning.probe.scores import stratified_folds
 
 FEW = (1.0, 1e-4, 1e-2)
@@ -79,3 +79,15 @@ def test_ridge_leaves_each_row_out_for_itself(draw):
         gram = (rows - centre).T @ (rows - centre) + 0.1 * 30 * torch.eye(4).double()
         weight = torch.linalg.solve(gram, (rows - centre).T @ (answers - middle))
         torch.testing.assert_close(outputs[row], (standard[row] - centre) @ weight + middle, rtol=1e-9, atol=1e-9)
+
+
+def test_ridge_answers_each_fold_by_the_regression_on_the_others(draw):
+    features, _ = draw(60, 4, 2)
+    targets = torch.randn(60, 3, generator=torch.Generator().manual_seed(1)) + features[:, :1]
+    fold_of = torch.arange(60) // 7
+    outputs = ridge_out_of_fold(features, targets, fold_of=fold_of)
+    for number in range(9):
+        inside = fold_of == number
+        path = ridge_path(features[~inside], targets[~inside].double())
+        expected = features[inside].double() @ path.weights[path.chosen].T + path.biases[path.chosen]
+        torch.testing.assert_close(outputs[inside], expected, rtol=1e-9, atol=1e-9)

@@ -102,13 +102,42 @@ def left_out(
     Raises:
         ValueError: If a number is out of range, or a feature is not finite.
     """
-    problem = RidgeProblem(
-        features,
-        lambda part: targets[part].double(),
-        lambda part: torch.ones(len(targets[part]), dtype=torch.float64),
-        strengths=strengths,
-    )
+    problem = _ridge(features, targets, strengths)
     outputs = torch.empty(targets.shape, dtype=torch.float64)
     for part, some in problem.left_out(1):
         outputs[part] = some
     return outputs, problem.strengths[problem.chosen]
+
+
+def ridge_out_of_fold(
+    features: Features, targets: Tensor, *, fold_of: Tensor, strengths: tuple[float, ...] = RIDGE_STRENGTHS
+) -> Tensor:
+    """What ridge regression on the other folds says of each row, where rows must not be torn apart; see `ridge_path`.
+
+    Each fold has its own penalty: that with the lowest leave-one-out error within the other folds.
+
+    Args:
+        features: Rows, of which at least two lie outside of each fold.
+        targets: ``(rows, outputs)``.
+        fold_of: The fold of each row, ``(rows,)`` int64.
+        strengths: Penalties, more than 0.
+
+    Returns:
+        The outputs ``(rows, outputs)`` float64.
+
+    Raises:
+        ValueError: If a number is out of range, or a feature is not finite.
+    """
+    outputs = torch.empty(targets.shape, dtype=torch.float64)
+    for number in fold_of.unique():
+        inside, outside = (fold_of == number).nonzero()[:, 0], (fold_of != number).nonzero()[:, 0]
+        problem = _ridge(Rows(features, outside), targets[outside], strengths)
+        weight, bias = problem.raw(problem.chosen)
+        for part, block in chunks(Rows(features, inside)):
+            outputs[inside[part]] = torch.addmm(bias, block, weight.T)
+    return outputs
+
+
+def _ridge(features: Features, targets: Tensor, strengths: tuple[float, ...]) -> RidgeProblem:
+    ones = torch.ones(len(targets), dtype=torch.float64)
+    return RidgeProblem(features, lambda part: targets[part].double(), lambda part: ones[part], strengths=strengths)
