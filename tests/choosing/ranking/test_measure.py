@@ -10,7 +10,7 @@ from pictures import TINY, write_pictures, write_tiny
 from torch import nn
 
 from tl_lightning import activations, extraction
-from tl_lightning.backbones import build_backbone, load_source_model
+from tl_lightning.backbones import build_backbone, load_source_model, source_classifier
 from tl_lightning.cache_folder import NoRoom
 from tl_lightning.choosing.ranking.candidates import Candidate
 from tl_lightning.choosing.ranking.measure import SourceProbabilities, count_macs, measure
@@ -174,3 +174,16 @@ def test_without_room_it_is_one_line(here, monkeypatch):
 def test_several_processes_are_refused(here):
     with pytest.raises(UserError, match=r"one process, and trainer.devices asks for 2"):
         measure([*TINY, "--trainer.devices", "2"], EFFICIENTNET)
+
+
+@pytest.mark.parametrize(("outputs", "known"), [(1000, True), (21843, True), (512, False), (37, False)])
+def test_a_projection_is_no_classifier(outputs, known):
+    class Model(nn.Module):
+        def get_classifier(self):
+            return self.last
+
+    model = Model()
+    model.last = nn.Linear(4, outputs)
+    assert (source_classifier(model) is model.last) == known
+    model.last = nn.Identity()
+    assert source_classifier(model) is None and source_classifier(nn.Identity()) is None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tl_lightning.activations import TensorLayout
-from tl_lightning.backbones import CannotSplit, load_source_model, split_backbone
+from tl_lightning.backbones import CannotSplit, load_source_model, source_classifier, split_backbone
 from tl_lightning.cache_folder import NoRoom
 from tl_lightning.choosing.ranking.candidates import Candidate
 from tl_lightning.choosing.ranking.solved import folds_and_kin
@@ -170,10 +170,9 @@ def _features(task: TransferTask, data: ImageDataModule, extractor: Extractor, r
 def _source(candidate: Candidate, features: Features) -> SourceProbabilities | None:
     if candidate.weights == "none":
         return None
-    model = load_source_model(candidate.backbone, candidate.weights)
-    classifier = model.get_classifier() if hasattr(model, "get_classifier") else None  # type: ignore[operator]
+    classifier = source_classifier(load_source_model(candidate.backbone, candidate.weights))
     # Of several classifiers, or one that sees something else than the features, nothing can be said from these.
-    if not isinstance(classifier, nn.Linear) or classifier.in_features != features.shape[1]:
+    if classifier is None or classifier.in_features != features.shape[1]:
         return None
     return SourceProbabilities(features, classifier)
 
