@@ -1,5 +1,7 @@
 """Every row is answered by a head that has not seen it, at a strength that it had no say in."""
 
+import sys
+
 import pytest
 import torch
 from torch.nn import functional
@@ -91,3 +93,23 @@ def test_ridge_answers_each_fold_by_the_regression_on_the_others(draw):
         path = ridge_path(features[~inside], targets[~inside].double())
         expected = features[inside].double() @ path.weights[path.chosen].T + path.biases[path.chosen]
         torch.testing.assert_close(outputs[inside], expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_fold_stops_where_its_loss_has_risen(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    features, labels = torch.randn(30, 20, generator=generator).double(), torch.arange(30) % 2
+    features[:, 0] += 0.7 * labels
+    module, solved = sys.modules["tl_lightning.probe.out_of_fold"], []
+
+    def watched(*args, **options):
+        path = logistic_path(*args, **options)
+        solved.append(len(path.strengths))
+        return path
+
+    monkeypatch.setattr(module, "logistic_path", watched)
+    found = out_of_fold(features, labels, classes=2, folds=3)
+    monkeypatch.setattr(module, "RISEN", float("inf"))
+    whole = out_of_fold(features, labels, classes=2, folds=3)
+    assert max(solved[:3]) < min(solved[3:]) == len(module.STRENGTHS)
+    assert found.losses.isfinite().all() and found.strengths == whole.strengths
+    assert torch.equal(found.answers, whole.answers) and torch.equal(found.losses, whole.losses)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from tl_lightning.choosing.ranking import solved
 from tl_lightning.choosing.ranking.assess import Assessment, assess, titles
 from tl_lightning.choosing.ranking.candidates import Candidate
 from tl_lightning.choosing.ranking.evidence import log_me, log_me_numbers
@@ -112,13 +113,24 @@ def test_pictures_of_one_group_say_nothing_of_each_other(answers):
         assert alone.neighbours == 1.0 and found.neighbours < 0.65
 
 
-def assessment(right, *, rows=None, groups=None, macs=1, backbone="timm/x", weights="pretrained"):
+def assessment(right, *, rows=None, groups=None, macs=1, backbone="timm/x", weights="pretrained", pictures=None):
     rows = np.arange(len(right)) if rows is None else np.array(rows)
     scores = {"neighbours": 0.5, "log_me": 0.1, "h_score": 0.2, "leep": None, "nce": None}
     costs = {"image_size": 32, "parameters": 5, "macs": macs, "speed": 1.0, "seconds": 1.0}
-    return Assessment(
-        Candidate(backbone, weights), rows, np.array(right, dtype=np.float64), groups=groups, **scores, **costs
-    )
+    about = Candidate(backbone, weights), pictures or len(right), rows
+    return Assessment(*about, np.array(right, dtype=np.float64), groups=groups, **scores, **costs)
+
+
+def test_of_many_pictures_some_are_probed_and_no_fold_is_lost(monkeypatch):
+    monkeypatch.setattr(solved, "PROBED", 20)
+    fold_of = torch.tensor([0] * 96 + [1, 2, 3, 4])
+    some = solved.probed(fold_of)
+    assert len(some) == 20 and some.diff().min() > 0 and set(fold_of[some].tolist()) == {0, 1, 2, 3, 4}
+    given = replace(measured(torch.arange(100) % 2, "class", groups=np.arange(100).astype(str)), fold_of=fold_of)
+    found = assess(given)
+    assert found.pictures == 100 and found.rows.tolist() == some.tolist() and len(found.right) == 20
+    assert found.groups.tolist() == some.numpy().astype(str).tolist()
+    assert found.log_me == log_me(given.features, given.labels, classes=2)
 
 
 def test_the_noise_of_a_difference_is_that_of_the_same_pictures():

@@ -13,9 +13,9 @@ from tl_lightning.choosing.ranking.evidence import log_me, log_me_numbers
 from tl_lightning.choosing.ranking.measure import Measured
 from tl_lightning.choosing.ranking.neighbours import nearest_neighbours
 from tl_lightning.choosing.ranking.scores import h_score, leep, nce
-from tl_lightning.choosing.ranking.solved import solved_right, varies
+from tl_lightning.choosing.ranking.solved import probed, solved_right, varies
 from tl_lightning.metrics.noise import standard_error
-from tl_lightning.probe import Features
+from tl_lightning.probe import Features, Rows
 from tl_lightning.probe.features import chunks
 
 NOISE = 2.0  # standard errors within which two candidates are the same
@@ -27,7 +27,8 @@ class Assessment:
 
     Attributes:
         candidate: Which.
-        rows: The pictures among the data module's samples, ascending, ``(n,)``.
+        pictures: How many there are; see `Measured`.
+        rows: Those that are probed, see `probed`, among the data module's samples, ascending, ``(n,)``.
         right: How well a solved linear head that has not seen the picture does on it, ``(n,)`` float64: 1 or 0 for a
             class, the share of right labels, or what the picture adds to R2 (the mean over the numbers of one less
             the squared error by the variance).
@@ -45,6 +46,7 @@ class Assessment:
     """
 
     candidate: Candidate
+    pictures: int
     rows: NDArray[np.int64]
     right: NDArray[np.float64]
     groups: NDArray[np.str_] | None
@@ -92,8 +94,14 @@ def assess(measured: Measured) -> Assessment:
     features, labels = measured.features, measured.labels
     neighbours = discriminability = by_probabilities = by_answers = None
     classes = len(measured.classes)
+    some = probed(measured.fold_of)
     right = solved_right(
-        features, labels, answers=measured.answers, classes=classes, fold_of=measured.fold_of, kin=measured.kin
+        Rows(features, some),
+        labels[some],
+        answers=measured.answers,
+        classes=classes,
+        fold_of=measured.fold_of[some],
+        kin=measured.kin,
     )
     if measured.answers in ("class", "level"):
         neighbours = float(nearest_neighbours(features, labels, classes=classes, kin=measured.kin).double().mean())
@@ -106,9 +114,10 @@ def assess(measured: Measured) -> Assessment:
         evidence = log_me_numbers(features, labels[:, varies(labels)].double())
     return Assessment(
         candidate=measured.candidate,
-        rows=measured.rows,
+        pictures=len(measured.rows),
+        rows=measured.rows[some.numpy()],
         right=right.numpy(),
-        groups=measured.groups,
+        groups=None if measured.groups is None else measured.groups[some.numpy()],
         neighbours=neighbours,
         log_me=evidence,
         h_score=discriminability,

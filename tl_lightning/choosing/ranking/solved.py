@@ -11,6 +11,7 @@ from tl_lightning.errors import UserError
 from tl_lightning.probe import Features, left_out, out_of_fold, ridge_out_of_fold
 
 FOLDS = 5
+PROBED = 5_000  # pictures at most; the standard error of an accuracy is then below a point
 STRENGTHS = tuple(10.0**exponent for exponent in range(-5, 3))  # coarser than the head's: models are to be compared
 
 
@@ -31,6 +32,22 @@ def folds_and_kin(data: ImageDataModule, rows: NDArray[np.int64]) -> tuple[Tenso
     fold_of = fold_numbers(data.samples, rows, data.split, folds=FOLDS)
     kin = kin_numbers(data.samples, rows, data.split, folds=FOLDS)
     return torch.from_numpy(fold_of), None if kin is None else torch.from_numpy(kin)
+
+
+def probed(fold_of: Tensor) -> Tensor:
+    """The rows that are probed, ascending ``int64``: all, or the same `PROBED` of more for every model.
+
+    Args:
+        fold_of: The fold of each row; none of them loses all of its rows.
+    """
+    rows = len(fold_of)
+    if rows <= PROBED:
+        return torch.arange(rows)
+    drawn = torch.randperm(rows, generator=torch.Generator().manual_seed(0))
+    first = torch.zeros(rows, dtype=torch.bool)
+    for number in fold_of.unique():
+        first[(fold_of[drawn] == number).nonzero()[0]] = True
+    return torch.cat([drawn[first], drawn[~first]])[:PROBED].sort().values
 
 
 def solved_right(
