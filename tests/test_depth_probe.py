@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pictures import TINY, write_tiny
@@ -149,3 +150,11 @@ def test_advice_names_the_first_stage_that_does_as_well_as_the_best():
         "source more than you: --phases '[{train: \"from:c\"}]' trains it"
     )
     assert advice(many[:2]) == "best after b: 0.800 ± 0.040"
+
+
+def test_pictures_of_one_group_count_as_one():
+    groups = np.array(["a", "a", "b", "b"])
+    one = StageProbe("a", 4, 1.0, 0.5, torch.tensor([True, True, False, False]), groups)
+    other = StageProbe("b", 4, 1.0, 0.5, torch.tensor([True, True, True, True]), groups)
+    assert one.error == pytest.approx(2**0.5 / 4)
+    assert one.behind(other) == (0.5, pytest.approx(2**0.5 / 4))

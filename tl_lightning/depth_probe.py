@@ -2,7 +2,6 @@
 
 import csv
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from tl_lightning.data.module import ImageDataModule
 from tl_lightning.errors import UserError
 from tl_lightning.extraction import Extractor, layout_of
 from tl_lightning.metrics.classification import majority_accuracy
+from tl_lightning.metrics.noise import standard_error
 from tl_lightning.plots import INSTALL, can_draw, new_figure, save_figure
 from tl_lightning.probe import choose, cross_validate, logistic_path
 from tl_lightning.run_folder import write_text
@@ -42,6 +42,7 @@ class StageProbe:
         strength: The regularisation C that cross-validation within the training pictures chose.
         loss: On the validation pictures, of a head solved on the training pictures.
         right: Which validation pictures it got right.
+        groups: What those have in common, ``(n,)``; `None` where each stands for itself.
     """
 
     name: str
@@ -49,6 +50,7 @@ class StageProbe:
     strength: float
     loss: float
     right: Tensor
+    groups: NDArray[np.str_] | None = None
 
     @property
     def accuracy(self) -> float:
@@ -58,12 +60,12 @@ class StageProbe:
     @property
     def error(self) -> float:
         """The standard error of the accuracy."""
-        return math.sqrt(self.accuracy * (1 - self.accuracy) / len(self.right))
+        return standard_error(self.right.double().numpy(), self.groups)
 
     def behind(self, other: "StageProbe") -> tuple[float, float]:
         """How much less accurate this is on the same pictures, with the standard error of the difference."""
         difference = other.right.double() - self.right.double()
-        return float(difference.mean()), float(difference.std(correction=0)) / math.sqrt(len(difference))
+        return float(difference.mean()), standard_error(difference.numpy(), self.groups)
 
 
 def probe_stages(
@@ -109,7 +111,8 @@ def probe_stage(
     expected = labels[splits["val"]]
     loss = torch.nn.functional.cross_entropy(logits, expected)
     right = logits.argmax(dim=1) == expected
-    return StageProbe(stages[position].name, features.shape[1], STRENGTHS[chosen], float(loss), right)
+    groups = None if data.samples.groups is None else data.samples.groups[splits["val"]]
+    return StageProbe(stages[position].name, features.shape[1], STRENGTHS[chosen], float(loss), right, groups)
 
 
 def probe_command(args: list[str]) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tl_lightning.data.samples import Samples
 from tl_lightning.data.sources import read_source
-from tl_lightning.data.splits import folds_within, split_samples
+from tl_lightning.data.splits import fold_numbers, folds_within, kin_numbers, split_samples
 from tl_lightning.errors import UserError
 
 
@@ -309,3 +309,19 @@ def test_a_cross_validation_within_some_pictures_divides_them_in_the_way_of_the_
     assert all(one.tolist() == other.tolist() for one, other in zip(parts, again, strict=True))
     blocks = folds_within(samples, pool, "blocks", folds=4)
     assert np.concatenate(blocks).tolist() == pool.tolist()
+
+
+def test_what_is_kin_shares_a_number_and_a_fold() -> None:
+    samples, pool = make([0, 1] * 20), np.arange(4, 31)
+    parts = folds_within(samples, pool, "auto", folds=4)
+    numbers = fold_numbers(samples, pool, "auto", folds=4)
+    assert [pool[numbers == number].tolist() for number in range(4)] == [part.tolist() for part in parts]
+    assert kin_numbers(samples, pool, "auto", folds=4) is None
+    blocks = kin_numbers(samples, pool, "blocks", folds=4)
+    assert blocks is not None and blocks.tolist() == [0] * 7 + [1] * 7 + [2] * 7 + [3] * 6
+    grouped = replace(samples, groups=np.array([f"g{row // 10}" for row in range(40)]))
+    kin = kin_numbers(grouped, pool, "auto", folds=5)
+    assert kin is not None and kin.tolist() == [(row // 10) for row in pool]
+    of_groups = fold_numbers(grouped, pool, "auto", folds=5)  # of four groups there are four folds
+    assert sorted({*of_groups.tolist()}) == [0, 1, 2, 3]
+    assert len({*zip(kin.tolist(), of_groups.tolist(), strict=True)}) == 4

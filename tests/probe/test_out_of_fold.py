@@ -1,10 +1,12 @@
 """Every row is answered by a head that has not seen it, at a strength that it had no say in."""
 
+import sys
+
 import pytest
 import torch
 from torch.nn import functional
 
-from tl_lightning.probe import cross_validate, left_out, logistic_path, out_of_fold
+from tl_lightning.probe import cross_validate, left_out, logistic_path, out_of_fold, ridge_out_of_fold, ridge_path
 from tl_lightning.probe.scores import stratified_folds
 
 FEW = (1.0, 1e-4, 1e-2)
@@ -79,3 +81,36 @@ def test_ridge_leaves_each_row_out_for_itself(draw):
         gram = (rows - centre).T @ (rows - centre) + 0.1 * 30 * torch.eye(4).double()
         weight = torch.linalg.solve(gram, (rows - centre).T @ (answers - middle))
         torch.testing.assert_close(outputs[row], (standard[row] - centre) @ weight + middle, rtol=1e-9, atol=1e-9)
+
+
+def test_ridge_answers_each_fold_by_the_regression_on_the_others(draw):
+    features, _ = draw(60, 4, 2)
+    targets = torch.randn(60, 3, generator=torch.Generator().manual_seed(1)) + features[:, :1]
+    fold_of = torch.arange(60) // 7
+    outputs = ridge_out_of_fold(features, targets, fold_of=fold_of)
+    for number in range(9):
+        inside = fold_of == number
+        path = ridge_path(features[~inside], targets[~inside].double())
+        expected = features[inside].double() @ path.weights[path.chosen].T + path.biases[path.chosen]
+        torch.testing.assert_close(outputs[inside], expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_fold_stops_where_its_loss_has_risen(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    features, labels = torch.randn(30, 20, generator=generator).double(), torch.arange(30) % 2
+    features[:, 0] += 0.7 * labels
+    module, solved = sys.modules["tl_lightning.probe.out_of_fold"], []
+
+    def watched(*args, **options):
+        path = logistic_path(*args, **options)
+        solved.append(len(path.strengths))
+        return path
+
+    strengths = tuple(10 ** (step / 2) for step in range(-4, 7))
+    monkeypatch.setattr(module, "logistic_path", watched)
+    found = out_of_fold(features, labels, classes=2, folds=3, strengths=strengths)
+    monkeypatch.setattr(module, "RISEN", float("inf"))
+    whole = out_of_fold(features, labels, classes=2, folds=3, strengths=strengths)
+    assert max(solved[:3]) < min(solved[3:]) == 11
+    assert found.losses.isfinite().all() and found.strengths == whole.strengths
+    assert torch.equal(found.answers, whole.answers) and torch.equal(found.losses, whole.losses)

@@ -8,7 +8,7 @@ from tl_lightning.backbones.splitting import Split, split_backbone, stage_output
 from tl_lightning.backbones.stages import Stage
 from tl_lightning.backbones.timm_models import checkpoint_gradients
 from tl_lightning.backbones.tracing import CannotSplit
-from tl_lightning.backbones.weights import load_source_model
+from tl_lightning.backbones.weights import load_source_model, source_classifier
 
 __all__ = [
     "Backbone",
@@ -19,6 +19,7 @@ __all__ = [
     "checkpoint_gradients",
     "load_source_model",
     "preprocess_of",
+    "source_classifier",
     "split_backbone",
     "stage_outputs",
 ]

@@ -49,6 +49,21 @@ def load_source_model(name: str, weights: str = "pretrained") -> nn.Module:
     return load_source(name, weights, drop_path_rate=0.0).module
 
 
+def source_classifier(model: nn.Module) -> nn.Linear | None:
+    """The classifier of a model as it was pretrained, where it tells one of ImageNet's sets of classes apart.
+
+    Not every last layer that is linear does: that of CLIP projects features, and its outputs are no classes.
+
+    Args:
+        model: Of `load_source_model`.
+    """
+    from timm.data.imagenet_info import infer_imagenet_subset
+
+    last = model.get_classifier() if hasattr(model, "get_classifier") else None  # type: ignore[operator]
+    known = isinstance(last, nn.Linear) and infer_imagenet_subset({"num_classes": last.out_features}) is not None
+    return last if known else None
+
+
 def run_folder(weights: str) -> Path | None:
     """The folder of an earlier run of ours, if that is what `weights` names."""
     folder = Path(weights).expanduser()

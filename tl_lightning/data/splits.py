@@ -237,6 +237,41 @@ def folds_within(samples: Samples, pool: Indices, split: str, *, folds: int, see
     return _folds(samples, pool, folds, np.random.default_rng(seed))
 
 
+def fold_numbers(samples: Samples, pool: Indices, split: str, *, folds: int, seed: int = 0) -> Indices:
+    """The fold of each of some pictures, from 0 on; see `folds_within`.
+
+    Args:
+        samples: All pictures.
+        pool: Ascending indices of those that are divided, ``(n,)``.
+        split: That of the run.
+        folds: Into how many parts; empty ones do not count, so there may be fewer.
+        seed: Of the draw.
+    """
+    fold_of = np.empty(len(pool), dtype=np.int64)
+    parts = folds_within(samples, pool, split, folds=folds, seed=seed)
+    for number, part in enumerate(part for part in parts if len(part)):
+        fold_of[np.searchsorted(pool, part)] = number
+    return fold_of
+
+
+def kin_numbers(samples: Samples, pool: Indices, split: str, *, folds: int, seed: int = 0) -> Indices | None:
+    """What tells too much of each other to be on both sides of a cross-validation: a number for each picture.
+
+    Args:
+        samples: All pictures.
+        pool: Ascending indices of some, ``(n,)``.
+        split: That of the run.
+        folds: As for `fold_numbers`.
+        seed: Of the draw.
+
+    Returns:
+        The number of its fold with ``blocks``, else that of its group, ``(n,)``; `None` without groups.
+    """
+    if split == "blocks":
+        return fold_numbers(samples, pool, split, folds=folds, seed=seed)
+    return None if samples.groups is None else np.unique(samples.groups[pool], return_inverse=True)[1]
+
+
 def _folds(samples: Samples, pool: Indices, folds: int, rng: np.random.Generator) -> list[Indices]:
     """Parts of nearly equal size, every stratum spread evenly over them."""
     if samples.groups is not None:

@@ -1,5 +1,6 @@
 """The noise of figures that a finite set of pictures gives."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -57,6 +58,19 @@ def bootstrap(
         for name, value in figures(times).items():
             drawn.setdefault(name, []).append(value)
     return {name: _deviation(np.array(values)) for name, values in drawn.items()}
+
+
+def standard_error(values: NDArray[np.float64], groups: NDArray[np.str_] | None = None) -> float:
+    """The standard error of a mean; rows of one group count as one, for they are alike.
+
+    Args:
+        values: ``(n,)``.
+        groups: What rows have in common, ``(n,)``; `None` where each stands for itself.
+    """
+    deviations = values - values.mean()
+    if groups is not None:
+        deviations = np.bincount(np.unique(groups, return_inverse=True)[1], weights=deviations)
+    return math.sqrt(float(np.square(deviations).sum())) / len(values)
 
 
 def _deviation(values: NDArray[np.float64]) -> float:

@@ -10,7 +10,7 @@ from tl_lightning.probe.heads import (
     solve_ridge_numbers,
 )
 from tl_lightning.probe.logistic import STRENGTHS, LogisticPath, logistic_path
-from tl_lightning.probe.out_of_fold import OutOfFold, left_out, out_of_fold
+from tl_lightning.probe.out_of_fold import OutOfFold, left_out, out_of_fold, ridge_out_of_fold
 from tl_lightning.probe.ridge import (
     RIDGE_STRENGTHS,
     RidgeClassifier,
@@ -40,6 +40,7 @@ __all__ = [
     "path_until_it_rises",
     "ridge_classifier",
     "ridge_labels",
+    "ridge_out_of_fold",
     "ridge_path",
     "score_path",
     "solve_levels",

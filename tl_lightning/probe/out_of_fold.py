@@ -1,5 +1,6 @@
 """What a solved head says of rows it has not seen: for every row, so that two sets of features compare row by row."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -7,9 +8,9 @@ from torch import Tensor
 
 from tl_lightning.probe.features import Features, Rows, chunks
 from tl_lightning.probe.leave_one_out import RidgeProblem
-from tl_lightning.probe.logistic import STRENGTHS, check_labels, logistic_path
+from tl_lightning.probe.logistic import STRENGTHS, LogisticPath, check_labels, logistic_path
 from tl_lightning.probe.ridge import RIDGE_STRENGTHS
-from tl_lightning.probe.scores import stratified_folds
+from tl_lightning.probe.scores import RISEN, score_path, stratified_folds
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ def out_of_fold(
 
     The folds are those of `cross_validate`, and each path is solved once. A fold is answered at the strength whose loss
     over the rows of the *other* folds is lowest: choosing on all rows and scoring on the same ones would flatter. That
-    is not quite nested, as the heads of the other folds have seen this one.
+    is not quite nested, as the heads of the other folds have seen this one. A fold's path ends, after some strengths
+    that are solved side by side, where its loss is `RISEN` times its lowest; the fold is then answered at one of those.
 
     Args:
         features: At least `folds` rows.
@@ -64,23 +66,42 @@ def out_of_fold(
     if fold.shape != labels.shape or (torch.bincount(fold, minlength=folds) == 0).any() or int(fold.max()) >= folds:
         raise ValueError(f"the fold of each row has to be from 0 to below {folds}, and none may be empty")
     ordered = tuple(sorted(strengths))
-    answers = torch.empty(len(ordered), rows, dtype=torch.int64)
-    losses = torch.empty(len(ordered), rows, dtype=torch.float64)
+    answers = torch.zeros(len(ordered), rows, dtype=torch.int64)
+    losses = torch.full((len(ordered), rows), torch.inf, dtype=torch.float64)  # where a path ended before
     for number in range(folds):
         inside, outside = (fold == number).nonzero()[:, 0], (fold != number).nonzero()[:, 0]
-        path = logistic_path(Rows(features, outside), labels[outside], classes=classes, strengths=ordered)
+        path = logistic_path(
+            Rows(features, outside),
+            labels[outside],
+            classes=classes,
+            strengths=ordered,
+            enough=_risen(Rows(features, inside), labels[inside]),
+        )
         for part, block in chunks(Rows(features, inside)):
             own = inside[part]
-            for position in range(len(ordered)):
+            for position in range(len(path.strengths)):
                 logits = torch.addmm(path.biases[position], block, path.weights[position].T)
                 answers[position, own] = logits.argmax(dim=1)
                 losses[position, own] = logits.logsumexp(dim=1) - logits.gather(1, labels[own, None])[:, 0]
     by_fold = torch.stack([losses[:, fold == number].sum(dim=1) for number in range(folds)])
-    others = by_fold.sum(dim=0) - by_fold
+    # What the fold itself did not reach has no answer; else it has no say.
+    others = torch.stack([by_fold[torch.arange(folds) != number].sum(dim=0) for number in range(folds)])
+    others = torch.where(by_fold.isfinite(), others, torch.inf)
     chosen = torch.tensor([row.tolist().index(row.min().item()) for row in others])  # the most regularised of equals
     at = chosen[fold][None]
     picked = tuple(ordered[position] for position in chosen.tolist())
     return OutOfFold(answers.gather(0, at)[0], losses.gather(0, at)[0], picked)
+
+
+def _risen(held_out: Features, answers: Tensor) -> Callable[[LogisticPath], bool]:
+    """Whether weaker regularisation need not be tried: the loss of the weakest yet is `RISEN` times the lowest."""
+    losses: list[float] = []
+
+    def enough(part: LogisticPath) -> bool:
+        losses.extend(score_path(part, held_out, answers).losses.tolist())
+        return losses[-1] > RISEN * min(losses)
+
+    return enough
 
 
 def left_out(
@@ -102,13 +123,42 @@ def left_out(
     Raises:
         ValueError: If a number is out of range, or a feature is not finite.
     """
-    problem = RidgeProblem(
-        features,
-        lambda part: targets[part].double(),
-        lambda part: torch.ones(len(targets[part]), dtype=torch.float64),
-        strengths=strengths,
-    )
+    problem = _ridge(features, targets, strengths)
     outputs = torch.empty(targets.shape, dtype=torch.float64)
     for part, some in problem.left_out(1):
         outputs[part] = some
     return outputs, problem.strengths[problem.chosen]
+
+
+def ridge_out_of_fold(
+    features: Features, targets: Tensor, *, fold_of: Tensor, strengths: tuple[float, ...] = RIDGE_STRENGTHS
+) -> Tensor:
+    """What ridge regression on the other folds says of each row, where rows must not be torn apart; see `ridge_path`.
+
+    Each fold has its own penalty: that with the lowest leave-one-out error within the other folds.
+
+    Args:
+        features: Rows, of which at least two lie outside of each fold.
+        targets: ``(rows, outputs)``.
+        fold_of: The fold of each row, ``(rows,)`` int64.
+        strengths: Penalties, more than 0.
+
+    Returns:
+        The outputs ``(rows, outputs)`` float64.
+
+    Raises:
+        ValueError: If a number is out of range, or a feature is not finite.
+    """
+    outputs = torch.empty(targets.shape, dtype=torch.float64)
+    for number in fold_of.unique():
+        inside, outside = (fold_of == number).nonzero()[:, 0], (fold_of != number).nonzero()[:, 0]
+        problem = _ridge(Rows(features, outside), targets[outside], strengths)
+        weight, bias = problem.raw(problem.chosen)
+        for part, block in chunks(Rows(features, inside)):
+            outputs[inside[part]] = torch.addmm(bias, block, weight.T)
+    return outputs
+
+
+def _ridge(features: Features, targets: Tensor, strengths: tuple[float, ...]) -> RidgeProblem:
+    ones = torch.ones(len(targets), dtype=torch.float64)
+    return RidgeProblem(features, lambda part: targets[part].double(), lambda part: ones[part], strengths=strengths)

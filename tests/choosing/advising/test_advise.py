@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
 from pictures import TINY, write_tiny
 
 from tl_lightning.choosing.advising.gather import machine_facts, model_facts, picture_facts, set_up
-from tl_lightning.choosing.advising.probing import constant_score, scores
 from tl_lightning.choosing.advising.recipe import MARK
 from tl_lightning.choosing.advising.timing import measure_speeds
 from tl_lightning.cli import main
@@ -137,17 +135,3 @@ def test_timing_leaves_the_weights_alone(here):
     assert set(speeds.kept) == {"last:2"}
     assert all(seconds > 0 for seconds in (speeds.forward, *speeds.train.values(), *speeds.kept.values()))
     assert all(torch.equal(tensor, before[name]) for name, tensor in task.state_dict().items())
-
-
-def test_scores_of_labels_and_numbers_are_what_they_say():
-    rng = np.random.default_rng(0)
-    right, outputs = (torch.from_numpy(rng.normal(size=(50, 3))) for _ in range(2))
-    errors = ((outputs - right) ** 2).sum(dim=0) / ((right - right.mean(dim=0)) ** 2).sum(dim=0)
-    assert float(scores(outputs, right, answers="number").mean()) == pytest.approx(float((1 - errors).mean()))
-    assert constant_score(right, answers="number") == pytest.approx(0)
-    labels = (right > 0).double()
-    share = ((outputs > 0.5) == labels.bool()).double().mean()
-    assert float(scores(outputs, labels, answers="labels").mean()) == pytest.approx(float(share))
-    frequent = torch.maximum(labels.mean(dim=0), 1 - labels.mean(dim=0)).mean()
-    assert constant_score(labels, answers="labels") == pytest.approx(float(frequent))
-    assert constant_score(torch.tensor([0, 0, 1]), answers="class") == pytest.approx(2 / 3)

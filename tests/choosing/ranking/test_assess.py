@@ -1,22 +1,25 @@
 """A candidate's scores for every kind of answer, and when one candidate is said to be better than another."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from tl_lightning.choosing.ranking.assess import STRENGTHS, Assessment, assess, standard_error, titles
+from tl_lightning.choosing.ranking import solved
+from tl_lightning.choosing.ranking.assess import Assessment, assess, titles
 from tl_lightning.choosing.ranking.candidates import Candidate
 from tl_lightning.choosing.ranking.evidence import log_me, log_me_numbers
 from tl_lightning.choosing.ranking.measure import Measured
 from tl_lightning.choosing.ranking.neighbours import nearest_neighbours
-from tl_lightning.choosing.ranking.rank import constant_accuracy
 from tl_lightning.choosing.ranking.scores import h_score, leep, nce
+from tl_lightning.choosing.ranking.solved import STRENGTHS, constant_accuracy
+from tl_lightning.metrics.noise import standard_error
 from tl_lightning.probe import left_out, out_of_fold
 
 
-def measured(labels, answers, *, classes=("a", "b"), source=None, groups=None):
+def measured(labels, answers, *, classes=("a", "b"), source=None, groups=None, kin=None):
     generator = torch.Generator().manual_seed(0)
     rows = len(labels)
     single = labels if labels.ndim == 1 else labels[:, 0]
@@ -29,7 +32,8 @@ def measured(labels, answers, *, classes=("a", "b"), source=None, groups=None):
         labels=labels,
         answers=answers,
         classes=classes,
-        fold_of=torch.arange(rows) % 5,
+        fold_of=torch.arange(rows) % 5 if kin is None else kin % 5,
+        kin=kin,
         groups=groups,
         source=source,
         image_size=32,
@@ -57,7 +61,7 @@ def test_classes_and_levels_get_every_score(answers):
     assert found.nce == nce(source.argmax(dim=1), labels)
     assert (found.image_size, found.parameters, found.macs, found.speed) == (32, 10, 20, 30.0)
     assert found.seconds > 2.0
-    assert constant_accuracy(given) == 0.5
+    assert constant_accuracy(labels, answers=answers) == 0.5
 
 
 def test_without_a_source_classifier_its_scores_are_left_out():
@@ -75,7 +79,7 @@ def test_numbers_get_r2_of_what_was_left_out_and_log_me():
     assert found.accuracy == pytest.approx(float((1 - unexplained).mean()), rel=1e-9)
     assert found.log_me == log_me_numbers(given.features, exact)
     assert (found.neighbours, found.h_score, found.leep, found.nce) == (None, None, None, None)
-    assert constant_accuracy(given) is None
+    assert constant_accuracy(numbers, answers="number") is None
 
 
 def test_labels_get_the_mean_of_their_accuracies_and_one_that_no_picture_has_is_left_out():
@@ -88,16 +92,45 @@ def test_labels_get_the_mean_of_their_accuracies_and_one_that_no_picture_has_is_
     outputs, _ = left_out(given.features, 2 * kept - 1)
     assert found.accuracy == pytest.approx(float(((outputs > 0) == (kept > 0.5)).double().mean()))
     shares = kept.mean(dim=0)
-    assert constant_accuracy(given) == pytest.approx(float(torch.maximum(shares, 1 - shares).mean()))
+    assert constant_accuracy(labels, answers="labels") == pytest.approx(float(torch.maximum(shares, 1 - shares).mean()))
 
 
-def assessment(right, *, rows=None, groups=None, macs=1, backbone="timm/x", weights="pretrained"):
+@pytest.mark.parametrize("answers", ["number", "labels", "class"])
+def test_pictures_of_one_group_say_nothing_of_each_other(answers):
+    generator = torch.Generator().manual_seed(0)
+    kin = torch.arange(40).repeat_interleave(6)
+    groups = torch.randn(40, 12, generator=generator)
+    features = groups[kin] + 0.05 * torch.randn(240, 12, generator=generator)
+    drawn = torch.randn(40, 1, generator=generator)[kin]  # for each group, and nothing in the features tells it
+    labels = drawn if answers == "number" else (drawn > 0).float()
+    labels = (drawn[:, 0] > 0).long() if answers == "class" else labels
+    given = replace(measured(labels, answers, kin=kin), features=features)
+    alone = assess(replace(given, kin=None, fold_of=torch.arange(240) % 5))
+    found = assess(given)
+    constant = constant_accuracy(labels, answers=answers) or 0.0
+    assert found.accuracy < constant + 0.1 and alone.accuracy > found.accuracy + 0.1
+    if answers == "class":
+        assert alone.neighbours == 1.0 and found.neighbours < 0.65
+
+
+def assessment(right, *, rows=None, groups=None, macs=1, backbone="timm/x", weights="pretrained", pictures=None):
     rows = np.arange(len(right)) if rows is None else np.array(rows)
     scores = {"neighbours": 0.5, "log_me": 0.1, "h_score": 0.2, "leep": None, "nce": None}
     costs = {"image_size": 32, "parameters": 5, "macs": macs, "speed": 1.0, "seconds": 1.0}
-    return Assessment(
-        Candidate(backbone, weights), rows, np.array(right, dtype=np.float64), groups=groups, **scores, **costs
-    )
+    about = Candidate(backbone, weights), pictures or len(right), rows
+    return Assessment(*about, np.array(right, dtype=np.float64), groups=groups, **scores, **costs)
+
+
+def test_of_many_pictures_some_are_probed_and_no_fold_is_lost(monkeypatch):
+    monkeypatch.setattr(solved, "PROBED", 20)
+    fold_of = torch.tensor([0] * 96 + [1, 2, 3, 4])
+    some = solved.probed(fold_of)
+    assert len(some) == 20 and some.diff().min() > 0 and set(fold_of[some].tolist()) == {0, 1, 2, 3, 4}
+    given = replace(measured(torch.arange(100) % 2, "class", groups=np.arange(100).astype(str)), fold_of=fold_of)
+    found = assess(given)
+    assert found.pictures == 100 and found.rows.tolist() == some.tolist() and len(found.right) == 20
+    assert found.groups.tolist() == some.numpy().astype(str).tolist()
+    assert found.log_me == log_me(given.features, given.labels, classes=2)
 
 
 def test_the_noise_of_a_difference_is_that_of_the_same_pictures():

@@ -10,7 +10,7 @@ from pictures import TINY, write_pictures, write_tiny
 from torch import nn
 
 from tl_lightning import activations, extraction
-from tl_lightning.backbones import build_backbone, load_source_model
+from tl_lightning.backbones import build_backbone, load_source_model, source_classifier
 from tl_lightning.cache_folder import NoRoom
 from tl_lightning.choosing.ranking.candidates import Candidate
 from tl_lightning.choosing.ranking.measure import SourceProbabilities, count_macs, measure
@@ -34,7 +34,7 @@ def test_features_and_answers_are_those_of_the_training_and_validation_pictures(
     data.prepare_data()
     data.setup("fit")
     assert found.rows.tolist() == sorted([*data.splits["train"], *data.splits["val"]])
-    assert not set(found.rows) & set(data.splits["test"])
+    assert not set(found.rows) & set(data.splits["test"]) and found.kin is None
     assert found.labels.tolist() == data.samples.labels[found.rows].tolist()
     backbone = build_backbone("timm/test_efficientnet", "start.pth").module.eval()
     loader = data.view_loader(data.plain_view, found.rows, 100)
@@ -142,6 +142,8 @@ def test_groups_stay_whole_in_the_folds(here):
     found = measure(options, EFFICIENTNET)
     for group in np.unique(found.groups):
         assert len(np.unique(found.fold_of.numpy()[found.groups == group])) == 1
+        assert len(np.unique(found.kin.numpy()[found.groups == group])) == 1
+    assert len(found.kin.unique()) == len(np.unique(found.groups))
 
 
 def test_blocks_are_divided_into_blocks(here):
@@ -151,6 +153,7 @@ def test_blocks_are_divided_into_blocks(here):
         csv.writer(file).writerows([("image", "label"), *((path, path.parent.name) for path in paths)])
     found = measure(options, EFFICIENTNET)
     assert found.fold_of.tolist() == sorted(found.fold_of.tolist()) and found.fold_of.max() == 4
+    assert torch.equal(found.kin, found.fold_of)
 
 
 def test_too_few_pictures_or_groups_are_one_line(here):
@@ -171,3 +174,16 @@ def test_without_room_it_is_one_line(here, monkeypatch):
 def test_several_processes_are_refused(here):
     with pytest.raises(UserError, match=r"one process, and trainer.devices asks for 2"):
         measure([*TINY, "--trainer.devices", "2"], EFFICIENTNET)
+
+
+@pytest.mark.parametrize(("outputs", "known"), [(1000, True), (21843, True), (512, False), (37, False)])
+def test_a_projection_is_no_classifier(outputs, known):
+    class Model(nn.Module):
+        def get_classifier(self):
+            return self.last
+
+    model = Model()
+    model.last = nn.Linear(4, outputs)
+    assert (source_classifier(model) is model.last) == known
+    model.last = nn.Identity()
+    assert source_classifier(model) is None and source_classifier(nn.Identity()) is None

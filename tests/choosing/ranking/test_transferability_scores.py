@@ -153,10 +153,25 @@ def test_neighbours_vote_as_a_naive_loop_has_them_vote(monkeypatch, k):
     assert right.any() and not right.all()
 
 
+def test_kin_do_not_vote_for_each_other(monkeypatch):
+    monkeypatch.setattr(neighbours, "BLOCK", 11)
+    features, labels = draw(60, 10, 3, signal=0.3)
+    kin = torch.arange(60) // 25
+    unit = torch.nn.functional.normalize(features.double(), dim=1)
+    right = nearest_neighbours(features, labels, classes=3, k=40, kin=kin)
+    for row in range(60):
+        others = (kin != kin[row]).nonzero()[:, 0]  # at times fewer than 40
+        similar, best = (unit[others] @ unit[row]).topk(min(40, len(others)))
+        votes = torch.zeros(3).double().index_add_(0, labels[others[best]], (similar / 0.07).exp())
+        assert bool(right[row]) == (int(votes.argmax()) == int(labels[row]))
+    assert right.any() and right.tolist() != nearest_neighbours(features, labels, classes=3, k=40).tolist()
+    with pytest.raises(ValueError, match="not all may be kin"):
+        nearest_neighbours(features, labels, classes=3, kin=torch.zeros(60).long())
+
+
 def test_of_many_rows_the_same_sample_is_asked_about(monkeypatch):
     features, labels = draw(60, 10, 3, signal=0.3)
     whole = nearest_neighbours(features, labels, classes=3)
-    monkeypatch.setattr(neighbours, "ALL_ROWS", 59)
     monkeypatch.setattr(neighbours, "QUERIES", 25)
     asked = neighbours.queries(60)
     assert len(asked) == 25 and torch.equal(asked, neighbours.queries(60))

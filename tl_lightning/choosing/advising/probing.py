@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tl_lightning.choosing.advising.facts import Probe, Score
-from tl_lightning.choosing.ranking.assess import STRENGTHS, standard_error
-from tl_lightning.choosing.ranking.measure import FOLDS
+from tl_lightning.choosing.ranking.solved import FOLDS, constant_accuracy, folds_and_kin, solved_right
 from tl_lightning.configuration import Configuration
 from tl_lightning.data.module import ImageDataModule
-from tl_lightning.data.splits import folds_within
 from tl_lightning.depth_probe import StageProbe, pooled, probe_stages
 from tl_lightning.errors import UserError
-from tl_lightning.probe import left_out, out_of_fold
+from tl_lightning.metrics.noise import standard_error
 
 PROBED = {"train": 3000, "val": 1500}  # pictures at most; the standard error is then below a point
 WHAT = {"class": "accuracy", "level": "accuracy", "labels": "label accuracy", "number": "R2"}
@@ -85,16 +83,13 @@ def probe_top(configuration: Configuration, splits: Splits) -> TopScores:
     rows = np.union1d(splits["train"], splits["val"])
     features, labels = store.rows(rows, last), torch.from_numpy(data.samples.labels[rows])
     begun = time.perf_counter()
-    kind = data.samples.answers
-    if kind in ("class", "level"):
-        classes, fold_of = len(data.classes), _folds(data, rows)
-        solved = out_of_fold(features, labels, classes=classes, folds=FOLDS, strengths=STRENGTHS, fold_of=fold_of)
-        values = (solved.answers == labels).double()
-    else:
-        values = scores(left_out(features, labels.double())[0], labels.double(), answers=kind)
+    kind, classes = data.samples.answers, len(data.classes)
+    fold_of, kin = folds_and_kin(data, rows)
+    values = solved_right(features, labels, answers=kind, classes=classes, fold_of=fold_of, kin=kin)
     seconds = time.perf_counter() - begun
     groups = None if data.samples.groups is None else data.samples.groups[rows]
-    return TopScores(values, groups, constant_score(labels, answers=kind), seconds)
+    constant = constant_accuracy(labels, answers=kind)
+    return TopScores(values, groups, 0.0 if constant is None else constant, seconds)
 
 
 def probe_depth(configuration: Configuration, splits: Splits) -> list[StageProbe]:
@@ -103,44 +98,6 @@ def probe_depth(configuration: Configuration, splits: Splits) -> list[StageProbe
     if data.samples.answers not in ("class", "level"):
         return []
     return probe_stages(data, pooled(configuration, splits=splits), stages, splits=splits)
-
-
-def _folds(data: ImageDataModule, rows: NDArray[np.int64]) -> Tensor:
-    parts = folds_within(data.samples, rows, data.split, folds=FOLDS)
-    if any(not len(part) for part in parts):
-        raise UserError(f"the pictures are in too few groups to probe: {FOLDS} or more are needed")
-    fold_of = np.empty(len(rows), dtype=np.int64)
-    for number, part in enumerate(parts):
-        fold_of[np.searchsorted(rows, part)] = number
-    return torch.from_numpy(fold_of)
-
-
-def scores(outputs: Tensor, right: Tensor, *, answers: str) -> Tensor:
-    """A score per picture, ``(N,)``, 1 at best.
-
-    Args:
-        outputs: ``(N, k)`` float64; of labels a regression of 0 and 1, of numbers the numbers.
-        right: The right answers, likewise.
-        answers: ``labels``: the share of the labels that is right. ``number``: one less the squared error over the
-            variance of the numbers, so that the mean is R2.
-    """
-    if answers == "labels":
-        return ((outputs > 0.5) == (right > 0.5)).double().mean(dim=1)
-    variance = right.var(dim=0, correction=0)
-    return 1 - ((outputs - right).square() / torch.where(variance > 0, variance, 1.0)).mean(dim=1)
-
-
-def constant_score(labels: Tensor, *, answers: str) -> float:
-    """The mean score of always giving one answer: the most frequent class, the more frequent of each label, the mean.
-
-    Args:
-        labels: The right answers, a row each.
-        answers: The kind of answer.
-    """
-    if labels.ndim == 1:
-        return float(torch.bincount(labels).max()) / len(labels)
-    constant = labels.double().mean(dim=0).expand(len(labels), -1)
-    return float(scores(constant, labels.double(), answers=answers).mean())
 
 
 def probe_facts(top: TopScores, control: TopScores | None, stages: list[StageProbe], *, what: str) -> Probe:

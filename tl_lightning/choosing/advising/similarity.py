@@ -36,7 +36,7 @@ from lightning.fabric.utilities import move_data_to_device
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tl_lightning.backbones import Stage, load_source_model
+from tl_lightning.backbones import Stage, load_source_model, source_classifier
 from tl_lightning.choosing.advising.source_statistics import LayerDistance, layer_distances
 from tl_lightning.configuration import Configuration
 from tl_lightning.console import track
@@ -142,7 +142,7 @@ def measure_similarity(configuration: Configuration, training: NDArray[np.int64]
 def _doubt(configuration: Configuration, drawn: NDArray[np.int64]) -> Similarity | None:
     task = configuration.model
     source = load_source_model(str(task.hparams.backbone), str(task.hparams.weights)).eval().to(task.device)
-    if not isinstance(source.get_classifier(), nn.Linear):  # type: ignore[operator]  # timm's models have it
+    if source_classifier(source) is None:
         return None  # the weights hold none
     total, seen = 0.0, 0
     for batch in _prepared(configuration, drawn):

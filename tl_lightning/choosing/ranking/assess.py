@@ -1,6 +1,5 @@
 """How good a candidate's features are, by all scores, with what it takes to say that one is better than another."""
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +10,14 @@ from numpy.typing import NDArray
 
 from tl_lightning.choosing.ranking.candidates import Candidate
 from tl_lightning.choosing.ranking.evidence import log_me, log_me_numbers
-from tl_lightning.choosing.ranking.measure import FOLDS, Measured
+from tl_lightning.choosing.ranking.measure import Measured
 from tl_lightning.choosing.ranking.neighbours import nearest_neighbours
 from tl_lightning.choosing.ranking.scores import h_score, leep, nce
-from tl_lightning.probe import Features, left_out, out_of_fold
+from tl_lightning.choosing.ranking.solved import probed, solved_right, varies
+from tl_lightning.metrics.noise import standard_error
+from tl_lightning.probe import Features, Rows
 from tl_lightning.probe.features import chunks
 
-STRENGTHS = tuple(10.0**exponent for exponent in range(-5, 3))  # coarser than the head's: models are to be compared
 NOISE = 2.0  # standard errors within which two candidates are the same
 
 
@@ -27,7 +27,8 @@ class Assessment:
 
     Attributes:
         candidate: Which.
-        rows: The pictures among the data module's samples, ascending, ``(n,)``.
+        pictures: How many there are; see `Measured`.
+        rows: Those that are probed, see `probed`, among the data module's samples, ascending, ``(n,)``.
         right: How well a solved linear head that has not seen the picture does on it, ``(n,)`` float64: 1 or 0 for a
             class, the share of right labels, or what the picture adds to R2 (the mean over the numbers of one less
             the squared error by the variance).
@@ -45,6 +46,7 @@ class Assessment:
     """
 
     candidate: Candidate
+    pictures: int
     rows: NDArray[np.int64]
     right: NDArray[np.float64]
     groups: NDArray[np.str_] | None
@@ -86,51 +88,36 @@ class Assessment:
         return distance <= 0 or distance < NOISE * error
 
 
-def standard_error(values: NDArray[np.float64], groups: NDArray[np.str_] | None = None) -> float:
-    """The standard error of a mean; rows of one group count as one, for they are alike.
-
-    Args:
-        values: ``(n,)``.
-        groups: What rows have in common, ``(n,)``; `None` where each stands for itself.
-    """
-    deviations = values - values.mean()
-    if groups is not None:
-        deviations = np.bincount(np.unique(groups, return_inverse=True)[1], weights=deviations)
-    return math.sqrt(float(np.square(deviations).sum())) / len(values)
-
-
 def assess(measured: Measured) -> Assessment:
     """Computes all scores that go with the kind of answer, from features that have been computed."""
     begun = time.perf_counter()
     features, labels = measured.features, measured.labels
     neighbours = discriminability = by_probabilities = by_answers = None
+    classes = len(measured.classes)
+    some = probed(measured.fold_of)
+    right = solved_right(
+        Rows(features, some),
+        labels[some],
+        answers=measured.answers,
+        classes=classes,
+        fold_of=measured.fold_of[some],
+        kin=measured.kin,
+    )
     if measured.answers in ("class", "level"):
-        classes = len(measured.classes)
-        solved = out_of_fold(
-            features, labels, classes=classes, folds=FOLDS, strengths=STRENGTHS, fold_of=measured.fold_of
-        )
-        right = (solved.answers == labels).double()
-        neighbours = float(nearest_neighbours(features, labels, classes=classes).double().mean())
+        neighbours = float(nearest_neighbours(features, labels, classes=classes, kin=measured.kin).double().mean())
         evidence = log_me(features, labels, classes=classes)
         discriminability = h_score(features, labels, classes=classes)
         if measured.source is not None:
             by_probabilities = leep(measured.source, labels, classes=classes)
             by_answers = nce(_source_labels(measured.source), labels)
     else:
-        varied = labels.double().var(dim=0, correction=0) > 0  # a label that no picture has says nothing
-        targets = labels[:, varied].double()
-        if measured.answers == "labels":
-            outputs, _ = left_out(features, 2 * targets - 1)
-            right = ((outputs > 0) == (targets > 0.5)).double().mean(dim=1)
-        else:
-            outputs, _ = left_out(features, targets)
-            right = (1 - (outputs - targets).square() / targets.var(dim=0, correction=0)).mean(dim=1)
-        evidence = log_me_numbers(features, targets)
+        evidence = log_me_numbers(features, labels[:, varies(labels)].double())
     return Assessment(
         candidate=measured.candidate,
-        rows=measured.rows,
+        pictures=len(measured.rows),
+        rows=measured.rows[some.numpy()],
         right=right.numpy(),
-        groups=measured.groups,
+        groups=None if measured.groups is None else measured.groups[some.numpy()],
         neighbours=neighbours,
         log_me=evidence,
         h_score=discriminability,

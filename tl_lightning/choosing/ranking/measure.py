@@ -11,21 +11,20 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tl_lightning.activations import TensorLayout
-from tl_lightning.backbones import CannotSplit, load_source_model, split_backbone
+from tl_lightning.backbones import CannotSplit, load_source_model, source_classifier, split_backbone
 from tl_lightning.cache_folder import NoRoom
 from tl_lightning.choosing.ranking.candidates import Candidate
+from tl_lightning.choosing.ranking.solved import folds_and_kin
 from tl_lightning.configuration import Configuration
 from tl_lightning.console import console
 from tl_lightning.data.module import ImageDataModule
 from tl_lightning.data.samples import AnswerKind
-from tl_lightning.data.splits import folds_within
 from tl_lightning.errors import UserError
 from tl_lightning.extraction import BATCH, Extractor, layout_of
 from tl_lightning.probe import Features
 from tl_lightning.tables import data_line
 from tl_lightning.tasks import TransferTask
 
-FOLDS = 5
 TIMED = 3  # batches, of which the fastest counts: whatever else runs here only ever makes one slower
 
 
@@ -40,7 +39,8 @@ class Measured:
         labels: The answers, ``(n,)`` int64 for classes and levels, else ``(n, k)`` float32.
         answers: Their kind.
         classes: Names of the classes, levels, labels or numbers.
-        fold_of: A fold of each picture, in the way of the run's split, ``(n,)`` int64 from 0 to below `FOLDS`.
+        fold_of: A fold of each picture, in the way of the run's split, ``(n,)`` int64; see `folds_and_kin`.
+        kin: Which pictures tell too much of each other, ``(n,)`` int64; `None` where each stands for itself.
         groups: What pictures have in common, ``(n,)``; `None` where there are no groups.
         source: What the pretraining classifier says of each picture, ``(n, source classes)``; `None` where the weights
             bring none.
@@ -60,6 +60,7 @@ class Measured:
     answers: AnswerKind
     classes: tuple[str, ...]
     fold_of: Tensor
+    kin: Tensor | None
     groups: NDArray[np.str_] | None
     source: Features | None
     image_size: int
@@ -121,7 +122,7 @@ def measure(args: Sequence[str], candidate: Candidate) -> Measured:
     data.prepare_data()
     data.setup("fit")
     rows = np.union1d(data.splits["train"], data.splits["val"])
-    fold_of = _folds(data, rows)
+    fold_of, kin = folds_and_kin(data, rows)
     trainer.precision_plugin.convert_module(task)  # as a fit would; in place, or nothing
     task.to(trainer.strategy.root_device)
     extractor = Extractor(task, data, trainer)
@@ -134,6 +135,7 @@ def measure(args: Sequence[str], candidate: Candidate) -> Measured:
         answers=data.samples.answers,
         classes=tuple(data.classes),
         fold_of=fold_of,
+        kin=kin,
         groups=None if data.samples.groups is None else data.samples.groups[rows],
         source=_source(candidate, features),
         image_size=int(data.prepared["size"]),
@@ -144,17 +146,6 @@ def measure(args: Sequence[str], candidate: Candidate) -> Measured:
         seconds=time.perf_counter() - begun,
         line=data_line(data.summary()),
     )
-
-
-def _folds(data: ImageDataModule, rows: NDArray[np.int64]) -> Tensor:
-    groups = rows if data.samples.groups is None else np.unique(data.samples.groups[rows])
-    if len(groups) < FOLDS:
-        what = "training and validation pictures" if data.samples.groups is None else "groups of pictures"
-        raise UserError(f"{len(groups)} {what} are too few to compare backbones on: {FOLDS} or more are needed")
-    fold_of = np.empty(len(rows), dtype=np.int64)
-    for number, fold in enumerate(folds_within(data.samples, rows, data.split, folds=FOLDS)):
-        fold_of[np.searchsorted(rows, fold)] = number
-    return torch.from_numpy(fold_of)
 
 
 def _features(task: TransferTask, data: ImageDataModule, extractor: Extractor, rows: NDArray[np.int64]) -> Features:
@@ -179,10 +170,9 @@ def _features(task: TransferTask, data: ImageDataModule, extractor: Extractor, r
 def _source(candidate: Candidate, features: Features) -> SourceProbabilities | None:
     if candidate.weights == "none":
         return None
-    model = load_source_model(candidate.backbone, candidate.weights)
-    classifier = model.get_classifier() if hasattr(model, "get_classifier") else None  # type: ignore[operator]
+    classifier = source_classifier(load_source_model(candidate.backbone, candidate.weights))
     # Of several classifiers, or one that sees something else than the features, nothing can be said from these.
-    if not isinstance(classifier, nn.Linear) or classifier.in_features != features.shape[1]:
+    if classifier is None or classifier.in_features != features.shape[1]:
         return None
     return SourceProbabilities(features, classifier)
 

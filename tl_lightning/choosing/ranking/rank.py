@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from rich.measure import Measurement
 
 from tl_lightning.arguments import OptionParser, writable
@@ -10,6 +9,7 @@ from tl_lightning.choosing.ranking.assess import Assessment, assess
 from tl_lightning.choosing.ranking.candidates import Candidate, available, check, configured, named
 from tl_lightning.choosing.ranking.measure import Measured, measure
 from tl_lightning.choosing.ranking.rank_report import Ranking, advice, draw, rank_table, write_figures
+from tl_lightning.choosing.ranking.solved import constant_accuracy
 from tl_lightning.configuration import quiet
 from tl_lightning.console import console
 from tl_lightning.errors import UserError
@@ -106,21 +106,11 @@ def _ranking(candidates: Sequence[Candidate], asked_for: set[Candidate], args: S
     found = [each for each in found if each is not control]
     if not found:
         raise UserError(f"{chance.backbone} with weights none is what others are compared with; name another, too")
-    return Ranking.of(found, control, answers=first.answers, constant=constant_accuracy(first))
+    return Ranking.of(
+        found, control, answers=first.answers, constant=constant_accuracy(first.labels, answers=first.answers)
+    )
 
 
 def _assessed(measured: Measured) -> Assessment:
     with console.status(f"scoring {measured.candidate.name}"):
         return assess(measured)
-
-
-def constant_accuracy(measured: Measured) -> float | None:
-    """The accuracy of giving each picture the most frequent answer; `None` for numbers, whose R2 would be 0."""
-    labels = measured.labels
-    if measured.answers in ("class", "level"):
-        return float(torch.bincount(labels).max()) / len(labels)
-    if measured.answers == "labels":
-        shares = labels.double().mean(dim=0)
-        shares = shares[(shares > 0) & (shares < 1)]
-        return float(torch.maximum(shares, 1 - shares).mean())
-    return None

@@ -89,8 +89,9 @@ def advice(ranking: Ranking) -> str:
 
 def rank_table(ranking: Ranking) -> Table:
     """Shows the candidates, the best first, and below them what they have to beat."""
-    pictures = len(ranking.best.rows)
-    title = f"linear probe of frozen features: {pictures:,} pictures, each by a head that has not seen it"
+    probed, all_of_them = len(ranking.best.rows), ranking.best.pictures
+    drawn = f" drawn of {all_of_them:,}" if probed < all_of_them else ""
+    title = f"linear probe of frozen features: {probed:,} pictures{drawn}, each by a head that has not seen it"
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("backbone", overflow="fold")
     everything = (*ranking.found, ranking.control)

@@ -1,0 +1,31 @@
+"""Scores of a solved head, picture by picture, for every kind of answer."""
+
+import numpy as np
+import pytest
+import torch
+
+from tl_lightning.choosing.ranking.solved import constant_accuracy, scores
+from tl_lightning.errors import UserError
+
+
+def test_scores_of_labels_and_numbers_are_what_they_say():
+    rng = np.random.default_rng(0)
+    right, outputs = (torch.from_numpy(rng.normal(size=(50, 3))) for _ in range(2))
+    errors = ((outputs - right) ** 2).sum(dim=0) / ((right - right.mean(dim=0)) ** 2).sum(dim=0)
+    assert float(scores(outputs, right, answers="number").mean()) == pytest.approx(float((1 - errors).mean()))
+    assert constant_accuracy(right, answers="number") is None
+    labels = (right > 0).double()
+    share = ((outputs > 0.5) == labels.bool()).double().mean()
+    assert float(scores(outputs, labels, answers="labels").mean()) == pytest.approx(float(share))
+    frequent = torch.maximum(labels.mean(dim=0), 1 - labels.mean(dim=0)).mean()
+    assert constant_accuracy(labels, answers="labels") == pytest.approx(float(frequent))
+    assert constant_accuracy(torch.tensor([0, 0, 1]), answers="class") == pytest.approx(2 / 3)
+
+
+def test_a_label_that_all_pictures_have_counts_for_nothing_and_nothing_else_is_a_mistake():
+    right = torch.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]).double()
+    outputs = torch.tensor([[1.0, 1.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]).double()
+    assert scores(outputs, right, answers="labels").tolist() == [0, 1, 1, 1]
+    assert constant_accuracy(right, answers="labels") == 0.75
+    with pytest.raises(UserError, match="all 4 pictures have the same answers"):
+        scores(outputs, right[:, :1].expand(-1, 2), answers="labels")

@@ -1,0 +1,126 @@
+"""What a solved linear head does on each picture that it has not seen: the estimate by which models are compared."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tl_lightning.data.module import ImageDataModule
+from tl_lightning.data.splits import fold_numbers, kin_numbers
+from tl_lightning.errors import UserError
+from tl_lightning.probe import Features, left_out, out_of_fold, ridge_out_of_fold
+
+FOLDS = 5
+PROBED = 5_000  # pictures at most; the standard error of an accuracy is then below a point
+STRENGTHS = tuple(10.0**exponent for exponent in range(-5, 3))  # coarser than the head's: models are to be compared
+
+
+def folds_and_kin(data: ImageDataModule, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
+    """The fold of each picture, ``(n,)`` int64 from 0 on, and the number of its kin; see `kin_numbers`.
+
+    Args:
+        data: Set up.
+        rows: Ascending indices among its samples, ``(n,)``.
+
+    Raises:
+        UserError: If there are fewer pictures, or groups of pictures, than folds.
+    """
+    groups = rows if data.samples.groups is None else np.unique(data.samples.groups[rows])
+    if len(groups) < FOLDS:
+        what = "training and validation pictures" if data.samples.groups is None else "groups of pictures"
+        raise UserError(f"{len(groups)} {what} are too few to compare backbones on: {FOLDS} or more are needed")
+    fold_of = fold_numbers(data.samples, rows, data.split, folds=FOLDS)
+    kin = kin_numbers(data.samples, rows, data.split, folds=FOLDS)
+    return torch.from_numpy(fold_of), None if kin is None else torch.from_numpy(kin)
+
+
+def probed(fold_of: Tensor) -> Tensor:
+    """The rows that are probed, ascending ``int64``: all, or the same `PROBED` of more for every model.
+
+    Args:
+        fold_of: The fold of each row; none of them loses all of its rows.
+    """
+    rows = len(fold_of)
+    if rows <= PROBED:
+        return torch.arange(rows)
+    drawn = torch.randperm(rows, generator=torch.Generator().manual_seed(0))
+    first = torch.zeros(rows, dtype=torch.bool)
+    for number in fold_of.unique():
+        first[(fold_of[drawn] == number).nonzero()[0]] = True
+    return torch.cat([drawn[first], drawn[~first]])[:PROBED].sort().values
+
+
+def solved_right(
+    features: Features, labels: Tensor, *, answers: str, classes: int, fold_of: Tensor, kin: Tensor | None
+) -> Tensor:
+    """How well a solved linear head that has seen neither a picture nor its kin does on it.
+
+    Classes and levels are cross-validated. Labels and numbers leave out each picture, or its fold where it has kin.
+
+    Args:
+        features: ``(n, width)``.
+        labels: The answers, ``(n,)`` int64 for classes and levels, else ``(n, k)``.
+        answers: Their kind.
+        classes: How many.
+        fold_of: As of `folds_and_kin`, as is the next.
+        kin: Whether there is any decides.
+
+    Returns:
+        A score per picture, ``(n,)`` float64: 1 or 0 for a class, else see `scores`.
+    """
+    if answers in ("class", "level"):
+        folds = int(fold_of.max()) + 1
+        solved = out_of_fold(features, labels, classes=classes, folds=folds, strengths=STRENGTHS, fold_of=fold_of)
+        return (solved.answers == labels).double()
+    targets = labels.double()
+    if kin is None:
+        outputs, _ = left_out(features, targets)
+    else:
+        outputs = ridge_out_of_fold(features, targets, fold_of=fold_of)
+    return scores(outputs, targets, answers=answers)
+
+
+def scores(outputs: Tensor, right: Tensor, *, answers: str) -> Tensor:
+    """A score per picture, ``(n,)``, 1 at best; a label or number that is the same everywhere says nothing.
+
+    Args:
+        outputs: ``(n, k)`` float64; of labels a regression of 0 and 1, of numbers the numbers.
+        right: The right answers, likewise.
+        answers: ``labels``: the share of the labels that is right. ``number``: one less the squared error over the
+            variance of the numbers, so that the mean is R2.
+
+    Raises:
+        UserError: If all pictures have the same answers.
+    """
+    varied = varies(right)
+    outputs, right = outputs[:, varied], right[:, varied]
+    if answers == "labels":
+        return ((outputs > 0.5) == (right > 0.5)).double().mean(dim=1)
+    return (1 - (outputs - right).square() / right.var(dim=0, correction=0)).mean(dim=1)
+
+
+def varies(labels: Tensor) -> Tensor:
+    """Which labels or numbers, of ``(n, k)``, are not the same for all pictures: ``(k,)`` bool.
+
+    Raises:
+        UserError: If there is none.
+    """
+    varied: Tensor = (labels != labels[0]).any(dim=0)
+    if not varied.any():
+        raise UserError(f"all {len(labels):,} pictures have the same answers: there is nothing to tell apart")
+    return varied
+
+
+def constant_accuracy(labels: Tensor, *, answers: str) -> float | None:
+    """The mean score of giving each picture the most frequent answer; `None` for numbers, whose R2 would be 0.
+
+    Args:
+        labels: The right answers, a row each.
+        answers: Their kind.
+    """
+    if answers in ("class", "level"):
+        return float(torch.bincount(labels).max()) / len(labels)
+    if answers == "labels":
+        shares = labels[:, varies(labels)].double().mean(dim=0)
+        return float(torch.maximum(shares, 1 - shares).mean())
+    return None
