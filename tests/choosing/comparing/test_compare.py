@@ -150,7 +150,7 @@ def test_a_run_that_fails_is_a_result_and_not_the_end(there, monkeypatch, capsys
     assert "failed     feature_extraction-seed1: RuntimeError: out of memory" in capsys.readouterr().out
     result = summary()
     assert result["runs"][3]["error"] == "RuntimeError: out of memory"
-    assert result["runs"][0]["error"].startswith("diverged")
+    assert "it is not tried again: remove cmp/scratch-seed0, or compare anew" in result["runs"][0]["error"]
     assert [row["seeds"] for row in result["strategies"]] == [[1], [0]]
     assert result["verdict"] is not None
 
@@ -201,11 +201,22 @@ def test_negative_transfer_is_an_exit_code_where_that_is_asked(there):
             "strategy f is tested on other pictures or answers than scratch",
             marks=SLOW,
         ),
+        pytest.param(
+            ["--strategies", "rest.yaml,feature_extraction", "--reference", "feature_extraction"],
+            "strategies rest and feature_extraction learn from other training or validation pictures: a file must not",
+            marks=SLOW,
+        ),
+        pytest.param(
+            ["--strategies", "scratch,feature_extraction", "--reference", "feature_extraction"],
+            "only feature_extraction, the reference, has pretrained weights",
+            marks=SLOW,
+        ),
         (["--model.lrr", "1"], "unknown key 'model.lrr'"),
     ],
 )
 def test_a_mistake_is_said_before_anything_trains(here, capsys, args, message):
     Path("other.yaml").write_text("data: {split_seed: 5}\n")
+    Path("rest.yaml").write_text("data: {labelled_fraction: 0.5}\n")
     assert compare(*args) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
@@ -219,6 +230,42 @@ def test_runs_with_other_options_are_not_taken(there, capsys):
     Path("cmp/feature_extraction-seed0").rename("cmp/f-seed0")
     assert compare("--strategies", "scratch,f.yaml") == 2
     assert "cmp/f-seed0 was run with other options (model.lr 0.01 there, 0.02 now)" in capsys.readouterr().err
+
+
+def test_runs_on_data_that_changed_in_between_are_not_compared(there, monkeypatch, capsys):
+    def change(folder, key, digest):
+        path = Path("cmp", folder, "summary.json")
+        values = json.loads(path.read_text())
+        values["data"][key] = digest
+        path.write_text(json.dumps(values))
+
+    change("scratch-seed1", "answers_digest", "before")
+    change("feature_extraction-seed1", "answers_digest", "after")
+    Path("cmp/scratch-seed0/summary.json").rename("summary.json")  # a run is missing, and must not be made
+
+    def make(path, *args, **options):
+        raise AssertionError(path)
+
+    monkeypatch.setattr(runs, "make_run", make)
+    assert compare() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "between cmp/scratch-seed1 and cmp/feature_extraction-seed1: their pictures have other answers" in line
+
+    for folder in ("scratch-seed1", "feature_extraction-seed1"):
+        change(folder, "answers_digest", "same")
+    change("feature_extraction-seed0", "split_digest", "before")
+    made = []
+
+    def make_with_new_data(path, *args, **options):
+        made.append(path.name)
+        shutil.copy("summary.json", path)
+        change(path.name, "split_digest", "after")
+
+    monkeypatch.setattr(runs, "make_run", make_with_new_data)
+    assert compare() == 2
+    said = capsys.readouterr().err
+    assert "between cmp/scratch-seed0 and cmp/feature_extraction-seed0: their pictures are in another split" in said
+    assert made == ["scratch-seed0"]
 
 
 def test_time_left_goes_by_runs_of_the_same_kind():

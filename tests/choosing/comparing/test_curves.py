@@ -53,6 +53,11 @@ def test_fewer_than_three_sizes_give_no_curve():
     )
 
 
+@pytest.mark.parametrize("error", [math.inf, math.nan])
+def test_an_error_that_is_not_finite_gives_no_curve(error):
+    assert fit_curve([100, 200, 400], [0.7, 0.8, 0.9], [0.01, error, 0.01]) is None
+
+
 def test_small_sizes_that_follow_no_power_law_are_left_out():
     def s_shaped(n):
         return 0.9 - 0.3 / (1 + (np.asarray(n) / 800) ** 1.5)
@@ -122,6 +127,17 @@ def test_a_size_that_is_far_apart_again_counts():
     assert catches_up(None, None, SIZES, differences, names=("scratch", "full")).labels == 1960
     reverse = catches_up(None, None, SIZES[::-1], differences[::-1], names=("scratch", "full"))
     assert reverse.labels == 1960
+
+
+def test_a_reference_that_is_ahead_is_said_to_be():
+    names = ("scratch", "full")
+    found = catches_up(None, None, SIZES, apart(0.1, 0.01, -0.1, -0.2, -0.2), names=names)
+    assert found.labels == 200
+    assert found.text == "scratch cannot be told from full from 200 labels on, and is ahead of it from 490 labels on"
+    found = catches_up(None, None, SIZES, apart(0.1, 0.1, -0.1, -0.2, -0.2), names=names)
+    assert found.text == "scratch is ahead of full from 490 labels on"
+    found = catches_up(None, None, SIZES[:2], apart(-0.1, -0.1), names=names)
+    assert found.text == "scratch is ahead of full from 100 labels on, the fewest that were tried"
 
 
 def test_strategies_that_never_were_apart():

@@ -24,7 +24,7 @@ def in_interval(value, moved, units):
 
 def test_with_one_run_each_the_interval_is_the_paired_bootstrap_over_pictures():
     one, other = SCORES
-    found = paired_difference(SCORES[:1], SCORES[1:], draws=300)
+    found = paired_difference(SCORES[:1], SCORES[1:], shares=False, draws=300)
     moved = [one[rows].mean() - other[rows].mean() for rows in drawn_naively(6, 300)]
     value = one.mean() - other.mean()
     assert found.value == pytest.approx(value)
@@ -36,7 +36,7 @@ def test_whole_groups_are_drawn():
     one, other = SCORES
     groups = np.array(["a", "b", "a", "c", "c", "c"])
     members = [np.flatnonzero(groups == name) for name in "abc"]
-    found = paired_difference(SCORES[:1], SCORES[1:], groups=groups, draws=300)
+    found = paired_difference(SCORES[:1], SCORES[1:], shares=False, groups=groups, draws=300)
     draws = [np.concatenate([members[k] for k in units]) for units in drawn_naively(3, 300)]
     moved = [one[rows].mean() - other[rows].mean() for rows in draws]
     value = one.mean() - other.mean()
@@ -48,7 +48,7 @@ def test_whole_groups_are_drawn():
 
 
 def test_one_group_says_nothing_of_others():
-    found = paired_difference(SCORES[:1], SCORES[1:], groups=np.array(["a"] * 6))
+    found = paired_difference(SCORES[:1], SCORES[1:], shares=False, groups=np.array(["a"] * 6))
     assert (found.low, found.high) == (-np.inf, np.inf)
 
 
@@ -56,14 +56,14 @@ def test_one_group_says_nothing_of_others():
 def test_where_pictures_are_all_alike_the_interval_is_that_of_welchs_t(runs):
     rng = np.random.default_rng(2)
     one, other = (rng.normal(size=count) for count in runs)
-    found = paired_difference(*(np.repeat(side[:, None], 50, axis=1) for side in (one, other)), draws=100)
+    found = paired_difference(*(np.repeat(side[:, None], 50, axis=1) for side in (one, other)), shares=False, draws=100)
     expected = stats.ttest_ind(one, other, equal_var=False).confidence_interval()
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
 
 
 def test_a_strategy_with_one_run_is_taken_to_train_as_noisily_as_the_other():
     one = np.repeat(np.array([0.1, 0.3, 0.2])[:, None], 50, axis=1)
-    found = paired_difference(one, np.full((1, 50), 0.5), draws=100)
+    found = paired_difference(one, np.full((1, 50), 0.5), shares=False, draws=100)
     spread = 0.01 * (1 / 3 + 1)
     assert found.error == pytest.approx(spread**0.5)
     freedom = spread**2 / ((0.01 / 3) ** 2 / 2 + 0.01**2 / 2)
@@ -81,7 +81,7 @@ def test_the_noise_of_training_is_what_pictures_do_not_explain():
         by_pictures = (rest**2).sum() / ((pictures - 1) * (runs - 1)) / pictures
         assert means.var(ddof=1) > by_pictures
         variance += (means.var(ddof=1) - by_pictures) / runs
-    assert paired_difference(one, other, draws=4000).error == pytest.approx(variance**0.5, rel=0.02)
+    assert paired_difference(one, other, shares=False, draws=4000).error == pytest.approx(variance**0.5, rel=0.02)
 
 
 def test_models_that_agree_on_few_pictures_are_not_the_same_for_sure():
@@ -89,6 +89,14 @@ def test_models_that_agree_on_few_pictures_are_not_the_same_for_sure():
     found = paired_difference(right, right)
     assert found.value == 0
     assert found.high == pytest.approx(NORMAL * np.sqrt(2) / 30)
+
+
+def test_shares_of_right_labels_are_as_unsure_as_right_and_wrong():
+    found = paired_difference(np.full((1, 3), 0.75), np.full((1, 3), 0.5))
+    half = stats.norm.ppf(0.975) * np.sqrt(2) / 3
+    assert (found.low, found.high) == pytest.approx((0.25 - half, 0.25 + half))
+    alike = paired_difference(np.full((1, 3), -1.0), np.full((1, 3), -2.0), shares=False)
+    assert alike.low == alike.high == 1
 
 
 def test_right_and_wrong_answers_have_the_interval_of_bonett_and_price():

@@ -11,6 +11,7 @@ from tl_lightning.choosing.comparing.strategies import Job, Strategy
 
 ACCURACY = Measure("accuracy", "accuracy", "max", "majority_accuracy")
 PICTURES = 200
+WEIGHTS = {"full", "partial"}
 EASE = np.random.default_rng(0).random(PICTURES)  # how hard a picture is, for all models alike
 
 
@@ -50,11 +51,27 @@ def test_validation_and_not_the_test_pictures_choose_what_stands_for_transfer():
         yardstick(),
         ACCURACY,
         reference="scratch",
+        transferring=WEIGHTS,
     )
     assert outcome.transfer == "partial"
     assert outcome.verdict.kind == "helped"
     assert "accuracy of partial against scratch" in outcome.verdict.text
     assert outcome.baseline == 0.5
+
+
+def test_a_strategy_without_weights_does_not_stand_for_transfer():
+    results = made(*seeds("scratch", 0.8), *seeds("slow", 0.95), *seeds("full", 0.6))
+    outcome = judge(results, yardstick(), ACCURACY, reference="scratch", transferring={"full"})
+    assert outcome.transfer == "full"
+    assert outcome.verdict.kind == "negative"
+
+
+@pytest.mark.parametrize(("full", "kind"), [(0.95, "better"), (0.6, "worse")])
+def test_beside_a_reference_with_weights_nothing_is_said_of_transfer(full, kind):
+    results = made(*seeds("partial", 0.8), *seeds("full", full), *seeds("scratch", 0.99))
+    outcome = judge(results, yardstick(), ACCURACY, reference="partial", transferring=WEIGHTS)
+    assert outcome.verdict.kind == kind
+    assert outcome.verdict.text.startswith(f"full is {kind} than partial by ")
 
 
 def test_an_error_chooses_where_it_is_least():
@@ -65,7 +82,7 @@ def test_an_error_chooses_where_it_is_least():
         plain = result(name, 0, 0.9)
         noise = np.random.default_rng(len(results)).normal(0, 0.1, PICTURES)
         results.append(Result(**{**vars(plain), "scores": -error + noise, "predicted": None, "validation": error}))
-    outcome = judge(made(*results), yardstick("number"), measure, reference="scratch")
+    outcome = judge(made(*results), yardstick("number"), measure, reference="scratch", transferring=WEIGHTS)
     assert outcome.transfer == "full"
     row = outcome.rows[2]
     assert row.value == pytest.approx(-results[2].scores.mean())
@@ -76,7 +93,7 @@ def test_an_error_chooses_where_it_is_least():
 
 def test_a_row_holds_means_over_seeds_and_the_middle_test():
     scratch, full, partial = seeds("scratch", 0.8), seeds("full", 0.86), seeds("partial", 0.81)
-    rows = judge(made(*scratch, *full, *partial), yardstick(), ACCURACY, reference="scratch").rows
+    rows = judge(made(*scratch, *full, *partial), yardstick(), ACCURACY, reference="scratch", transferring=WEIGHTS).rows
     assert [row.strategy for row in rows] == ["scratch", "full", "partial"]
     assert rows[1].value == pytest.approx(np.mean([one.scores.mean() for one in full]))
     assert rows[1].seconds == 2.0
@@ -91,7 +108,11 @@ def test_a_row_holds_means_over_seeds_and_the_middle_test():
 
 def test_a_figure_has_the_standard_error_of_its_pictures_and_seeds():
     (row, _) = judge(
-        made(*seeds("scratch", 0.8, 1), *seeds("full", 0.9, 1)), yardstick(), ACCURACY, reference="scratch"
+        made(*seeds("scratch", 0.8, 1), *seeds("full", 0.9, 1)),
+        yardstick(),
+        ACCURACY,
+        reference="scratch",
+        transferring=WEIGHTS,
     ).rows
     assert row.error == pytest.approx((row.value * (1 - row.value) / PICTURES) ** 0.5, rel=0.1)
 
@@ -100,7 +121,7 @@ def test_macro_f1_and_balanced_accuracy_are_compared_as_figures():
     for name in ("macro_f1", "balanced_accuracy"):
         measure = Measure(name, name, "max", None)
         scratch, full = result("scratch", 0, 0.8), result("full", 0, 0.9)
-        rows = judge(made(scratch, full), yardstick(), measure, reference="scratch").rows
+        rows = judge(made(scratch, full), yardstick(), measure, reference="scratch", transferring=WEIGHTS).rows
         labels, predicted = np.arange(PICTURES) % 2, full.predicted
         recalls = [(predicted[labels == k] == k).mean() for k in (0, 1)]
         f1 = [
@@ -111,11 +132,22 @@ def test_macro_f1_and_balanced_accuracy_are_compared_as_figures():
         assert rows[1].difference.value == pytest.approx(rows[1].value - rows[0].value)
 
 
+def test_equal_answers_with_several_labels_are_not_the_same_for_sure():
+    measure = Measure("right_labels", "macro_f1", "max", None)
+    results = []
+    for name, score in (("scratch", 0.5), ("full", 0.75)):
+        plain = result(name, 0, 0.9)
+        results.append(Result(**{**vars(plain), "scores": np.full(PICTURES, score), "predicted": None}))
+    rows = judge(made(*results), yardstick("labels"), measure, reference="scratch", transferring=WEIGHTS).rows
+    difference = rows[1].difference
+    assert (difference.value, difference.low < 0.25 < difference.high) == (pytest.approx(0.25), True)
+
+
 def test_a_failed_run_is_a_result_and_the_others_still_count():
     results = made(*seeds("scratch", 0.8), *seeds("full", 0.9)[:2])
     results[Job(Strategy("full"), None, 2)] = "ValueError: no"
     results[Job(Strategy("partial"), None, 0)] = "UserError: never"
-    outcome = judge(results, yardstick(), ACCURACY, reference="scratch")
+    outcome = judge(results, yardstick(), ACCURACY, reference="scratch", transferring=WEIGHTS)
     rows = {row.strategy: row for row in outcome.rows}
     assert (rows["full"].seeds, rows["full"].failures) == ((0, 1), ("ValueError: no",))
     assert (rows["partial"].value, rows["partial"].seeds) == (None, ())
@@ -125,7 +157,7 @@ def test_a_failed_run_is_a_result_and_the_others_still_count():
 def test_without_the_reference_there_is_no_verdict():
     results = made(*seeds("full", 0.9))
     results = {Job(Strategy("scratch"), None, 0): "died", **results}
-    outcome = judge(results, yardstick(), ACCURACY, reference="scratch")
+    outcome = judge(results, yardstick(), ACCURACY, reference="scratch", transferring=WEIGHTS)
     assert outcome.verdict is None
     assert outcome.transfer == "full"
 
@@ -133,7 +165,11 @@ def test_without_the_reference_there_is_no_verdict():
 def test_pictures_in_groups_have_no_mcnemar_test():
     groups = np.array([f"g{k // 10}" for k in range(PICTURES)])
     outcome = judge(
-        made(*seeds("scratch", 0.8), *seeds("full", 0.9)), yardstick(groups=groups), ACCURACY, reference="scratch"
+        made(*seeds("scratch", 0.8), *seeds("full", 0.9)),
+        yardstick(groups=groups),
+        ACCURACY,
+        reference="scratch",
+        transferring=WEIGHTS,
     )
     assert outcome.rows[1].p is None
     assert outcome.rows[1].difference.error > 0
@@ -143,7 +179,7 @@ def test_the_verdict_is_about_the_largest_share_of_the_labels():
     results = []
     for fraction, gain in ((0.1, 0.2), (1.0, -0.2)):
         results += seeds("scratch", 0.7, fraction=fraction) + seeds("full", 0.7 + gain, fraction=fraction)
-    outcome = judge(made(*results), yardstick(), ACCURACY, reference="scratch")
+    outcome = judge(made(*results), yardstick(), ACCURACY, reference="scratch", transferring=WEIGHTS)
     assert [(row.strategy, row.fraction) for row in outcome.last] == [("scratch", 1.0), ("full", 1.0)]
     assert outcome.verdict.kind == "negative"
     assert len(outcome.rows) == 4

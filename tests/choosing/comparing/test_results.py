@@ -38,8 +38,9 @@ def test_a_failure_is_one_short_line():
     assert len(why_failed(RuntimeError("x" * 1000))) == 160
 
 
-def plan(answers, monitor="macro_f1", mode="max"):
-    return SimpleNamespace(tested=SimpleNamespace(answers=answers), monitor=monitor, mode=mode)
+def plan(answers, monitor="macro_f1", mode="max", figures=("accuracy", "macro_f1", "mean_absolute_error")):
+    base = SimpleNamespace(model=SimpleNamespace(figures=dict.fromkeys(figures, "max")))
+    return SimpleNamespace(tested=SimpleNamespace(answers=answers), monitor=monitor, mode=mode, base=base)
 
 
 def test_what_is_compared_fits_the_answers():
@@ -61,3 +62,9 @@ def test_what_is_compared_fits_the_answers():
     assert (chosen.name, chosen.validation, chosen.baseline) == ("macro_f1", "macro_f1", None)
     with pytest.raises(UserError, match="--figure macro_f1 is for classes, and the answers here are number"):
         choose_measure(plan("number"), "macro_f1")
+
+
+def test_a_figure_that_the_task_does_not_log_is_refused():
+    message = "by validation accuracy, and SimpleNamespace logs no such figure .it has auroc, loss."
+    with pytest.raises(UserError, match=message):
+        choose_measure(plan("class", figures=("auroc", "loss")), None)

@@ -58,6 +58,32 @@ def test_errors_are_told_in_their_own_units():
     )
 
 
+def test_errors_that_differ_by_the_same_everywhere_have_no_smallest_difference():
+    assert "four cases" not in said(0.0, 0.0, 0.0, error=0.0, figure="mean absolute error", points=False).text
+
+
+def test_where_both_transfer_the_words_are_neutral():
+    better = said(0.012, 0.003, 0.021, both_transfer=True)
+    assert (better.kind, better.text) == (
+        "better",
+        "full is better than scratch by 1.2 points (95 % CI 0.3 to 2.1), accuracy",
+    )
+    worse = said(-0.012, -0.021, -0.003, both_transfer=True)
+    assert (worse.kind, worse.text) == (
+        "worse",
+        "full is worse than scratch by 1.2 points (95 % CI 0.3 to 2.1), accuracy",
+    )
+    unclear = said(0.004, -0.012, 0.020, both_transfer=True)
+    assert unclear.kind == "no_evidence"
+    assert unclear.text.startswith(
+        "no evidence of a difference of full to scratch: 0.4 points (95 % CI -1.2 to 2.0), accuracy; a true difference"
+    )
+    words = {"figure": "mean absolute error", "points": False, "both_transfer": True}
+    assert said(-0.123, -0.19, -0.0512, **words).text == (
+        "full is worse than scratch by 0.123 (95 % CI 0.0512 to 0.19), more mean absolute error"
+    )
+
+
 def test_a_rounded_zero_has_no_sign():
     assert "0.0 points (95 % CI -1.0 to 1.0)" in said(-0.0001, -0.01, 0.01).text
 

@@ -103,7 +103,8 @@ def compare(
     Returns:
         What the folder's ``summary.json`` holds: ``runs`` (each with its ``status``, and its ``error`` where it
         failed), ``strategies`` (a row each, with figures and differences), ``verdict`` (``kind`` helped, no_evidence or
-        negative, and ``text``; `None` where runs that it needs failed) and ``curves``.
+        negative, or, where the reference transfers, too, better, no_evidence or worse; and ``text``; `None` where runs
+        that it needs failed) and ``curves``.
 
     Raises:
         UserError: If an argument is wrong, or the folder holds something else.
@@ -112,7 +113,7 @@ def compare(
     if more < 1:
         raise UserError(f"--more is {more}; it must be 1 or more labels")
     quiet()
-    plan = make_plan(args, chosen, shares, seeds=seeds)
+    plan = make_plan(args, chosen, shares, seeds=seeds, reference=reference)
     measure = choose_measure(plan, figure)
     plan.check_made(None if run_dir is None else Path(run_dir))
     folder = open_folder(
@@ -128,7 +129,7 @@ def compare(
     except KeyboardInterrupt:
         console.print(f"interrupted; the same tl compare with --run_dir {folder} goes on with what is missing")
         raise
-    outcome = judge(made, plan.tested, measure, reference=reference)
+    outcome = judge(made, plan.tested, measure, reference=reference, transferring=plan.transferring)
     growth = grow(outcome, measure, more=more)
     show(outcome, growth, measure)
     return write(outcome, growth, measure, folder)

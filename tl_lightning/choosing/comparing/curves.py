@@ -115,8 +115,17 @@ def catches_up(
     first = apart[-1] + 1 if apart else 0
     if first < len(measured):
         labels = measured[first][0]
-        where = f"with {labels:,} labels, the fewest that were tried" if first == 0 else f"from {labels:,} labels on"
-        return CatchUp(labels, labels, labels, f"{behind} cannot be told from {ahead} {where}")
+        level = [position for position, (_, difference) in enumerate(measured) if difference.high >= 0]
+        beaten = max(first, level[-1] + 1 if level else 0)
+        tried = ", the fewest that were tried" if first == 0 else ""
+        where = f"with {labels:,} labels{tried}" if first == 0 else f"from {labels:,} labels on"
+        if beaten == first:
+            text = f"{behind} is ahead of {ahead} from {labels:,} labels on{tried}"
+        else:
+            text = f"{behind} cannot be told from {ahead} {where}"
+            if beaten < len(measured):
+                text += f", and is ahead of it from {measured[beaten][0]:,} labels on"
+        return CatchUp(labels, labels, labels, text)
     largest, difference = measured[-1]
     short = f"{ahead} is still ahead of {behind} with {largest:,} labels"
     if reference is None or other is None:

@@ -36,6 +36,7 @@ def paired_difference(
     one: NDArray[np.float64],
     other: NDArray[np.float64],
     *,
+    shares: bool = True,
     groups: NDArray[np.str_] | None = None,
     level: float = LEVEL,
     draws: int = DRAWS,
@@ -47,28 +48,29 @@ def paired_difference(
     several runs per strategy the noise of training is added, from the spread of the runs, see `_combined`. With one run
     each it cannot be seen: the interval is then about these two trained models, not about the strategies.
 
-    Where all scores are 0 or 1, the interval is widened by what Bonett and Price (2012) add: one picture that only
-    the one gets right, and one that only the other does. Without it, two models that agree on all of 30 pictures would
-    be the same for sure. Whole groups that stay unseen matter more: with groups it is one more like the one furthest
+    Where scores are shares, the interval is widened by what Bonett and Price (2012) add: one picture that only the one
+    gets right, and one that only the other does. Without it, two models that agree on all of 30 pictures would be the
+    same for sure. Whole groups that stay unseen matter more: with groups it is one more like the one furthest
     from the rest.
 
     Args:
-        one: Score per run and picture, ``(runs, pictures)``: 1 for right and 0 for wrong, or minus an absolute error.
+        one: Score per run and picture, ``(runs, pictures)``: 1 for right and 0 for wrong, a share of right labels, or
+            minus an absolute error.
         other: Likewise, of the same pictures; it may have another number of runs.
+        shares: Whether what is measured is between 0 and 1, as right and wrong are; errors have no such ends.
         groups: What pictures have in common, ``(pictures,)``; whole groups are drawn then.
         level: Of the interval.
         draws: How many; fewer where the pictures are many.
         seed: Of the draws.
     """
     scores = np.concatenate([one, other]).astype(np.float64)
-    right_or_wrong = bool(((scores == 0) | (scores == 1)).all())
 
     def figures(times: NDArray[np.int64]) -> NDArray[np.float64]:
         return np.asarray(scores @ times / times.sum())
 
     pictures = scores.shape[1]
     moves = (one.mean(axis=0) - other.mean(axis=0)) / pictures
-    unseen = _unseen(moves, np.full(pictures, float(right_or_wrong) / pictures), groups)
+    unseen = _unseen(moves, np.full(pictures, float(shares) / pictures), groups)
     return _difference(figures, unseen, len(one), rows=pictures, groups=groups, level=level, draws=draws, seed=seed)
 
 

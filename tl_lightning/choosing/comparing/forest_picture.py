@@ -14,7 +14,7 @@ def draw_comparison(outcome: Outcome, measure: Measure, file: Path) -> None:
     An interval that does not reach the line of the reference is a difference that chance does not explain.
 
     Args:
-        outcome: Of the comparison.
+        outcome: Of the comparison; with the largest share of the labels, a run or more ended well.
         measure: What is compared.
         file: The PNG to write.
     """
@@ -47,5 +47,6 @@ def draw_comparison(outcome: Outcome, measure: Measure, file: Path) -> None:
     )
     labelled = next((f", {row.labelled:,} labelled pictures" for row, _ in rows if row.labelled is not None), "")
     axes.set_title(f"strategies compared{labelled}")
-    axes.legend()
+    if reference is not None or outcome.baseline is not None:
+        axes.legend()
     save_figure(figure, file)

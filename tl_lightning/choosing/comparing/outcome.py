@@ -1,7 +1,7 @@
 """What a comparison says: a row for every strategy and share of the labels, the verdict, and the learning curves."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -69,8 +69,10 @@ class Outcome:
         made: The result of each run, or why it has none.
         rows: For every share, the largest last, all strategies in order.
         reference: The strategy that the others are compared with.
-        transfer: The strategy that stands for transfer: of those that are not the reference, the best on validation.
-        verdict: Whether it helped; `None` where its runs or the reference's failed.
+        transfer: The strategy that stands for transfer: of those with pretrained weights that are not the reference,
+            the best on validation.
+        verdict: Whether it helped, or, where the reference transfers, too, which is better; `None` where its runs or
+            the reference's failed.
         baseline: The figure of the answer without a model; `None` for none.
     """
 
@@ -87,7 +89,14 @@ class Outcome:
         return [row for row in self.rows if row.fraction == self.rows[-1].fraction]
 
 
-def judge(made: Mapping[Job, Result | str], tested: Yardstick, measure: Measure, *, reference: str) -> Outcome:
+def judge(
+    made: Mapping[Job, Result | str],
+    tested: Yardstick,
+    measure: Measure,
+    *,
+    reference: str,
+    transferring: Collection[str],
+) -> Outcome:
     """Compares all strategies with the reference, and says whether transfer helped.
 
     Args:
@@ -95,6 +104,7 @@ def judge(made: Mapping[Job, Result | str], tested: Yardstick, measure: Measure,
         tested: What all were tested on.
         measure: What is compared.
         reference: The strategy that the others are compared with.
+        transferring: The strategies with pretrained weights; only one of them can stand for transfer.
     """
     rows: list[Row] = []
     fractions = sorted({job.fraction for job in made}, key=lambda fraction: fraction or 1)
@@ -102,13 +112,19 @@ def judge(made: Mapping[Job, Result | str], tested: Yardstick, measure: Measure,
         of_fraction = {job: result for job, result in made.items() if job.fraction == fraction}
         rows += _rows(of_fraction, tested, measure, reference=reference)
     last = [row for row in rows if row.fraction == fractions[-1]]
-    best = _for_transfer(last, measure, reference=reference)
+    best = _for_transfer([row for row in last if row.strategy in transferring], measure, reference=reference)
     said = None
     if best is not None and best.difference is not None:
         runs = [len(row.seeds) for row in last if row.strategy in (best.strategy, reference)]
         words, points = in_words(measure.name), not measure.is_error
         said = verdict(
-            best.difference, seeds=min(runs), what=best.strategy, reference=reference, figure=words, points=points
+            best.difference,
+            seeds=min(runs),
+            what=best.strategy,
+            reference=reference,
+            figure=words,
+            points=points,
+            both_transfer=reference in transferring,
         )
     baselines = [result.baseline for result in made.values() if isinstance(result, Result) and result.baseline]
     return Outcome(
@@ -183,7 +199,7 @@ def _difference(
 ) -> Difference:
     if measure.name in MEANS:
         scores, others = (np.stack([result.scores for result in side]) for side in (results, references))
-        return paired_difference(scores, others, groups=tested.groups)
+        return paired_difference(scores, others, shares=not measure.is_error, groups=tested.groups)
     one, other = (np.stack([_classes(result) for result in side]) for side in (results, references))
     return figure_difference(measure.name, tested.labels, one, other, classes=len(tested.classes), groups=tested.groups)
 
@@ -192,7 +208,7 @@ def _figure(results: Sequence[Result], tested: Yardstick, measure: Measure) -> t
     """The figure and its standard error: its difference to what is the same for every picture."""
     if measure.name in MEANS:
         scores = np.stack([result.scores for result in results])
-        difference = paired_difference(scores, np.full_like(scores, -1.0), groups=tested.groups)
+        difference = paired_difference(scores, np.full_like(scores, -1.0), shares=False, groups=tested.groups)
         return difference.value - 1, difference.error
     classes = np.stack([_classes(result) for result in results])
     wrong = np.broadcast_to((tested.labels + 1) % len(tested.classes), classes.shape)  # where these figures are 0

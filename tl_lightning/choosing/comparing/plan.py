@@ -50,6 +50,22 @@ class Yardstick:
             and np.array_equal(self.labels, other.labels)
         )
 
+    def check_several(self, source: str) -> None:
+        """Makes sure that there is more than one of what the draws of an interval draw.
+
+        Args:
+            source: Of the pictures, for the message.
+
+        Raises:
+            UserError: If all test pictures are one, or of one group.
+        """
+        what, units = ("picture", self.indices) if self.groups is None else ("group", self.groups)
+        if len(np.unique(units)) == 1:
+            raise UserError(
+                f"{source} has one test {what}, which cannot say how it would be elsewhere: give a larger "
+                f"data.test_fraction, or a source with more test {what}s"
+            )
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -60,6 +76,7 @@ class Plan:
         jobs: The runs, in order.
         settings: The whole configuration of the first run of each strategy, as YAML, by its name.
         tested: What all are tested on.
+        transferring: The names of the strategies with pretrained weights.
         monitor: The figure that picks the best weights of a run, by its plain name.
         mode: Whether its best value is the largest (max) or the smallest (min).
     """
@@ -68,6 +85,7 @@ class Plan:
     jobs: tuple[Job, ...]
     settings: Mapping[str, str]
     tested: Yardstick
+    transferring: frozenset[str]
     monitor: str
     mode: str
 
@@ -123,7 +141,12 @@ class Plan:
 
 
 def make_plan(
-    args: Sequence[str], strategies: Sequence[Strategy], fractions: Sequence[float | None], *, seeds: int
+    args: Sequence[str],
+    strategies: Sequence[Strategy],
+    fractions: Sequence[float | None],
+    *,
+    seeds: int,
+    reference: str,
 ) -> Plan:
     """Builds every strategy once and reads its data, so that all mistakes are said before anything is trained.
 
@@ -132,6 +155,7 @@ def make_plan(
         strategies: To compare.
         fractions: Shares of the labels, ascending.
         seeds: How many runs differ by chance alone.
+        reference: The strategy that the others are compared with.
 
     Raises:
         UserError: If something of it could not be run, or its runs could not be compared.
@@ -153,24 +177,14 @@ def make_plan(
     for fraction in fractions:
         _check_share(base, fraction)
     jobs = list_jobs(strategies, fractions, seeds=seeds, first_seed=int(base.config.seed_everything))
-    settings, first, pretrained = {}, None, False
-    for strategy in strategies:
-        configuration = _check_strategy(args, Job(strategy, fractions[0], jobs[0].seed))
-        settings[strategy.name] = configuration.resolved
-        pretrained = pretrained or configuration.model.hparams.weights != "none"
-        tested = _tested(configuration)
-        if first is None:
-            first = tested
-        elif not first.same_as(tested):
-            raise UserError(
-                f"strategy {strategy.name} is tested on other pictures or answers than {strategies[0].name}: its file "
-                "must not change what is in data.source or how it is split"
-            )
-    if not pretrained:
-        raise UserError("model.weights is none in every strategy: there is nothing to transfer; name weights")
-    assert first is not None
+    built = {strategy.name: _check_strategy(args, Job(strategy, fractions[0], jobs[0].seed)) for strategy in strategies}
+    settings = {name: configuration.resolved for name, configuration in built.items()}
+    names = [name for name, configuration in built.items() if configuration.model.hparams.weights != "none"]
+    _check_weights(names, reference)
+    tested = _check_pictures(built)
     monitored = base.config.checkpoint
-    return Plan(base, tuple(jobs), settings, first, monitored.monitor.partition("/")[2], monitored.mode)
+    monitor, mode = monitored.monitor.partition("/")[2], monitored.mode
+    return Plan(base, tuple(jobs), settings, tested, frozenset(names), monitor, mode)
 
 
 def _check_share(base: Configuration, fraction: float | None) -> None:
@@ -190,6 +204,35 @@ def _check_strategy(args: Sequence[str], job: Job) -> Configuration:
     except UserError as error:
         raise UserError(f"strategy {job.strategy.name}: {error}") from error
     return configuration
+
+
+def _check_weights(transferring: Sequence[str], reference: str) -> None:
+    if not transferring:
+        raise UserError("model.weights is none in every strategy: there is nothing to transfer; name weights")
+    if list(transferring) == [reference]:
+        raise UserError(
+            f"only {reference}, the reference, has pretrained weights: no other strategy could stand for transfer; add "
+            "one with weights, such as full, or name another --reference"
+        )
+
+
+def _check_pictures(built: Mapping[str, Configuration]) -> Yardstick:
+    """Makes sure that all strategies learn from the same pictures, and are tested on the same, which it returns."""
+    (name, configuration), *others = built.items()
+    tested, splits = _tested(configuration), configuration.datamodule.splits
+    for other_name, other in others:
+        if not tested.same_as(_tested(other)):
+            raise UserError(
+                f"strategy {other_name} is tested on other pictures or answers than {name}: its file must not change "
+                "what is in data.source or how it is split"
+            )
+        if not all(np.array_equal(splits[part], other.datamodule.splits[part]) for part in ("train", "val")):
+            raise UserError(
+                f"strategies {name} and {other_name} learn from other training or validation pictures: a file must not "
+                "change data.val_fraction or data.labelled_fraction; give them to all alike"
+            )
+    tested.check_several(configuration.datamodule.source)
+    return tested
 
 
 def _tested(configuration: Configuration) -> Yardstick:

@@ -62,7 +62,7 @@ def fit_curve(
         seed: Of the draws.
 
     Returns:
-        The curve; `None` where there are fewer than three different sizes.
+        The curve; `None` where there are fewer than three different sizes, or an error is not finite.
     """
     from scipy.special import chdtrc
 
@@ -72,7 +72,7 @@ def fit_curve(
     # A score of 1 seems to have no noise, and must not rule.
     noise = np.asarray(errors, dtype=np.float64)[order]
     noise = np.maximum(noise, max(0.1 * float(noise.max(initial=0)), 1e-4))
-    if len(np.unique(labels)) < FEWEST:
+    if len(np.unique(labels)) < FEWEST or not np.isfinite(noise).all():
         return None
     while True:
         best, distance = _fits(labels, missed[None], noise)

@@ -11,13 +11,19 @@ from rich.table import Table
 
 from tl_lightning.choosing.comparing.growth import Growth
 from tl_lightning.choosing.comparing.outcome import Outcome, Row
-from tl_lightning.choosing.comparing.results import Measure, Result
+from tl_lightning.choosing.comparing.results import DIVERGED, FIGURES, Measure, Result
 from tl_lightning.console import console
 from tl_lightning.plots import INSTALL, can_draw
 from tl_lightning.run_folder import RunFolder, write_text
 from tl_lightning.tables import in_words
 
-STYLES = {"helped": "bold green", "no_evidence": "bold yellow", "negative": "bold red"}
+STYLES = {
+    "helped": "bold green",
+    "better": "bold green",
+    "no_evidence": "bold yellow",
+    "worse": "bold red",
+    "negative": "bold red",
+}
 
 
 def comparison_table(rows: Sequence[Row], measure: Measure, *, reference: str, baseline: float | None) -> Table:
@@ -33,7 +39,8 @@ def comparison_table(rows: Sequence[Row], measure: Measure, *, reference: str, b
     table = Table(title=f"strategies{labelled}, on test", title_justify="left", title_style="bold")
     table.add_column("strategy")
     gain = f"less error than {reference}" if measure.is_error else f"points more than {reference}"
-    for column in (in_words(measure.name), f"{gain} (95 % CI)", "McNemar p", "of all"):
+    test = "McNemar p, accuracy" if measure.name in FIGURES[1:] else "McNemar p"  # it knows right and wrong alone
+    for column in (in_words(measure.name), f"{gain} (95 % CI)", test, "of all"):
         table.add_column(column, justify="right")
     for row in rows:
         if row.value is None:
@@ -104,12 +111,12 @@ def show(outcome: Outcome, growth: Growth | None, measure: Measure) -> None:
         console.print(f"failed     {name}: {reason}", style="red")
     if outcome.verdict is not None:
         console.print(f"verdict    {outcome.verdict.text}", style=STYLES[outcome.verdict.kind])
-        chosen = f"{outcome.transfer} stands for transfer, as it is best on validation ({in_words(measure.validation)})"
+        chosen = f"it is about {outcome.transfer}, as that is best on validation ({in_words(measure.validation)})"
         console.print(f"           {chosen}")
     else:
-        console.print(
-            "verdict    none: the runs that it needs failed; the same command with --run_dir tries them again"
-        )
+        again = "; the same command with --run_dir tries again what did not complete"
+        broken = any(not reason.startswith(DIVERGED) for reason in failures.values())
+        console.print(f"verdict    none: the runs that it needs failed{again if broken else ''}")
     for sentence in () if growth is None else growth.sentences:
         console.print(f"labels     {sentence}")
 
@@ -175,8 +182,9 @@ def write(outcome: Outcome, growth: Growth | None, measure: Measure, folder: Pat
         from tl_lightning.choosing.comparing.curve_picture import draw_curves
         from tl_lightning.choosing.comparing.forest_picture import draw_comparison
 
-        files.append("comparison.png")
-        draw_comparison(outcome, measure, folder / "comparison.png")
+        if any(row.value is not None for row in outcome.last):
+            files.append("comparison.png")
+            draw_comparison(outcome, measure, folder / "comparison.png")
         if growth is not None:
             files.append("curves.png")
             perfect = 0.0 if measure.is_error else 1.0

@@ -15,6 +15,7 @@ from tl_lightning.errors import UserError
 from tl_lightning.run_folder import RunFolder
 from tl_lightning.tasks.ordinal import median_level
 
+DIVERGED = "diverged: "  # how the reason begins where a run completed, but is no result
 FIGURES = ("accuracy", "macro_f1", "balanced_accuracy")
 
 
@@ -45,8 +46,18 @@ def choose_measure(plan: Plan, figure: str | None) -> Measure:
         figure: One of `FIGURES`, which only classes have; `None` for the usual one.
 
     Raises:
-        UserError: If the figure is not for these answers.
+        UserError: If the figure is not for these answers, or the task does not log it.
     """
+    measure, task = _measure(plan, figure), plan.base.model
+    if measure.validation not in task.figures:
+        raise UserError(
+            f"strategies are chosen by validation {measure.validation}, and {type(task).__name__} logs no such figure "
+            f"(it has {', '.join(task.figures)}); add it to the figures of the task"
+        )
+    return measure
+
+
+def _measure(plan: Plan, figure: str | None) -> Measure:
     answers = plan.tested.answers
     if figure is not None and answers != "class":
         raise UserError(f"--figure {figure} is for classes, and the answers here are {answers}; leave it out")
@@ -110,7 +121,10 @@ def read_result(job: Job, folder: Path, tested: Yardstick, measure: Measure) -> 
         raise UserError(f"{folder} was tested on other pictures or answers: compare anew with another --run_dir")
     validation = summary["validation"][measure.validation]
     if validation is None or summary["validation"]["loss"] is None or not answers.predictions.isfinite().all():
-        return "diverged: its answers are no numbers (a smaller model.lr may help)"
+        return (
+            f"{DIVERGED}its answers are no numbers; as it completed, it is not tried again: remove {folder}, or "
+            "compare anew with another model.lr"
+        )
     scores, predicted = score_pictures(answers, tested.answers)
     timing = summary["timing"]
     return Result(

@@ -12,6 +12,7 @@ from tl_lightning.choosing.comparing.plan import Plan
 from tl_lightning.choosing.comparing.results import Measure, Result, read_result, why_failed
 from tl_lightning.choosing.comparing.strategies import Job
 from tl_lightning.console import console
+from tl_lightning.errors import UserError
 from tl_lightning.many_runs import is_complete, make_run
 from tl_lightning.run_folder import RunFolder
 
@@ -29,8 +30,9 @@ def make_runs(plan: Plan, args: Sequence[str], folder: Path, measure: Measure) -
         For each run, in order, its result, or why it has none.
 
     Raises:
-        UserError: If the disk is full, or a run that is there was tested on something else.
+        UserError: If the disk is full, or a run that is there was tested on something else, or learned from it.
     """
+    check_same_data(plan.jobs, folder)
     made: dict[Job, Result | str] = {}
     seconds: dict[Job, float] = {}
     for number, job in enumerate(plan.jobs, start=1):
@@ -39,7 +41,11 @@ def make_runs(plan: Plan, args: Sequence[str], folder: Path, measure: Measure) -
         left = time_left(missing, seconds) if missing else ""
         console.rule(f"run {number} of {len(plan.jobs)}: {job.strategy.name}{share}, seed {job.seed}{left}")
         path = folder / job.name
+        is_new = job in missing
         failed = _make(plan, [*args, *job.options], path)
+        if is_new and failed is None:
+            alike = [other for other in plan.jobs if (other.fraction, other.seed) == (job.fraction, job.seed)]
+            check_same_data(alike, folder)
         made[job] = failed if failed is not None else read_result(job, path, plan.tested, measure)
         if failed is not None:
             console.print(f"failed: {failed}", style="red")
@@ -48,6 +54,34 @@ def make_runs(plan: Plan, args: Sequence[str], folder: Path, measure: Measure) -
         for checkpoint in (RunFolder(path).last_checkpoint, RunFolder(path).previous_checkpoint):
             checkpoint.unlink(missing_ok=True)  # there is nothing left to go on with, and many runs fill a disk
     return made
+
+
+def check_same_data(jobs: Sequence[Job], folder: Path) -> None:
+    """Makes sure that completed runs with one share of the labels and one seed had the same pictures and answers.
+
+    Args:
+        jobs: Of the comparison; those that are not complete are passed over.
+        folder: Of their runs.
+
+    Raises:
+        UserError: If they had not.
+    """
+    seen: dict[tuple[float | None, int, str], tuple[str, Path]] = {}
+    for job in jobs:
+        path = folder / job.name
+        if not is_complete(path):
+            continue
+        data = RunFolder(path).summary["data"]
+        for key, what in (("split_digest", "are in another split"), ("answers_digest", "have other answers")):
+            digest = data.get(key)
+            if digest is None:  # older runs lack it
+                continue
+            other_digest, other = seen.setdefault((job.fraction, job.seed, key), (digest, path))
+            if digest != other_digest:
+                raise UserError(
+                    f"the data changed between {other} and {path}: their pictures {what}; remove the runs of the "
+                    "earlier data, or compare anew with another --run_dir"
+                )
 
 
 def _make(plan: Plan, args: list[str], path: Path) -> str | None:

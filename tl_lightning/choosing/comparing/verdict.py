@@ -12,6 +12,7 @@ from tl_lightning.choosing.comparing.differences import Difference, figure_diffe
 
 __all__ = ["Difference", "McNemar", "Verdict", "figure_difference", "holm", "mcnemar", "paired_difference", "verdict"]
 
+Kind = Literal["helped", "better", "no_evidence", "worse", "negative"]
 POWER_QUANTILE = 0.8416  # of the normal distribution: what is this far beyond the interval is found in 80 % of cases
 
 
@@ -35,11 +36,12 @@ class Verdict:
     """What a difference means.
 
     Attributes:
-        kind: ``helped`` where the whole interval is above 0, ``negative`` where it is below, else ``no_evidence``.
+        kind: ``helped`` where the whole interval is above 0, ``negative`` where it is below, else ``no_evidence``;
+            where the reference transfers, too, ``better`` and ``worse`` instead of the first two.
         text: In plain words, with the interval.
     """
 
-    kind: Literal["helped", "no_evidence", "negative"]
+    kind: Kind
     text: str
 
 
@@ -87,9 +89,16 @@ def smallest_difference(difference: Difference) -> float:
 
 
 def verdict(
-    difference: Difference, *, seeds: int, what: str, reference: str, figure: str = "accuracy", points: bool = True
+    difference: Difference,
+    *,
+    seeds: int,
+    what: str,
+    reference: str,
+    figure: str = "accuracy",
+    points: bool = True,
+    both_transfer: bool = False,
 ) -> Verdict:
-    """Says whether transfer helped.
+    """Says whether transfer helped; where both transfer, which is better.
 
     Args:
         difference: Of the strategy that transfers, less the reference; above 0 is better, so errors count negative.
@@ -98,18 +107,22 @@ def verdict(
         reference: What it was compared with, such as ``scratch``.
         figure: What was measured, in words, such as ``accuracy`` or ``mean absolute error``.
         points: Whether the figure is a share, told in points; otherwise an error, told in its own units.
+        both_transfer: Whether the reference has pretrained weights, too: the words are about the two of them then.
     """
-    kind: Literal["helped", "no_evidence", "negative"] = "no_evidence"
+    kind: Kind = "no_evidence"
     if difference.low > 0:
-        kind = "helped"
+        kind = "better" if both_transfer else "helped"
     elif difference.high < 0:
-        kind = "negative"
-    text = _in_points(difference, kind) if points else _in_units(difference, kind, figure)
-    text += f", {figure} of {what} against {reference}" if points else f", {what} against {reference}"
+        kind = "worse" if both_transfer else "negative"
+    if both_transfer:
+        text = _of_two(difference, kind, figure, what, reference, points)
+    else:
+        text = _in_points(difference, kind) if points else _in_units(difference, kind, figure)
+        text += f", {figure} of {what} against {reference}" if points else f", {what} against {reference}"
     if seeds == 1:
         text += ", of these trained models"
-    if kind == "no_evidence":
-        least = smallest_difference(difference)
+    least = smallest_difference(difference)
+    if kind == "no_evidence" and least > 0:  # it is 0 where errors differ by the same on every picture
         shown = f"{100 * least:.1f} points" if points else f"{least:.3g}"
         text += f"; a true difference of {shown} would have been found in four cases of five, a smaller one less often"
     if seeds == 1:
@@ -117,7 +130,7 @@ def verdict(
     return Verdict(kind, text)
 
 
-def _in_points(difference: Difference, kind: str) -> str:
+def _in_points(difference: Difference, kind: Kind) -> str:
     value, low, high = (100 * number for number in (difference.value, difference.low, difference.high))
     level = f"{100 * difference.level:.0f} % CI"
     if kind == "negative":
@@ -126,7 +139,7 @@ def _in_points(difference: Difference, kind: str) -> str:
     return f"{claim} {_plain(value, '.1f')} points ({level} {_plain(low, '.1f')} to {_plain(high, '.1f')})"
 
 
-def _in_units(difference: Difference, kind: str, figure: str) -> str:
+def _in_units(difference: Difference, kind: Kind, figure: str) -> str:
     value, low, high = difference.value, difference.low, difference.high
     claim = {
         "helped": "transfer helped",
@@ -140,6 +153,18 @@ def _in_units(difference: Difference, kind: str, figure: str) -> str:
         f"{_plain(value, '.3g')} ({100 * difference.level:.0f} % CI {_plain(low, '.3g')} to {_plain(high, '.3g')})"
     )
     return f"{claim[kind]}: the {figure} {'fell' if fell else 'rose'} by {numbers}"
+
+
+def _of_two(difference: Difference, kind: Kind, figure: str, what: str, reference: str, points: bool) -> str:
+    claim = {"better": f"{what} is better than {reference} by", "worse": f"{what} is worse than {reference} by"}
+    scale, digits, unit = (100, ".1f", " points") if points else (1, ".3g", "")
+    numbers = [scale * number for number in (difference.value, difference.low, difference.high)]
+    if kind == "worse":
+        numbers = [-numbers[0], -numbers[2], -numbers[1]]
+    value, low, high = (_plain(number, digits) for number in numbers)
+    said = claim.get(kind, f"no evidence of a difference of {what} to {reference}:")
+    how = "" if points else "less " if kind != "worse" else "more "
+    return f"{said} {value}{unit} ({100 * difference.level:.0f} % CI {low} to {high}), {how}{figure}"
 
 
 def _plain(number: float, digits: str) -> str:
