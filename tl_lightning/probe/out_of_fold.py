@@ -150,7 +150,7 @@ def ridge_out_of_fold(
         ValueError: If a number is out of range, or a feature is not finite.
     """
     outputs = torch.empty(targets.shape, dtype=torch.float64)
-    for number in fold_of.unique():
+    for number in sorted(set(fold_of.tolist())):
         inside, outside = (fold_of == number).nonzero()[:, 0], (fold_of != number).nonzero()[:, 0]
         problem = _ridge(Rows(features, outside), targets[outside], strengths)
         weight, bias = problem.raw(problem.chosen)

@@ -45,7 +45,7 @@ def probed(fold_of: Tensor) -> Tensor:
         return torch.arange(rows)
     drawn = torch.randperm(rows, generator=torch.Generator().manual_seed(0))
     first = torch.zeros(rows, dtype=torch.bool)
-    for number in fold_of.unique():
+    for number in sorted(set(fold_of.tolist())):
         first[(fold_of[drawn] == number).nonzero()[0]] = True
     return torch.cat([drawn[first], drawn[~first]])[:PROBED].sort().values
 
