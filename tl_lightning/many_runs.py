@@ -1,5 +1,6 @@
 """Runs that belong together, in one folder: each is made, gone on with, or taken as it is, whichever it needs."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,8 +67,9 @@ def make_run(path: Path, args: Sequence[str], configuration: Configuration, *, c
         return Run(RunFolder(path))
     if configuration.trainer.world_size > 1:
         raise UserError(
-            f"tl {command} trains in one process, and {configuration.trainer.world_size} are asked for: train each "
-            f"run by tl fit with its options and --run_dir {path}; then the same tl {command} takes what is there"
+            f"tl {command} trains in one process, and {configuration.trainer.world_size} are asked for: train each run "
+            f"by tl fit, this one by tl fit {shlex.join(args)} --run_dir {path}; then the same tl {command} takes what "
+            "is there"
         )
     if not RunFolder(path).config.is_file():
         return run([*args, "--run_dir", str(path)])
