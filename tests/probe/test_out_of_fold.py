@@ -109,7 +109,7 @@ def test_a_fold_stops_where_its_loss_has_risen(monkeypatch):
     strengths = tuple(10 ** (step / 2) for step in range(-4, 7))
     monkeypatch.setattr(module, "logistic_path", watched)
     found = out_of_fold(features, labels, classes=2, folds=3, strengths=strengths)
-    monkeypatch.setattr(module, "RISEN", float("inf"))
+    monkeypatch.setattr(module, "PAST", float("inf"))
     whole = out_of_fold(features, labels, classes=2, folds=3, strengths=strengths)
     assert max(solved[:3]) < min(solved[3:]) == 11
     assert found.losses.isfinite().all() and found.strengths == whole.strengths

@@ -10,7 +10,9 @@ from tl_lightning.probe.features import Features, Rows, chunks
 from tl_lightning.probe.leave_one_out import RidgeProblem
 from tl_lightning.probe.logistic import STRENGTHS, LogisticPath, check_labels, logistic_path
 from tl_lightning.probe.ridge import RIDGE_STRENGTHS
-from tl_lightning.probe.scores import RISEN, score_path, stratified_folds
+from tl_lightning.probe.scores import score_path, stratified_folds
+
+PAST = 1.02  # over its lowest, a fold's loss has turned: along the path it falls and then rises
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def out_of_fold(
     The folds are those of `cross_validate`, and each path is solved once. A fold is answered at the strength whose loss
     over the rows of the *other* folds is lowest: choosing on all rows and scoring on the same ones would flatter. That
     is not quite nested, as the heads of the other folds have seen this one. A fold's path ends, after some strengths
-    that are solved side by side, where its loss is `RISEN` times its lowest; the fold is then answered at one of those.
+    that are solved side by side, where its loss is `PAST` times its lowest; the fold is then answered at one of those.
 
     Args:
         features: At least `folds` rows.
@@ -94,12 +96,12 @@ def out_of_fold(
 
 
 def _risen(held_out: Features, answers: Tensor) -> Callable[[LogisticPath], bool]:
-    """Whether weaker regularisation need not be tried: the loss of the weakest yet is `RISEN` times the lowest."""
+    """Whether weaker regularisation need not be tried: the loss of the weakest yet is `PAST` times the lowest."""
     losses: list[float] = []
 
     def enough(part: LogisticPath) -> bool:
         losses.extend(score_path(part, held_out, answers).losses.tolist())
-        return losses[-1] > RISEN * min(losses)
+        return losses[-1] > PAST * min(losses)
 
     return enough
 
