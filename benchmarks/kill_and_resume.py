@@ -95,6 +95,12 @@ def kill(child: int, after: float) -> bool:
     return True
 
 
+def completed(run: str) -> bool:
+    """Whether nothing was left to interrupt: a process that is killed late may have written all it had to."""
+    summary = Path(run, "summary.json")
+    return summary.exists() and json.loads(summary.read_text())["status"] == "completed"
+
+
 def interrupt(run: str, dice: random.Random, seconds: float, *, cut: bool) -> list[str]:
     """Trains, killed at one or two random moments and resumed; tells what was done to it, if anything was."""
     told: list[str] = []
@@ -103,7 +109,7 @@ def interrupt(run: str, dice: random.Random, seconds: float, *, cut: bool) -> li
         time.sleep(0.001)
     for _ in range(dice.choice((1, 2))):
         moment = dice.uniform(0, 0.9 * seconds)
-        if not kill(child, moment):
+        if not kill(child, moment) or completed(run):
             return told
         told.append(f"killed after {moment:.2f} s")
         last = Path(run, "checkpoints", "last.ckpt")

@@ -78,6 +78,7 @@ TOP = [
     "many_runs",
     "crossval",
     "choosing",
+    "running",
     "cli",
 ]
 
