@@ -117,7 +117,9 @@ def interrupt(run: str, dice: random.Random, seconds: float, *, cut: bool) -> li
             os.truncate(last, last.stat().st_size // 2)
             told.append("last.ckpt cut in half")
         child = start("resume", "--run_dir", run)
-    os.waitpid(child, 0)
+    _, status = os.waitpid(child, 0)
+    if status:
+        sys.exit(f"{', '.join(told)}, and then it did not go on:\n{Path('child.log').read_text()[-3000:]}")
     return told
 
 

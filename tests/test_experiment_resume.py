@@ -149,6 +149,19 @@ def test_a_run_whose_last_checkpoint_was_cut_off_goes_on_from_the_one_before(who
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
 
 
+def test_a_last_checkpoint_that_is_cut_off_twice_never_takes_the_place_of_the_one_before(
+    whole, interrupted, monkeypatch
+):
+    run = interrupted("train_batch_end", 3)
+    last = run / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
+    monkeypatch.setattr(Interrupt, "place", ("train_batch_end", 3))  # after one save: the epoch that was lost
+    assert main(["resume", "--run_dir", str(run)]) == 130
+    last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
+    assert main(["resume", "--run_dir", str(run)]) == 0
+    assert_the_same(run, whole / "run")
+
+
 def test_a_run_that_was_stopped_before_its_first_checkpoint_starts_from_the_beginning(whole, interrupted):
     run = interrupted("fit_start", 0)
     assert not (run / "checkpoints").exists()

@@ -3,6 +3,7 @@
 import csv
 import io
 from argparse import Namespace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from torch import Tensor
 
 from tl_lightning.console import console, progress_bar
 from tl_lightning.run_folder import write_text
+
+# Sees each row of `metrics.csv` as it is logged, by column; it may raise KeyboardInterrupt to end the run.
+Watch = Callable[[Mapping[str, Any]], None]
 
 
 class TrainingLoss(Callback):
@@ -202,11 +206,13 @@ class MetricsCsv(Logger):
 
     Args:
         path: The file; what it holds already is kept.
+        watch: Called with each row, once it is in the file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, watch: Watch | None = None) -> None:
         super().__init__()
         self._path = path
+        self._watch = watch
         self._columns = ["epoch", "step"]
         self._rows: list[dict[str, Any]] = []
         if path.is_file():
@@ -254,6 +260,8 @@ class MetricsCsv(Logger):
         else:
             with self._path.open("a", encoding="utf-8", newline="") as file:
                 file.write(self._table([row], header=False))
+        if self._watch is not None:
+            self._watch(row)
 
     def _table(self, rows: list[dict[str, Any]], *, header: bool) -> str:
         text = io.StringIO()

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from tl_lightning.backbones import preprocess_of
-from tl_lightning.callbacks import EpochLine, MetricsCsv, StepBar, TrainingLoss
+from tl_lightning.callbacks import EpochLine, MetricsCsv, StepBar, TrainingLoss, Watch
 from tl_lightning.checkpoints import BestCheckpoint, Ingredients, WholeCheckpoints
 from tl_lightning.checks import check_callbacks, check_monitor, check_own, check_phases, check_strategy, check_trainer
 from tl_lightning.compilation import Compilation
@@ -54,6 +54,7 @@ class Configuration(LightningCLI):
             `None` where something is to be trained.
         folder: Where a training run writes: ``new`` for a folder of its own, the folder of the run that goes on, or
             `None` where nothing is kept. Only the first of several processes writes.
+        watch: Called with each row that a training run logs, once it is kept.
     """
 
     def __init__(
@@ -62,8 +63,10 @@ class Configuration(LightningCLI):
         *,
         checkpoint: Mapping[str, Any] | None = None,
         folder: RunFolder | Literal["new"] | None = "new",
+        watch: Watch | None = None,
     ) -> None:
         self.checkpoint = checkpoint
+        self._watch = watch
         self.created = False
         self.folder: RunFolder | None = None
         self._plugins: list[Any] = []
@@ -139,6 +142,12 @@ class Configuration(LightningCLI):
             type=int | None,
             default=None,
             help="Also write last.ckpt every so many steps; without it, at the end of each epoch.",
+        )
+        parser.add_argument(
+            "--test",
+            type=bool,
+            default=True,
+            help="Score the final weights on the test split too; false where many runs are compared on validation.",
         )
         parser.add_argument(
             "--silence", type=str | list[str], default=[], help="Cautions that are not to be shown, such as input_size."
@@ -288,7 +297,7 @@ class Configuration(LightningCLI):
         if self.checkpoint is None:
             check_strategy(trainer)
         if self.folder is not None:
-            trainer.loggers = [MetricsCsv(self.folder.metrics), *trainer.loggers]
+            trainer.loggers = [MetricsCsv(self.folder.metrics, self._watch), *trainer.loggers]
         return trainer
 
 

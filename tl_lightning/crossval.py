@@ -16,9 +16,9 @@ from tl_lightning.configuration import Configuration, quiet
 from tl_lightning.console import console
 from tl_lightning.data.samples import Samples
 from tl_lightning.errors import UserError
-from tl_lightning.many_runs import make_run, open_folder
+from tl_lightning.many_runs import make_run
 from tl_lightning.run import Run
-from tl_lightning.run_folder import RunFolder
+from tl_lightning.run_folder import RunFolder, open_folder
 from tl_lightning.tables import TABLES, in_words, score_table
 from tl_lightning.tasks import TransferTask
 

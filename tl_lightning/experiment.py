@@ -17,6 +17,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from tl_lightning.answers_file import write_answers
 from tl_lightning.arguments import OptionParser
 from tl_lightning.backbones import preprocess_of
+from tl_lightning.callbacks import Watch
 from tl_lightning.checkpoints import NO_SPACE, latest_checkpoint
 from tl_lightning.configuration import Configuration, process_rank, quiet
 from tl_lightning.console import console
@@ -61,11 +62,12 @@ def fit(config: str | Path | Mapping[str, Any], /, **overrides: Any) -> Run:  # 
     return run(args)
 
 
-def run(args: list[str]) -> Run:
+def run(args: list[str], *, watch: Watch | None = None) -> Run:
     """Runs one experiment: phases, best weights, test, summary.
 
     Args:
         args: Command-line arguments such as ``["--config", "configs/elpv.yaml", "--model.lr", "1e-3"]``.
+        watch: Called with each row that is logged, as ``metrics.csv`` has it; it may raise `KeyboardInterrupt`.
 
     Returns:
         The finished run.
@@ -73,7 +75,7 @@ def run(args: list[str]) -> Run:
     Raises:
         UserError: If a key, a value, the data or the weights are wrong; nothing is left behind then.
     """
-    return _run(args, folder="new", checkpoint=None)
+    return _run(args, folder="new", checkpoint=None, watch=watch)
 
 
 def resume_command(args: list[str]) -> None:
@@ -87,12 +89,13 @@ def resume_command(args: list[str]) -> None:
     resume(known.run_dir, rest)
 
 
-def resume(run_dir: str | Path, args: Sequence[str] = ()) -> Run:
+def resume(run_dir: str | Path, args: Sequence[str] = (), *, watch: Watch | None = None) -> Run:
     """Goes on with a run that was interrupted, killed or failed, to the same final weights as if it had not been.
 
     Args:
         run_dir: Its folder.
         args: ``--trainer.*`` options to change; a run resumed on other hardware ends near its weights, not at them.
+        watch: As of `run`.
 
     Returns:
         The finished run.
@@ -110,15 +113,18 @@ def resume(run_dir: str | Path, args: Sequence[str] = ()) -> Run:
     best = folder.checkpoints / "best.ckpt"
     if folder.trained_checkpoint.is_file() and not best.is_file():  # stopped while an average took its place
         folder.trained_checkpoint.replace(best)
-    return _run(["--config", str(folder.config), *args], folder=folder, checkpoint=latest_checkpoint(folder))
+    checkpoint = latest_checkpoint(folder)
+    if checkpoint == folder.previous_checkpoint:
+        folder.last_checkpoint.unlink(missing_ok=True)  # it cannot be read; at the next save it would replace this one
+    return _run(["--config", str(folder.config), *args], folder=folder, checkpoint=checkpoint, watch=watch)
 
 
-def _run(args: list[str], *, folder: RunFolder | Literal["new"], checkpoint: Path | None) -> Run:
+def _run(args: list[str], *, folder: RunFolder | Literal["new"], checkpoint: Path | None, watch: Watch | None) -> Run:
     started = time.perf_counter()
     console.quiet = console.quiet or process_rank() != 0
     quiet()
     with console.status("building the model"):
-        configuration = Configuration(args, folder=folder)
+        configuration = Configuration(args, folder=folder, watch=watch)
     experiment = Experiment(configuration, started, checkpoint)
     try:
         experiment.prepare()
@@ -273,7 +279,7 @@ class Experiment:
             self.results["validation"] = score(self.configuration, "validation")
         begun = time.perf_counter()
         split = "validation"
-        if self.data.summary()["test"]:
+        if self.data.summary()["test"] and config.test:
             self.results["test"] = score(self.configuration, "test")
             answered = self.task.answered.compute()  # by all processes
             if self.configuration.folder is not None:
@@ -302,6 +308,7 @@ class Experiment:
         best = getattr(checkpoint, "best_model_score", None)
         data = self.data.summary()
         hyper_parameters = self.task.hparams
+        tested = data["test"] if self.configuration.config.test else 0
         summary = {
             "status": status,
             **({} if error is None else {"error": error}),
@@ -313,7 +320,7 @@ class Experiment:
             "test": self.results.get("test"),
             **self.scores,
             **({"averages": self.averages} if self.averages else {}),
-            "baseline": baseline(self.task, self.data, "test" if data["test"] else "val"),
+            "baseline": baseline(self.task, self.data, "test" if tested else "val"),
             "phases": self.training.records,
             "timing": {
                 "total_s": self.training.seconds_before + time.perf_counter() - self.started,
@@ -326,7 +333,7 @@ class Experiment:
                 "trained": data["train"],
                 "selected": data["validation"],
                 "calibrated": 0,
-                "tested": data["test"],
+                "tested": tested,
             },
             "backbone": {
                 "name": hyper_parameters.backbone,

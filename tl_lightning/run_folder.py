@@ -145,6 +145,44 @@ class RunFolder:
         write_text(self.path / "summary.json", json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n")
 
 
+def open_folder(
+    run_dir: str | None, *, command: str, what: str, recipe: str, name: str, part: str | tuple[str, ...]
+) -> Path:
+    """Makes the folder, or finds that of an interrupted command with the same recipe.
+
+    Args:
+        run_dir: Where the user wants it; `None` for a new ``runs/<name>-<command>-<n>``.
+        command: Such as ``crossval``; the recipe is kept as ``<command>.yaml``, by which the folder is known again.
+        what: What is made, in words, such as ``cross-validation``.
+        recipe: All options, as YAML.
+        name: Of the configuration.
+        part: How the folders of single runs begin, such as ``fold-``, or several such beginnings; a folder that holds
+            only such is taken up.
+
+    Raises:
+        UserError: If the folder holds something else, or what was made with other options.
+    """
+    if run_dir is None:
+        folder = RunFolder.create(None, name=f"{name}-{command}").path
+    else:
+        folder = Path(run_dir)
+        kept = folder / f"{command}.yaml"
+        if kept.is_file():
+            if kept.read_text(encoding="utf-8") != recipe:
+                raise UserError(f"--run_dir {run_dir} holds a {what} with other options; name another folder")
+            return folder
+        if not (folder.is_dir() and all(path.name.startswith(part) for path in folder.iterdir())):
+            folder = RunFolder.create(run_dir, name="").path
+    write_text(folder / f"{command}.yaml", recipe)
+    return folder
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a folder holds a run that ended well."""
+    folder = RunFolder(path)
+    return folder.config.is_file() and (path / "summary.json").is_file() and folder.summary["status"] == "completed"
+
+
 def _finite(value: Any) -> Any:  # noqa: ANN401 - anything that JSON holds
     if isinstance(value, Mapping):
         return {key: _finite(inner) for key, inner in value.items()}

@@ -20,7 +20,7 @@ from tl_lightning.choosing.comparing.strategies import (
 from tl_lightning.configuration import quiet
 from tl_lightning.console import console
 from tl_lightning.errors import UserError
-from tl_lightning.many_runs import open_folder
+from tl_lightning.run_folder import open_folder
 
 FAILED, NEGATIVE = 1, 3  # exit codes
 

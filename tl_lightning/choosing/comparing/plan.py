@@ -15,8 +15,7 @@ from tl_lightning.configuration import Configuration
 from tl_lightning.console import console
 from tl_lightning.errors import UserError
 from tl_lightning.experiment import Experiment
-from tl_lightning.many_runs import is_complete
-from tl_lightning.run_folder import RunFolder
+from tl_lightning.run_folder import RunFolder, is_complete
 
 DECIDED = {
     "--phases": "the strategies say what trains; the strategy config is the configuration's own phases",

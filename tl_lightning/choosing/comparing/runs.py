@@ -13,8 +13,8 @@ from tl_lightning.choosing.comparing.results import Measure, Result, read_result
 from tl_lightning.choosing.comparing.strategies import Job
 from tl_lightning.console import console
 from tl_lightning.errors import UserError
-from tl_lightning.many_runs import is_complete, make_run
-from tl_lightning.run_folder import RunFolder
+from tl_lightning.many_runs import make_run
+from tl_lightning.run_folder import RunFolder, is_complete
 
 
 def make_runs(plan: Plan, args: Sequence[str], folder: Path, measure: Measure) -> dict[Job, Result | str]:
