@@ -235,6 +235,11 @@ class MetricsCsv(Logger):
             write_text(self._path, self._table(self._rows, header=True))
 
     @property
+    def rows(self) -> list[dict[str, Any]]:
+        """What is in the file, by column; as text where it was read from there."""
+        return self._rows
+
+    @property
     def name(self) -> str:
         """Of the logger."""
         return "csv"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-State = Literal["running", "completed", "stopped", "failed"]
+State = Literal["waiting", "running", "completed", "stopped", "failed"]
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,8 @@ class Trial:
     Attributes:
         number: From 1, in the order in which trials began.
         values: By dotted key, exact.
-        state: ``stopped`` is one that was weak and ended early; ``failed`` has an ``error``.
+        state: ``waiting`` is one that was interrupted and is to go on; ``stopped`` one that was weak and ended early;
+            ``failed`` has an ``error``.
         score: The best of the metric so far; `None` where none came.
         history: The metric at each validation.
         seconds: How long it took, in all attempts; `None` while it is running.

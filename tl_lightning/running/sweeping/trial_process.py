@@ -1,0 +1,190 @@
+"""One trial in a process of its own, forked from one that has imported everything already.
+
+Nothing that a trial leaves in memory reaches the next one, and one that is killed, runs out of memory or crashes is a
+result. Its process tells each validation through a socket, and is told whether to go on.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import timm  # noqa: F401 - here, it need not be imported in every trial
+
+from tl_lightning.callbacks import MetricsCsv
+from tl_lightning.errors import UserError
+from tl_lightning.experiment import resume, run
+from tl_lightning.run_folder import RunFolder, is_complete
+
+
+@dataclass
+class TrialProcess:
+    """A trial under way, seen from the worker.
+
+    Attributes:
+        pid: Of the process, which leads a group of its own.
+        socket: Gives one JSON object a line: ``{"history": [...]}`` after each validation, which waits for ``go`` or
+            ``stop``, and at the end ``{"end": "completed" | "stopped" | "interrupted" | "failed", "error": ...}``.
+        leash: While the worker holds it the trial lives.
+    """
+
+    pid: int
+    socket: socket.socket
+    leash: int
+    _code: int | None = field(default=None, init=False)
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to the trial, or to all of its processes where it is to be killed."""
+        with suppress(ProcessLookupError):
+            if number == signal.SIGKILL:
+                os.killpg(self.pid, number)
+            elif self.ended() is None:
+                os.kill(self.pid, number)
+
+    def answer(self, word: str) -> None:
+        """Answers ``go`` or ``stop``."""
+        with suppress(BrokenPipeError):  # it was killed meanwhile, which is seen by its socket's end
+            self.socket.sendall(word.encode() + b"\n")
+
+    def ended(self) -> int | None:
+        """The exit code, negative for the signal that killed it; `None` while it is running."""
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
+
+    def clear_up(self) -> None:
+        """Ends what processes it has left behind, such as those that load its data."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.socket.close()
+        os.close(self.leash)
+
+
+def start(args: Sequence[str], folder: Path, *, metric: str, log: Path) -> TrialProcess:
+    """Forks a process that makes a run, or goes on with it.
+
+    Args:
+        args: Of ``tl fit``, without ``--run_dir``.
+        folder: Of the run.
+        metric: What it tells.
+        log: Gets what it prints.
+    """
+    ours, theirs = socket.socketpair()
+    leash, held = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        os.close(leash)
+        return TrialProcess(pid, ours, held)
+    try:
+        ours.close()
+        os.close(held)
+        _become_a_trial(args, folder, log, leash)
+        _run(args, folder, metric, theirs)
+    finally:
+        os._exit(1)
+
+
+def _become_a_trial(args: Sequence[str], folder: Path, log: Path, leash: int) -> None:
+    os.setpgid(0, 0)  # Ctrl-C at the terminal is the sweep's business
+    sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (sink, 1), (sink, 2)):
+        os.dup2(source, target)
+    # A trial of several processes is started anew by Lightning, which repeats the command line that it finds.
+    sys.argv = [str(Path(__file__).parents[2] / "__main__.py"), "fit", *args, "--run_dir", str(folder)]
+    sys.modules["__main__"].__spec__ = None
+    threading.Thread(target=_die_with_the_worker, args=(leash,), daemon=True).start()
+
+
+def _die_with_the_worker(leash: int) -> None:
+    """Another worker may go on in the same folder as soon as this one's is gone, however it went."""
+    os.read(leash, 1)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _run(args: Sequence[str], folder: Path, metric: str, channel: socket.socket) -> NoReturn:
+    watch = _Watch(metric, folder, channel)
+    end, error = "failed", ""
+    try:
+        if is_complete(folder):
+            watch.tell()
+        elif RunFolder(folder).config.is_file():
+            resume(folder, watch=watch)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)  # made, and killed before anything was in it
+            run([*args, "--run_dir", str(folder)], watch=watch)
+        end = "completed"
+        if not watch.history:
+            end, error = "failed", f"{metric} was not logged; what was: {', '.join(_logged(folder))}"
+    except UserError as mistake:
+        error = str(mistake)
+    except KeyboardInterrupt:
+        end = "stopped" if watch.stopped else "interrupted"
+    except BaseException as crash:
+        error = f"{type(crash).__name__}: {' '.join(str(crash).split())}"
+        sys.excepthook(type(crash), crash, crash.__traceback__)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    channel.sendall(json.dumps({"end": end, "error": error}).encode() + b"\n")
+    os._exit(0)
+
+
+class _Watch:
+    """Tells the worker of each validation.
+
+    Attributes:
+        stopped: Whether the worker said that the trial is weak.
+    """
+
+    def __init__(self, metric: str, folder: Path, channel: socket.socket) -> None:
+        self._metric, self._channel, self._answers = metric, channel, channel.makefile("r", encoding="utf-8")
+        self.stopped = False
+        # By step: a run that goes on logs once more what came after its checkpoint.
+        self._values = {int(row["step"]): float(row[metric]) for row in _rows(folder) if row.get(metric)}
+        self._now = max(self._values, default=-1)
+
+    @property
+    def history(self) -> list[float]:
+        """The metric at each validation up to the latest."""
+        return [self._values[step] for step in sorted(self._values) if step <= self._now]
+
+    def __call__(self, row: Mapping[str, Any]) -> None:
+        """Sees a row of ``metrics.csv``."""
+        if self._metric not in row:
+            return
+        self._now = int(row["step"])
+        self._values[self._now] = float(row[self._metric])
+        self.tell()
+
+    def tell(self) -> None:
+        """Tells the history, and waits for an answer.
+
+        Raises:
+            KeyboardInterrupt: If the trial is to end.
+        """
+        self._channel.sendall(json.dumps({"history": self.history}).encode() + b"\n")
+        if self._answers.readline().strip() == "stop":
+            self.stopped = True
+            raise KeyboardInterrupt
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    return MetricsCsv(RunFolder(folder).metrics).rows
+
+
+def _logged(folder: Path) -> list[str]:
+    return sorted({name for row in _rows(folder) for name in row} - {"epoch", "step"})
