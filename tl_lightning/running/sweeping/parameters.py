@@ -1,6 +1,11 @@
 """What a sweep may vary: the choices and ranges of a W&B sweep file."""
 
+import math
+from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate, product
+from statistics import NormalDist
 from typing import Any
 
 
@@ -22,8 +27,8 @@ class Range:
     """A number between two others.
 
     Attributes:
-        low: The smallest.
-        high: The largest.
+        low: The smallest; a multiple of ``step``, where there is one.
+        high: The largest; likewise.
         log: Whether the logarithm is drawn evenly.
         step: Numbers are multiples of it, within the range; `None` for any number.
         integer: Whether only whole numbers are drawn.
@@ -44,7 +49,7 @@ class Bell:
         shape: ``normal``, ``log_normal`` or ``beta``.
         first: The mean (of the logarithm), or the beta distribution's a.
         second: The standard deviation (of the logarithm), or b.
-        step: Numbers are rounded to multiples of it; `None` for any number.
+        step: Numbers are rounded to multiples of it, and are whole where it is an `int`; `None` for any number.
     """
 
     shape: str
@@ -54,3 +59,88 @@ class Bell:
 
 
 Parameter = Choice | Range | Bell
+
+
+def grid(parameters: Mapping[str, Parameter]) -> list[dict[str, Any]]:
+    """All combinations, in the file's order: the last parameter changes first.
+
+    Args:
+        parameters: By dotted key; choices, and ranges of whole numbers.
+
+    Raises:
+        ValueError: If one of them is no choice and no range of whole numbers.
+    """
+    values = [_listed(key, parameter) for key, parameter in parameters.items()]
+    return [dict(zip(parameters, combination, strict=True)) for combination in product(*values)]
+
+
+def can_be_listed(parameter: Parameter) -> bool:
+    """Whether a grid can go through it, as W&B's does: equal choices, and ranges of whole numbers.
+
+    Args:
+        parameter: Any.
+    """
+    if isinstance(parameter, Choice):
+        return parameter.probabilities is None
+    return isinstance(parameter, Range) and parameter.integer and parameter.step is None
+
+
+def _listed(key: str, parameter: Parameter) -> list[Any]:
+    if not can_be_listed(parameter):
+        raise ValueError(f"{key} cannot be listed: {parameter}")
+    if isinstance(parameter, Choice):
+        return list(parameter.values)
+    assert isinstance(parameter, Range)
+    return list(range(int(parameter.low), int(parameter.high) + 1))
+
+
+def at(parameter: Parameter, quantile: float) -> Any:  # noqa: ANN401 - anything that YAML holds
+    """The value below which a share of all draws falls, so that an even draw from 0 to 1 becomes one of the parameter.
+
+    Numbers are rounded to the multiples of ``step`` as W&B rounds them, but never out of the range.
+
+    Args:
+        parameter: Any.
+        quantile: From 0 up to but not including 1; a bell without bounds needs more than 0.
+    """
+    if isinstance(parameter, Choice):
+        count = len(parameter.values)
+        if parameter.probabilities is None:
+            return parameter.values[int(quantile * count)]
+        # What is 0 is never drawn, also where the probabilities add up to a little less than 1.
+        likely = [k for k in range(count) if parameter.probabilities[k] > 0]
+        ends = list(accumulate(parameter.probabilities[k] for k in likely))
+        return parameter.values[likely[min(bisect_right(ends, quantile), len(likely) - 1)]]
+    if isinstance(parameter, Bell):
+        return rounded(_of_bell(parameter, quantile), parameter.step)
+    low, high = parameter.low, parameter.high
+    if parameter.log:
+        value = math.exp(math.log(low) + quantile * (math.log(high) - math.log(low)))
+    elif parameter.integer and parameter.step is None:
+        return int(low) + int(quantile * (int(high) - int(low) + 1))
+    else:
+        value = low + quantile * (high - low)
+    value = min(max(rounded(value, parameter.step), low), high)
+    return round(value) if parameter.integer else float(value)
+
+
+def _of_bell(bell: Bell, quantile: float) -> float:
+    if bell.shape == "beta":
+        from scipy.special import betaincinv  # scipy.stats would take a second to import
+
+        return float(betaincinv(bell.first, bell.second, quantile))
+    value = NormalDist(bell.first, bell.second).inv_cdf(quantile) if bell.second > 0 else bell.first
+    return math.exp(value) if bell.shape == "log_normal" else value
+
+
+def rounded(value: float, step: float | None) -> float:
+    """The nearest multiple of a step; whole where the step is.
+
+    Args:
+        value: Any number.
+        step: Above 0; `None` leaves the value as it is.
+    """
+    if step is None:
+        return value
+    # Three times 0.1 is to be 0.3, which is what people wrote, and not 0.30000000000000004.
+    return round(value / step) * step if isinstance(step, int) else float(f"{round(value / step) * step:.12g}")
