@@ -206,13 +206,13 @@ class MetricsCsv(Logger):
 
     Args:
         path: The file; what it holds already is kept.
-        watch: Called with each row, once it is in the file.
+        watch: Called with each row, once it is in the file; may be set to `None` later.
     """
 
     def __init__(self, path: Path, watch: Watch | None = None) -> None:
         super().__init__()
         self._path = path
-        self._watch = watch
+        self.watch = watch
         self._columns = ["epoch", "step"]
         self._rows: list[dict[str, Any]] = []
         if path.is_file():
@@ -265,8 +265,8 @@ class MetricsCsv(Logger):
         else:
             with self._path.open("a", encoding="utf-8", newline="") as file:
                 file.write(self._table([row], header=False))
-        if self._watch is not None:
-            self._watch(row)
+        if self.watch is not None:
+            self.watch(row)
 
     def _table(self, rows: list[dict[str, Any]], *, header: bool) -> str:
         text = io.StringIO()

@@ -54,7 +54,7 @@ class Configuration(LightningCLI):
             `None` where something is to be trained.
         folder: Where a training run writes: ``new`` for a folder of its own, the folder of the run that goes on, or
             `None` where nothing is kept. Only the first of several processes writes.
-        watch: Called with each row that a training run logs, once it is kept.
+        watch: Called with each row that training logs, once it is in ``metrics.csv``.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from tl_lightning.answers_file import write_answers
 from tl_lightning.arguments import OptionParser
 from tl_lightning.backbones import preprocess_of
-from tl_lightning.callbacks import Watch
+from tl_lightning.callbacks import MetricsCsv, Watch
 from tl_lightning.checkpoints import NO_SPACE, latest_checkpoint
 from tl_lightning.configuration import Configuration, process_rank, quiet
 from tl_lightning.console import console
@@ -67,7 +67,7 @@ def run(args: list[str], *, watch: Watch | None = None) -> Run:
 
     Args:
         args: Command-line arguments such as ``["--config", "configs/elpv.yaml", "--model.lr", "1e-3"]``.
-        watch: Called with each row that is logged, as ``metrics.csv`` has it; it may raise `KeyboardInterrupt`.
+        watch: Called with each row that training logs, as ``metrics.csv`` has it; it may raise `KeyboardInterrupt`.
 
     Returns:
         The finished run.
@@ -270,6 +270,9 @@ class Experiment:
     def evaluate(self) -> None:
         """Scores the final weights on the validation split and, where there is one, on the test split."""
         config = self.configuration.config
+        for logger in self.trainer.loggers:
+            if isinstance(logger, MetricsCsv):
+                logger.watch = None  # what comes now is no step of the training
         if config.soup or config.wise_ft is not False:
             final = FinalWeights(self.task, self.data, self.trainer)
             self.averages = final.choose(soup=bool(config.soup), wise=config.wise_ft)

@@ -145,23 +145,25 @@ class Search:
         taken.trial.report(best, step=len(history))
         return not (self._sweep.early_termination is not None and taken.trial.should_prune())
 
-    def end(self, taken: Taken, state: State, *, seconds: float, error: str = "") -> None:
+    def end(self, taken: Taken, state: State, *, seconds: float, score: float | None = None, error: str = "") -> None:
         """Keeps how a trial ended.
 
         Args:
             taken: The trial.
             state: ``completed``, ``stopped`` or ``failed``.
             seconds: How long it took, this time.
+            score: What the kept weights reach; `None` for the best validation.
             error: Why it failed.
         """
         trial = taken.trial
-        best = self._best(trial.user_attrs.get("history", []))
-        if state == "completed" and best is None:
+        score = self._best([score] if score is not None else trial.user_attrs.get("history", []))
+        if state == "completed" and score is None:
             state, error = "failed", f"{self._sweep.metric} was never a number"
         trial.set_user_attr("seconds", trial.user_attrs.get("seconds", 0.0) + seconds)
         trial.set_user_attr("error", error)
+        trial.set_user_attr("score", score)
         kind = next(kind for kind, name in STATES.items() if name == state)
-        self._study.tell(trial, best if state == "completed" else None, state=kind)
+        self._study.tell(trial, score if state == "completed" else None, state=kind)
 
     def give_back(self, taken: Taken, *, seconds: float) -> None:
         """Lets another worker go on with a trial."""
@@ -187,7 +189,7 @@ class Search:
             number=trial.number + 1,
             values=json.loads(known["values"]),
             state=state,
-            score=self._best(history),
+            score=known.get("score", self._best(history)),
             history=tuple(history),
             seconds=seconds,
             folder=self.folder_of(trial.number + 1),

@@ -32,7 +32,8 @@ class TrialProcess:
     Attributes:
         pid: Of the process, which leads a group of its own.
         socket: Gives one JSON object a line: ``{"history": [...]}`` after each validation, which waits for ``go`` or
-            ``stop``, and at the end ``{"end": "completed" | "stopped" | "interrupted" | "failed", "error": ...}``.
+            ``stop``, and at the end ``{"end": "completed" | "stopped" | "interrupted" | "failed", "error": ...,
+            "final": ...}``, where final is what the kept weights reach.
         leash: While the worker holds it the trial lives.
     """
 
@@ -118,7 +119,7 @@ def _die_with_the_worker(leash: int) -> None:
 
 def _run(args: Sequence[str], folder: Path, metric: str, channel: socket.socket) -> NoReturn:
     watch = _Watch(metric, folder, channel)
-    end, error = "failed", ""
+    end, error, final = "failed", "", None
     try:
         if is_complete(folder):
             watch.tell()
@@ -127,8 +128,8 @@ def _run(args: Sequence[str], folder: Path, metric: str, channel: socket.socket)
         else:
             shutil.rmtree(folder, ignore_errors=True)  # made, and killed before anything was in it
             run([*args, "--run_dir", str(folder)], watch=watch)
-        end = "completed"
-        if not watch.history:
+        end, final = "completed", _final(folder, metric)
+        if not watch.history and final is None:
             end, error = "failed", f"{metric} was not logged; what was: {', '.join(_logged(folder))}"
     except UserError as mistake:
         error = str(mistake)
@@ -139,7 +140,7 @@ def _run(args: Sequence[str], folder: Path, metric: str, channel: socket.socket)
         sys.excepthook(type(crash), crash, crash.__traceback__)
     sys.stdout.flush()
     sys.stderr.flush()
-    channel.sendall(json.dumps({"end": end, "error": error}).encode() + b"\n")
+    channel.sendall(json.dumps({"end": end, "error": error, "final": final}).encode() + b"\n")
     os._exit(0)
 
 
@@ -180,6 +181,13 @@ class _Watch:
         if self._answers.readline().strip() == "stop":
             self.stopped = True
             raise KeyboardInterrupt
+
+
+def _final(folder: Path, metric: str) -> float | None:
+    """The metric of the kept weights, which may be an average, or the best by another figure."""
+    split, _, name = metric.partition("/")
+    figures = RunFolder(folder).summary["validation"] if split == "val" else None
+    return None if figures is None else figures.get(name)
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:

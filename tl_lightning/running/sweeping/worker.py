@@ -11,13 +11,14 @@ import select
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tl_lightning.run_folder import RunFolder
 from tl_lightning.running.sweeping.search import Search, Taken
 from tl_lightning.running.sweeping.sweep_file import SweepFile, read_sweep
-from tl_lightning.running.sweeping.trials import State, nested
+from tl_lightning.running.sweeping.trials import nested
 
 if TYPE_CHECKING:
     from tl_lightning.running.sweeping.trial_process import TrialProcess
@@ -27,8 +28,19 @@ PATIENCE = 30.0  # seconds that a trial has to keep its state after it was told 
 LOOK = 0.5  # seconds between two looks at whether the sweep has been interrupted
 
 
-# A trial that is to go on later, or that another worker has taken meanwhile.
-Unfinished = Literal["interrupted", "lost"]
+@dataclass(frozen=True)
+class Ended:
+    """How a trial's process ended.
+
+    Attributes:
+        state: ``interrupted`` is a trial that is to go on later, ``lost`` one that another worker has taken meanwhile.
+        score: What the kept weights reach; `None` where that is not known.
+        error: Why it failed.
+    """
+
+    state: Literal["completed", "stopped", "failed", "interrupted", "lost"]
+    score: float | None = None
+    error: str = ""
 
 
 class Worker:
@@ -74,7 +86,7 @@ class Worker:
         self._terminated = self._terminated or self._driver in ready
         return self._terminated
 
-    def _run(self, taken: Taken) -> State | Unfinished:
+    def _run(self, taken: Taken) -> str:
         from tl_lightning.running.sweeping.trial_process import start  # imports torch, Lightning and the rest
 
         begun = time.monotonic()
@@ -82,19 +94,19 @@ class Worker:
         folder.parent.mkdir(exist_ok=True)
         args = [*self._sweep.fit_args, "--config", json.dumps(nested(taken.values))]
         process = start(args, folder, metric=self._sweep.metric, log=folder.with_suffix(".log"))
-        state, error = self._attend(taken, process)
+        ended = self._attend(taken, process)
         seconds = time.monotonic() - begun
-        if state == "interrupted":
+        if ended.state == "interrupted":
             self._search.give_back(taken, seconds=seconds)
-        elif state != "lost":
-            self._search.end(taken, state, seconds=seconds, error=error)
+        elif ended.state != "lost":
+            self._search.end(taken, ended.state, score=ended.score, seconds=seconds, error=ended.error)
             for checkpoint in (RunFolder(folder).last_checkpoint, RunFolder(folder).previous_checkpoint):
                 checkpoint.unlink(missing_ok=True)  # nothing is left to go on with, and many runs fill a disk
-        return state
+        return ended.state
 
-    def _attend(self, taken: Taken, process: "TrialProcess") -> tuple[State | Unfinished, str]:
-        """Answers a trial until it ends; gives how it ended, and why it failed."""
-        end: dict[str, str] = {}
+    def _attend(self, taken: Taken, process: "TrialProcess") -> Ended:
+        """Answers a trial until it ends."""
+        end: dict[str, Any] = {}
         told, killed, lost, unread = math.inf, False, False, b""
         while True:
             waiting = [self._driver] if told == math.inf else []
@@ -125,12 +137,12 @@ class Worker:
                     process.answer("go" if self._search.report(taken, message["history"]) else "stop")
         process.clear_up()
         if lost:
-            return "lost", ""
+            return Ended("lost")
         if self._terminated and (killed or end.get("end") == "interrupted"):
-            return "interrupted", ""
+            return Ended("interrupted")
         if end.get("end") in ("completed", "stopped", "failed"):
-            return end["end"], end["error"]  # type: ignore[return-value]
-        return "failed", _why(process.ended() or 0)
+            return Ended(end["end"], end["final"], end["error"])
+        return Ended("failed", error=_why(process.ended() or 0))
 
 
 def _why(code: int) -> str:
@@ -147,7 +159,9 @@ def main() -> int:
     parser.add_argument("journal", type=Path)
     parser.add_argument("--planned", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--driver", type=int, required=True, help="a file descriptor that is at its end when it is gone")
+    parser.add_argument(
+        "--driver", type=int, required=True, help="a file descriptor that is at its end when it is gone"
+    )
     options = parser.parse_args()
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # asking CUDA itself would spoil the forks
     sweep = read_sweep(options.journal.parent / "sweep.yaml")
