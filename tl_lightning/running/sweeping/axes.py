@@ -11,7 +11,7 @@ from tl_lightning.running.sweeping.showing import encoded, is_log, number_of, va
 from tl_lightning.running.sweeping.sweep_file import SweepFile
 from tl_lightning.running.sweeping.trials import Trial
 
-FAR = 3.0  # interquartile ranges beyond the quartile; what lies further, as a diverged trial, is drawn at the edge
+FAR = 1.5  # interquartile ranges beyond the quartile; what lies further, as a diverged trial, is drawn at the edge
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Axis:
         log: Whether the logarithm is what is even.
         choices: In place of numbers: the values, encoded, in their order.
         words: What each choice is called.
+        whole: Whether only whole numbers are written at it.
     """
 
     low: float = 0.0
@@ -31,6 +32,7 @@ class Axis:
     log: bool = False
     choices: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    whole: bool = False
 
     def place(self, value: Any) -> float | None:  # noqa: ANN401 - anything that YAML holds
         """Where a value lies, from 0 to 1; beyond an end at that end; `None` where it is none of the axis."""
@@ -54,6 +56,7 @@ class Axis:
             return [(0.5, value_text(float(self.low)))]
         numbers = _log_ticks(self.low, self.high) if self.log else []
         numbers = numbers if len(numbers) > 1 else _even_ticks(self.low, self.high)
+        numbers = [number for number in numbers if not self.whole or number == round(number)]
         places = [(self.place(number), value_text(number)) for number in numbers]
         return [(place, word) for place, word in places if place is not None]
 
@@ -89,7 +92,7 @@ def parameter_axis(kind: Parameter, values: Sequence[Any]) -> Axis:
         return Axis(choices=tuple(words), words=tuple(words.values()))
     ends = (kind.low, kind.high) if isinstance(kind, Range) else (numbers[0], numbers[0])
     low, high = min(*ends, *numbers), max(*ends, *numbers)
-    return Axis(low, high, log=is_log(kind) and low > 0)
+    return Axis(low, high, log=is_log(kind) and low > 0, whole=isinstance(kind, Range) and kind.integer)
 
 
 def score_axis(sweep: SweepFile, numbers: Sequence[float]) -> Axis:
@@ -119,4 +122,6 @@ def goodness(sweep: SweepFile, axis: Axis, trial: Trial) -> float | None:
         trial: One of them.
     """
     place = axis.place(trial.score)
+    if axis.high <= axis.low:
+        return None if place is None else 1.0
     return place if place is None or sweep.goal == "maximize" else 1 - place

@@ -60,7 +60,7 @@ def write_best(sweep: SweepFile, trial: Trial, folder: Path) -> Path:
     names = short_names(varied(sweep))
     values = ", ".join(f"{name} {value_text(trial.values[key])}" for key, name in names.items() if key in trial.values)
     comments = [
-        f"The best of sweep {sweep.name}: trial {trial.number}, {sweep.metric} {score_text(trial.score)} on validation.",
+        f"The best of sweep {sweep.name}: trial {trial.number}, with {sweep.metric} {score_text(trial.score)}.",
         f"Written {datetime.datetime.now().astimezone():%Y-%m-%d %H:%M} from {sweep.path}.",
         f"What varied: {values or 'nothing'}.",
         f"Run it where the sweep was started: tl fit --config {folder / 'best.yaml'}",

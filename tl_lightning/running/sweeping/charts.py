@@ -32,7 +32,8 @@ def _path(points: Sequence[Point]) -> str:
 
 
 def trial_attributes(sweep: SweepFile, scores: Axis, trial: Trial, kind: str) -> str:
-    """What makes an element one of a trial: its number, its state, and how good it is, as the style sheet wants it.
+    """What makes an element one of a trial: its number, its state, and how good it is as its colour: squared, so
+    that the best stand out.
 
     Args:
         sweep: Says which end of the scores is the good one.
@@ -41,7 +42,7 @@ def trial_attributes(sweep: SweepFile, scores: Axis, trial: Trial, kind: str) ->
         kind: Further classes.
     """
     good = goodness(sweep, scores, trial)
-    share = "" if good is None else f' style="--good:{100 * good:.0f}%"'
+    share = "" if good is None else f' style="--good:{100 * good**2:.0f}%"'
     return f'data-trial="{trial.number}" class="{kind} {trial.state}"{share}'
 
 
@@ -89,13 +90,13 @@ def history(sweep: SweepFile, trials: Sequence[Trial], scores: Axis) -> str:
         trials: In order.
         scores: The axis of the scores.
     """
-    width, height = 560.0, 300.0
+    width, height = 480.0, 270.0
     last = trials[-1].number
-    x = Axis(0, last + 1)
+    x = Axis(0, last + 1, whole=True)
     parts, across, up = _frame(x, scores, width=width, height=height, below="trial")
     line: list[Point] = []
     best: float | None = None
-    better = max if sweep.goal == "maximize" else min
+    better, weak = (max, 0.0) if sweep.goal == "maximize" else (min, 1.0)
     for trial in trials:
         at = across(x.place(trial.number) or 0.0)
         if trial.state == "completed" and trial.score is not None and is_scored(trial):
@@ -110,7 +111,7 @@ def history(sweep: SweepFile, trials: Sequence[Trial], scores: Axis) -> str:
         failed = trial.state == "failed" or place is None
         if trial.state == "running" and place is None:
             continue
-        at, level = across(x.place(trial.number) or 0.0), up(0.0 if failed or place is None else place)
+        at, level = across(x.place(trial.number) or 0.0), up(weak if failed or place is None else place)
         attributes = trial_attributes(sweep, scores, trial, "dot" if not failed else "dot cross")
         parts.append(_mark(at, level, attributes, title_of(sweep, trial), failed=failed))
     return _svg(width, height, parts, f"{sweep.metric} of every trial in order")
@@ -125,8 +126,8 @@ def curves(sweep: SweepFile, trials: Sequence[Trial], scores: Axis, best: Trial 
         scores: The axis of the figure.
         best: Drawn last and thick.
     """
-    width, height = 560.0, 300.0
-    x = Axis(1, max(2, *(len(trial.history) for trial in trials)))
+    width, height = 480.0, 270.0
+    x = Axis(1, max(2, *(len(trial.history) for trial in trials)), whole=True)
     parts, across, up = _frame(x, scores, width=width, height=height, below="validation")
     for trial in sorted(trials, key=lambda trial: best is not None and trial.number == best.number):
         points = [

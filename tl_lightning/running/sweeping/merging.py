@@ -202,12 +202,10 @@ def _inside(node: Tree, part: str) -> Tree:
     if "class_path" in node and part not in SPEC:
         node = node.setdefault("init_args", {})
     key = part if part in node or f"{part}+" not in node else f"{part}+"
-    holder, place = (node[key], -1) if isinstance(node.get(key), list) and node[key] else (node, key)
-    if isinstance(holder[place] if holder is not node else node.get(key), str):  # a class that was only named
-        holder[place] = {"class_path": holder[place]}
-    if holder is node and not isinstance(node.get(key), dict):
-        node[key] = {}
-    inner: Tree = holder[place]
+    value = node.get(key)
+    last = value[-1] if isinstance(value, list) and value else value
+    inner: Tree = last if isinstance(last, dict) else {"class_path": last} if isinstance(last, str) else {}
+    node[key] = [*value[:-1], inner] if isinstance(value, list) and value else inner
     return inner
 
 
@@ -220,8 +218,10 @@ def _accepted(class_path: str) -> set[str] | None:
         return None
     accepted: set[str] = set()
     for owner in inspect.getmro(found):
-        parameters = inspect.signature(owner.__init__).parameters.values() if "__init__" in vars(owner) else ()
+        if (made := vars(owner).get("__init__")) is None:
+            continue
+        parameters = inspect.signature(made).parameters.values()
         accepted |= {each.name for each in parameters if each.kind is not each.VAR_KEYWORD}
-        if parameters and not any(each.kind is each.VAR_KEYWORD for each in parameters):
+        if not any(each.kind is each.VAR_KEYWORD for each in parameters):
             break
     return accepted

@@ -27,6 +27,7 @@ from tl_lightning.running.sweeping.sweep_file import SweepFile
 from tl_lightning.running.sweeping.table import counts
 from tl_lightning.running.sweeping.trials import Trial
 
+CROWD = 150  # trials that are drawn thinner
 MANY = 10  # parameters that the parallel picture has room for; those that mattered most
 
 
@@ -69,7 +70,8 @@ def page(sweep: SweepFile, trials: Sequence[Trial], folder: Path, *, importance:
         f"<title>{title}</title><style>{style}</style>"
     )
     body = "\n".join([*parts, '<div id="told" aria-live="polite"></div>', f"<script>{script}</script>"])
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
+    kind = ' class="many"' if len(trials) > CROWD else ""
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body{kind}>\n{body}\n</body></html>\n'
 
 
 def _headline(sweep: SweepFile, best: Trial | None, folder: Path) -> str:
@@ -78,14 +80,16 @@ def _headline(sweep: SweepFile, best: Trial | None, folder: Path) -> str:
     score = f"{escape(score_text(best.score))} <small>{escape(sweep.metric)}, trial {best.number}</small>"
     lines = [f'<div class="score">{score}</div>', f"<pre>{escape(_command(sweep, best))}</pre>"]
     if (folder / "best.yaml").is_file():
-        lines.append(f'<p>The same as a file: <a href="best.yaml">best.yaml</a>, for <code>{_with_file(folder)}</code></p>')
+        lines.append(
+            f'<p>The same as a file: <a href="best.yaml">best.yaml</a>, for <code>{_with_file(folder)}</code></p>'
+        )
     return f'<div class="headline">{"".join(lines)}</div>'
 
 
 def _command(sweep: SweepFile, best: Trial) -> str:
     """Ready to be copied into a shell, an option per line."""
-    first, *options = shlex.join(command_of(sweep, best)).split(" --")
-    return " \\\n    --".join([first, *options])
+    words = [shlex.quote(word) for word in command_of(sweep, best)]
+    return "".join(f" \\\n    {word}" if word.lstrip("'").startswith("--") else f" {word}" for word in words).strip()
 
 
 def _with_file(folder: Path) -> str:
@@ -97,13 +101,13 @@ def _honest(sweep: SweepFile, trials: Sequence[Trial], best: Trial) -> str:
     lines = []
     if len(others) > 1:
         lines.append(
-            f"{score_text(best.score)} is the best of {len(others)} validation scores, and so too good: chosen for being "
-            "the best, it was lucky as well."
+            f"{score_text(best.score)} is the best of {len(others)} validation scores, and so too good: chosen for "
+            "being the best, it was lucky as well."
         )
     if (test := test_score(sweep, best)) is not None:
         lines.append(
             f"On the test pictures, which chose nothing, this trial has {figure_of(sweep.metric)} {score_text(test)}. "
-            "Only the test score of the best trial counts."
+            "That is the one figure to quote."
         )
     error = standard_error(sweep, best)
     if error is not None and len(others) > 1:
@@ -124,13 +128,13 @@ def _pictures(
     if not numbers:
         return []
     scores = score_axis(sweep, numbers)
-    parts = [_legend(sweep)]
-    first = f"<div><h2>Trials in order</h2>{charts.history(sweep, trials, scores)}</div>"
+    parts, metric = [_legend(trials)], escape(sweep.metric)
+    first = f"<div><h2>{metric} of every trial, in order</h2>{charts.history(sweep, trials, scores)}</div>"
     learnt = [trial for trial in trials if any(number_of(value) is not None for value in trial.history)]
     if learnt:
         figures = [number for trial in learnt for value in trial.history if (number := number_of(value)) is not None]
         picture = charts.curves(sweep, learnt, score_axis(sweep, figures), best)
-        first += f"<div><h2>Learning curves</h2>{picture}</div>"
+        first += f"<div><h2>{metric} by validation</h2>{picture}</div>"
     parts.append(f'<div class="pair">{first}</div>')
     scored = [trial for trial in trials if is_scored(trial)]
     keys = [key for key in varied(sweep) if any(key in trial.values for trial in scored)]
@@ -161,12 +165,15 @@ def _pictures(
     return parts
 
 
-def _legend(sweep: SweepFile) -> str:
-    words = {"completed": "completed", "stopped": "stopped early", "failed": "failed"}
+def _legend(trials: Sequence[Trial]) -> str:
     marks = []
-    for state, word in words.items():
-        shape = '<path d="M3 3l8 8m0 -8l-8 8" class="dot cross"/>' if state == "failed" else (
-            f'<circle cx="7" cy="7" r="4.5" class="dot {state}" style="--colour:var(--strong)"/>'
+    for state, word in STATES.items():
+        if not any(trial.state == state for trial in trials):
+            continue
+        shape = (
+            '<path d="M3 3l8 8m0 -8l-8 8" class="dot cross"/>'
+            if state == "failed"
+            else (f'<circle cx="7" cy="7" r="4.5" class="dot {state}" style="--colour:var(--strong)"/>')
         )
         marks.append(f'<span><svg viewBox="0 0 14 14">{shape}</svg>{word}</span>')
     marks.append('<span>weak<i class="scale"></i>good</span>')
@@ -176,13 +183,13 @@ def _legend(sweep: SweepFile) -> str:
 
 def _bars(importance: Mapping[str, float], names: Mapping[str, str]) -> str:
     longest = max(importance.values()) or 1.0
-    rows = "".join(
-        f'<span title="{escape(key)}">{escape(names.get(key, key))}</span>'
-        f'<div><div class="bar" style="width:{100 * share / longest:.1f}%"></div></div><span>{f"{share:.0%}" if share >= 0.005 else "&lt;1%"}</span>'
-        for key, share in sorted(importance.items(), key=lambda item: -item[1])
-    )
+    rows = []
+    for key, share in sorted(importance.items(), key=lambda item: -item[1]):
+        bar = f'<div><div class="bar" style="width:{100 * share / longest:.1f}%"></div></div>'
+        told = f"{share:.0%}" if share >= 0.005 else "&lt;1%"
+        rows.append(f'<span title="{escape(key)}">{escape(names.get(key, key))}</span>{bar}<span>{told}</span>')
     what = "How much the values of the good trials differ from those of all (PED-ANOVA). With few trials a rough guide."
-    return f'<h2>What mattered</h2><p class="dim">{what}</p><div class="bars">{rows}</div>'
+    return f'<h2>What mattered</h2><p class="dim">{what}</p><div class="bars">{"".join(rows)}</div>'
 
 
 def _table(sweep: SweepFile, trials: Sequence[Trial], best: Trial | None, folder: Path) -> str:

@@ -59,7 +59,7 @@ def render(
     elapsed = {trial.number: max(now - began[trial.number], 0.0) for trial in running if trial.number in began}
     lines: list[RenderableType] = [Text(f"{sweep.name}: {sweep.goal} {sweep.metric}, {sweep.method}", style="bold")]
     if shown:
-        lines.append(_table(sweep, shown, elapsed, after=min(len(running), SHOWN)))
+        lines.append(_table(sweep, shown, elapsed))
     if len(running) > SHOWN:
         lines.append(Text(f"and {len(running) - SHOWN} more running", style="dim"))
     lines.append(Text(counts(trials, planned=planned)))
@@ -74,7 +74,7 @@ def _best(sweep: SweepFile, trials: Sequence[Trial]) -> Trial | None:
     return next((trial for trial in ranked(sweep, trials) if trial.state == "completed"), None)
 
 
-def _table(sweep: SweepFile, shown: Sequence[Trial], elapsed: Mapping[int, float], *, after: int) -> Table:
+def _table(sweep: SweepFile, shown: Sequence[Trial], elapsed: Mapping[int, float]) -> Table:
     names = {key: _stacked(name) for key, name in short_names(varied(sweep)).items()}
     cells = {key: [_cell(trial, key) for trial in shown] for key in names}
     rows = [_figures(trial, elapsed) for trial in shown]
@@ -93,7 +93,7 @@ def _table(sweep: SweepFile, shown: Sequence[Trial], elapsed: Mapping[int, float
         table.add_column(Text(head), justify="right", no_wrap=True)
     for place, (trial, (first, *others)) in enumerate(zip(shown, rows, strict=True)):
         values = [Text(cells[key][place]) for key in columns]
-        table.add_row(first, *values, *others, style=STYLES[trial.state], end_section=place == after - 1)
+        table.add_row(first, *values, *others, style=STYLES[trial.state])
     notes = [f"{mark} {STATES[state]}" for state, mark in MARKS.items() if any(trial.state == state for trial in shown)]
     if hidden := [name.replace("\n", "") for key, name in names.items() if key not in columns]:
         notes.append(f"no room for {', '.join(hidden)}")
@@ -116,7 +116,7 @@ def _stacked(name: str) -> str:
         if len(lines[-1]) + len(part) > WIDEST and lines[-1]:
             lines.append("")
         lines[-1] += part
-    return "\n".join(shortened(line, WIDEST) for line in lines)
+    return "\n".join(shortened_end(line, WIDEST) for line in lines)
 
 
 def _cell(trial: Trial, key: str) -> str:
@@ -130,7 +130,7 @@ def counts(trials: Sequence[Trial], *, planned: int | None) -> str:
         trials: All so far.
         planned: How many there will be; `None` where nobody knows.
     """
-    have = Counter(trial.state for trial in trials)
+    have = Counter[str](trial.state for trial in trials)
     parts = [f"{have[state]} {word}" for state, word in STATES.items() if have[state] or state == "completed"]
     if planned is not None:
         parts.append(f"{max(planned - len(trials), 0)} to come")
@@ -173,5 +173,7 @@ def finished_line(sweep: SweepFile, trial: Trial, best: Trial | None) -> str:
         return f"{head}failed: {trial.error} ({values}{time})"
     early = f", stopped early after {len(trial.history)} validations" if trial.state == "stopped" else ""
     score = f"{sweep.metric} {score_text(trial.score)}" if is_scored(trial) else f"no {sweep.metric}"
-    beside = "" if best is None else ", the best" if best.number == trial.number else f" (best {score_text(best.score)})"
+    beside = (
+        "" if best is None else ", the best" if best.number == trial.number else f" (best {score_text(best.score)})"
+    )
     return f"{head}{score}{beside}{early}{time}: {values}"
