@@ -1,0 +1,70 @@
+"""A sweep as plain data, for programs."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tl_lightning.run_folder import write_text
+from tl_lightning.running.sweeping.best import best_trial
+from tl_lightning.running.sweeping.showing import number_of
+from tl_lightning.running.sweeping.sweep_file import SweepFile
+from tl_lightning.running.sweeping.trials import Trial
+
+
+def write_summary(sweep: SweepFile, trials: Sequence[Trial], folder: Path, *, importance: Mapping[str, float]) -> Path:
+    """Writes ``summary.json`` into the folder of a sweep, whole or not at all.
+
+    Args:
+        sweep: What was asked for.
+        trials: All, in any state.
+        folder: Of the sweep.
+        importance: Of the parameters, by key; may be empty.
+
+    Returns:
+        The file.
+    """
+    file = folder / "summary.json"
+    content = summarise(sweep, trials, folder, importance=importance)
+    write_text(file, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    return file
+
+
+def summarise(
+    sweep: SweepFile, trials: Sequence[Trial], folder: Path, *, importance: Mapping[str, float]
+) -> dict[str, Any]:
+    """What ``summary.json`` holds; a score that is no number is null.
+
+    Args:
+        sweep: What was asked for.
+        trials: All, in any state.
+        folder: Of the sweep, from which the folders of the trials are named.
+        importance: Of the parameters, by key; may be empty.
+    """
+    best = best_trial(sweep, trials)
+    entries = [_entry(trial, folder) for trial in sorted(trials, key=lambda trial: trial.number)]
+    return {
+        "sweep": sweep.name,
+        "method": sweep.method,
+        "metric": sweep.metric,
+        "goal": sweep.goal,
+        "best": None if best is None else _entry(best, folder),
+        "importance": dict(importance),
+        "trials": entries,
+    }
+
+
+def _entry(trial: Trial, folder: Path) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "state": trial.state,
+        "score": number_of(trial.score),
+        "values": trial.values,
+        "validations": len(trial.history),
+        "seconds": trial.seconds,
+        "attempts": trial.attempts,
+        "worker": trial.worker,
+        "folder": os.path.relpath(trial.folder, folder),
+        "error": trial.error or None,
+    }
