@@ -180,15 +180,17 @@ def number(value: Any, where: str) -> float:  # noqa: ANN401 - whatever the file
 
 
 def exact(value: Any, where: str) -> Any:  # noqa: ANN401 - whatever the file says
-    """Checks that a value, or one within it, is not a number that YAML 1.1 reads as text.
+    """Checks that a value is what JSON can hand over, and no number that YAML 1.1 reads as text; also within it.
 
     Args:
         value: What the file says.
         where: The file and the key, for the message.
 
     Raises:
-        UserError: If it is.
+        UserError: If it is not.
     """
+    if value is not None and not isinstance(value, str | int | float | list | Mapping):
+        raise UserError(f"{where} is {value}, which YAML reads as a {type(value).__name__}; put it in quotes")
     if isinstance(value, str) and (found := re.fullmatch(r"([-+]?)(\d+)(\.\d*)?[eE]([-+]?)(\d+)", value)):
         sign, whole, fraction, direction, exponent = found.groups()
         written = f"{sign}{whole}{'.0' if fraction in (None, '.') else fraction}e{direction or '+'}{exponent}"

@@ -68,6 +68,7 @@ ELSEWHERE = {  # valid with W&B, but it would mean something else here
     "job": "it belongs to W&B Launch; write a command",
     "image_uri": "it belongs to W&B Launch; write a command",
 }
+GROUPS = sorted(option[2:] for option in OF_FIT - {"--config", "--print_config"})
 OF_METRIC = ("name", "goal", "impute", "impute_while_running")  # imputing is how W&B's own search takes failed runs
 OF_HYPERBAND = ("type", "min_iter", "max_iter", "s", "eta", "strict")
 
@@ -165,8 +166,8 @@ def _parameters(content: Any, where: str, method: str) -> dict[str, Parameter]: 
         if inner := next((name for name in read if name.startswith(f"{key}.")), None):
             raise UserError(f"{at} would undo {inner}, which stands above it; write {key} first")
         part = key.partition(".")[0]
-        if f"--{part}" not in OF_FIT - {"--config", "--print_config"}:
-            raise UserError(f"{at}: tl fit has no {part}{nearest(part, (option[2:] for option in OF_FIT))}")
+        if part not in GROUPS:
+            raise UserError(f"{at}: tl fit has no {part}{nearest(part, GROUPS)}")
         if part == "run_dir":
             raise UserError(f"{at}: every trial has a folder of its own; leave it out")
         read[key] = read_parameter(spec, at)
