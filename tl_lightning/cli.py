@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tl_lightning.errors import UserError, nearest
+from tl_lightning.interruption import exit_code, sigterm_interrupts
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,15 @@ def main(args: list[str] | None = None) -> int:
         args: What stands behind ``tl``; by default the process's own arguments.
 
     Returns:
-        0 when all went well, 2 after a user's mistake (one line says which), 130 when interrupted; otherwise what the
-        command gives: of ``tl compare`` 1 when a run failed, and 3 when transfer was negative and that was to be
-        reported by ``--fail_on_negative_transfer``.
+        0 when all went well, 2 after a user's mistake (one line says which), 130 when interrupted, 143 when ended by
+        SIGTERM; otherwise what the command gives: of ``tl compare`` 1 when a run failed, and 3 when transfer was
+        negative and that was to be reported by ``--fail_on_negative_transfer``.
     """
+    with sigterm_interrupts():  # before the imports that take seconds
+        return _main(args)
+
+
+def _main(args: list[str] | None) -> int:
     args = sys.argv[1:] if args is None else args
     if not args or args[0] in ("-h", "--help"):
         print(usage())
@@ -108,8 +114,11 @@ def main(args: list[str] | None = None) -> int:
     except UserError as error:
         print(f"tl {name}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130
+    except (KeyboardInterrupt, SystemExit) as stop:
+        interrupted = exit_code(stop)
+        if interrupted is None:  # as after --help
+            raise
+        return interrupted
     return code or 0
 
 
