@@ -111,12 +111,12 @@ def _main(args: list[str] | None) -> int:
         _check_configs(rest)
         command = COMMANDS[name]
         code: int | None = getattr(_load(command.module), command.function)(rest)
-    except UserError as error:
-        print(f"tl {name}: {error}", file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, SystemExit) as stop:
+    except BaseException as stop:
         interrupted = exit_code(stop)
-        if interrupted is None:  # as after --help
+        if interrupted is None and isinstance(stop, UserError):
+            print(f"tl {name}: {stop}", file=sys.stderr)
+            return 2
+        if interrupted is None:
             raise
         return interrupted
     return code or 0

@@ -25,7 +25,7 @@ from tl_lightning.errors import UserError
 from tl_lightning.evaluation import baseline, score, show_result
 from tl_lightning.final_weights import FinalWeights
 from tl_lightning.guards import Caution, cautions
-from tl_lightning.interruption import INTERRUPTED, TERMINATED, Terminated, exit_code
+from tl_lightning.interruption import INTERRUPTED, TERMINATED, Terminated, exit_code, finish_undisturbed
 from tl_lightning.memory import divide_batches
 from tl_lightning.processes import process_rank
 from tl_lightning.run import Run
@@ -147,16 +147,18 @@ def _run(args: list[str], *, folder: RunFolder | Literal["new"], checkpoint: Pat
         experiment.evaluate()
         experiment.write_summary("completed")
         code = 0
-    except (KeyboardInterrupt, SystemExit) as stop:
-        code = exit_code(stop) or INTERRUPTED
-        experiment.end_processes()
-        # Lightning turns Ctrl-C into an exit of its own, after which a notebook's process would be deaf to the next.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        experiment.write_summary("interrupted")
-        path = experiment.folder.path
-        console.print(f"interrupted; tl resume --run_dir {path} goes on with what is there")
-        raise (Terminated if code == TERMINATED else KeyboardInterrupt) from stop
     except BaseException as error:
+        interrupted = exit_code(error)
+        if interrupted is not None or isinstance(error, SystemExit):
+            finish_undisturbed()
+            code = interrupted or INTERRUPTED
+            experiment.end_processes()
+            # Lightning turns Ctrl-C into an exit of its own, and would leave a notebook's process deaf to the next.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            experiment.write_summary("interrupted")
+            path = experiment.folder.path
+            console.print(f"interrupted; tl resume --run_dir {path} goes on with what is there")
+            raise (Terminated if code == TERMINATED else KeyboardInterrupt) from error
         with suppress(OSError):  # that the disk is full is said below
             experiment.write_summary("failed", error=f"{type(error).__name__}: {error}")
         if isinstance(error, OSError) and error.errno in NO_SPACE:

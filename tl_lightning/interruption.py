@@ -21,18 +21,14 @@ class Terminated(KeyboardInterrupt):
 
 
 class _Handler:
-    """Raises `Terminated` once in the first process; the others leave it to that one to end them."""
+    """Raises `Terminated` in the first process; the others leave it to that one to end them."""
 
     def __init__(self) -> None:
         self._process = os.getpid()
-        self._came = False
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a fork of ours, such as a worker, has nothing to put in order
             os._exit(TERMINATED)
-        if self._came:  # things are being put in order
-            return
-        self._came = True
         if process_rank() == 0:
             raise Terminated
         # The first process may be waiting for this one within a collective operation, where it cannot hear SIGTERM.
@@ -59,11 +55,18 @@ def handles_sigterm() -> bool:
     return isinstance(signal.getsignal(signal.SIGTERM), _Handler)
 
 
+def finish_undisturbed() -> None:
+    """Ignores SIGTERM from now on, while what was interrupted is put in order; the process is about to end."""
+    if handles_sigterm() and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def exit_code(stop: BaseException | None) -> int | None:
     """The exit code of an interrupted process; `None` if it was not interrupted.
 
     Args:
-        stop: What was raised. Lightning turns what interrupts it into an exit of its own, raised meanwhile.
+        stop: What was raised. An interruption may be its context only: Lightning exits after it, and what it stops in
+            the middle of a file fails to close the file.
     """
     code = None
     while stop is not None:
