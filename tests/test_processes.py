@@ -1,6 +1,6 @@
 import pytest
 
-from tl_lightning.configuration import process_rank
+from tl_lightning.processes import process_rank
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tl_lightning.errors import UserError, nearest
+from tl_lightning.interruption import exit_code, sigterm_interrupts
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ COMMANDS = {
     "rank": Command("tl_lightning.choosing.ranking.rank", "rank_command", "compare pretrained backbones on your data"),
     "advise": Command("tl_lightning.choosing.advising.advise", "advise_command", "write a configuration, with reasons"),
     "compare": Command("tl_lightning.choosing.comparing.compare", "compare_command", "say whether transfer helped"),
+    "sweep": Command("tl_lightning.running.sweeping.sweep", "sweep_command", "search over settings by a W&B file"),
     "leaks": Command("tl_lightning.leaks_command", "leaks_command", "list pictures that are there more than once"),
     "crossval": Command("tl_lightning.crossval", "crossval_command", "train a model per fold, score them all together"),
     "resume": Command("tl_lightning.experiment", "resume_command", "go on where a run stopped, to the same weights"),
@@ -90,10 +92,15 @@ def main(args: list[str] | None = None) -> int:
         args: What stands behind ``tl``; by default the process's own arguments.
 
     Returns:
-        0 when all went well, 2 after a user's mistake (one line says which), 130 when interrupted; otherwise what the
-        command gives: of ``tl compare`` 1 when a run failed, and 3 when transfer was negative and that was to be
-        reported by ``--fail_on_negative_transfer``.
+        0 when all went well, 2 after a user's mistake (one line says which), 130 when interrupted, 143 when ended by
+        SIGTERM; otherwise what the command gives: of ``tl compare`` 1 when a run failed, and 3 when transfer was
+        negative and that was to be reported by ``--fail_on_negative_transfer``.
     """
+    with sigterm_interrupts():  # before the imports that take seconds
+        return _main(args)
+
+
+def _main(args: list[str] | None) -> int:
     args = sys.argv[1:] if args is None else args
     if not args or args[0] in ("-h", "--help"):
         print(usage())
@@ -105,11 +112,14 @@ def main(args: list[str] | None = None) -> int:
         _check_configs(rest)
         command = COMMANDS[name]
         code: int | None = getattr(_load(command.module), command.function)(rest)
-    except UserError as error:
-        print(f"tl {name}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    except BaseException as stop:
+        interrupted = exit_code(stop)
+        if interrupted is None and isinstance(stop, UserError):
+            print(f"tl {name}: {stop}", file=sys.stderr)
+            return 2
+        if interrupted is None:
+            raise
+        return interrupted
     return code or 0
 
 

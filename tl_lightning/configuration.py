@@ -2,12 +2,9 @@
 
 import json
 import logging
-import os
-import re
 import warnings
 from collections.abc import Mapping
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import set_parsing_settings
@@ -30,10 +27,13 @@ from tl_lightning.finetuning.averaging import ExponentialMovingAverage
 from tl_lightning.finetuning.batch_norm import SyncBatchNorm
 from tl_lightning.finetuning.phases import PRESETS, parse_phases, plan
 from tl_lightning.forgetting import Forgetting
+from tl_lightning.interruption import handles_sigterm
 from tl_lightning.parser import ExperimentParser, user_error
 from tl_lightning.precision import fast_precision
-from tl_lightning.run_folder import RunFolder
+from tl_lightning.processes import process_rank
+from tl_lightning.run_folder import RunFolder, run_name
 from tl_lightning.tasks import TASKS, ClassificationTask, TransferTask
+from tl_lightning.wandb_run import check_wandb, identify
 
 
 class Configuration(LightningCLI):
@@ -213,11 +213,14 @@ class Configuration(LightningCLI):
         if "weights" in self.implied:
             self._say_preparation()
         self.phases = parse_phases(plain(config.phases), max_epochs=config.trainer.max_epochs or 0)
-        self.run_name, run_dir, config.run_dir = _name(config.config), config.run_dir, None
+        self.run_name, run_dir, config.run_dir = run_name(config.config or []), config.run_dir, None
         self.resolved = self.parser.dump(config.clone(with_meta=False), skip_unset=False)
         if config.trainer.sync_batchnorm:
             config.trainer.sync_batchnorm = False  # Lightning's own breaks timm's models; ours comes as a plugin
             self._plugins.append(SyncBatchNorm())
+        loggers = _loggers(config.trainer.logger)
+        if self._wanted is not None:
+            check_wandb(loggers)
         if self._wanted == "new":
             self.folder, self.created = RunFolder.create(run_dir, name=self.run_name), True
         else:
@@ -228,9 +231,10 @@ class Configuration(LightningCLI):
             return
         config.trainer.default_root_dir = str(self.folder.path)
         config.checkpoint.dirpath = str(self.folder.checkpoints)
-        for logger in _loggers(config.trainer.logger):
+        for logger in loggers:
             if logger.init_args.get("save_dir", "elsewhere") in (None, "."):
                 logger.init_args.save_dir = str(self.folder.path)
+        identify(loggers, self.folder)
 
     def _say_preparation(self) -> None:
         """Writes down what the weights that a preset sets aside ask of pictures: a resumed run no longer knows them."""
@@ -294,6 +298,8 @@ class Configuration(LightningCLI):
             trainer = self._instantiate_trainer(given, theirs)
         except (TypeError, ValueError) as error:  # as of a strategy that there is not
             raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+        if handles_sigterm():  # Lightning's handler broadcasts, while other processes may be at another collective
+            trainer._signal_connector._sigterm_notifier_fn = lambda *_: None  # type: ignore[method-assign]
         if self.checkpoint is None:
             check_strategy(trainer)
         if self.folder is not None:
@@ -325,23 +331,6 @@ def _decided_by(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
         model = {"class_path": f"{task.__module__}.{task.__qualname__}", "init_args": model}
     own = dict.fromkeys(("image_size", "channels", "pixel_range", "interpolation"))
     return {"model": model, "data": {**own, "preprocess": prepared, "classes": list(classes)}}
-
-
-def _name(configs: list[Any] | None) -> str:
-    """Of a run: that of its first configuration; repeated from a run folder's own, that of the first run."""
-    first = next((Path(str(config)) for config in configs or [] if config is not None), Path("run"))
-    return re.sub(r"-\d+$", "", first.absolute().parent.name) if first.name == "config.yaml" else first.stem
-
-
-def process_rank() -> int:
-    """Which of several processes this is, as the environment says that its launcher made; 0 where there is one.
-
-    The first process of a further machine is not 0 either, whose processes Lightning has yet to start.
-    """
-    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK")
-    if int(os.environ.get("NODE_RANK", 0)) and "RANK" not in os.environ:
-        return int(os.environ["NODE_RANK"])
-    return next((int(os.environ[name]) for name in names if name in os.environ), 0)
 
 
 def _loggers(configured: Any) -> list[Any]:  # noqa: ANN401 - true, false, one logger, or a list of them

@@ -13,30 +13,45 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from tl_lightning.answers_file import write_answers
 from tl_lightning.arguments import OptionParser
 from tl_lightning.backbones import preprocess_of
 from tl_lightning.callbacks import MetricsCsv, Watch
 from tl_lightning.checkpoints import NO_SPACE, latest_checkpoint
-from tl_lightning.configuration import Configuration, process_rank, quiet
+from tl_lightning.configuration import Configuration, quiet
 from tl_lightning.console import console
 from tl_lightning.errors import UserError
 from tl_lightning.evaluation import baseline, score, show_result
 from tl_lightning.final_weights import FinalWeights
 from tl_lightning.guards import Caution, cautions
+from tl_lightning.interruption import INTERRUPTED, TERMINATED, Terminated, exit_code, finish_undisturbed
 from tl_lightning.memory import divide_batches
+from tl_lightning.processes import process_rank
 from tl_lightning.run import Run
 from tl_lightning.run_folder import RunFolder, write_text
 from tl_lightning.tables import data_line, leak_table, split_table
 from tl_lightning.training import Training
+from tl_lightning.wandb_run import WandbRun, trial_folder
 
 MOST_COUNTED = 20  # classes whose pictures are counted on the screen; summary.json has all
 
 
 def fit_command(args: list[str]) -> None:
-    """``tl fit``: trains, then evaluates the best weights on the test split."""
-    run(args)
+    """``tl fit``: trains, then evaluates the best weights on the test split.
+
+    A trial that W&B's agent gives out again goes on where it was.
+    """
+    folder = trial_folder(args)
+    if folder is None:
+        run(args)
+    elif folder.is_complete:
+        console.print(f"{folder.path} is complete already")
+    elif folder.config.is_file():  # for the second of several processes, it is the first that has made it
+        resume(folder.path)
+    else:
+        run([*args, "--run_dir", str(folder.path)])
 
 
 def fit(config: str | Path | Mapping[str, Any], /, **overrides: Any) -> Run:  # noqa: ANN401 - values of any key
@@ -106,7 +121,7 @@ def resume(run_dir: str | Path, args: Sequence[str] = (), *, watch: Watch | None
     folder = RunFolder.open(run_dir)
     if any(option.partition("=")[0] == "--trainer.max_epochs" for option in args):
         raise UserError("--trainer.max_epochs: the phases' lengths follow from it, so it cannot change in a run")
-    if (folder.path / "summary.json").is_file() and folder.summary["status"] == "completed":
+    if folder.is_complete:
         raise UserError(f"{folder.path} is complete; there is nothing to resume (tl test --run_dir scores it again)")
     for leftover in folder.checkpoints.glob(".*.tmp"):  # of a write that was cut off
         leftover.unlink()
@@ -132,17 +147,24 @@ def _run(args: list[str], *, folder: RunFolder | Literal["new"], checkpoint: Pat
         if configuration.folder is not None and configuration.created:
             configuration.folder.discard()
         raise
+    code = 1
     try:
         experiment.training.run()
         experiment.evaluate()
-    except (KeyboardInterrupt, SystemExit) as stop:
-        # Lightning turns Ctrl-C into an exit of its own, after which a notebook's process would be deaf to the next.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        experiment.write_summary("interrupted")
-        path = experiment.folder.path
-        console.print(f"interrupted; tl resume --run_dir {path} goes on with what is there")
-        raise KeyboardInterrupt from stop
+        experiment.write_summary("completed")
+        code = 0
     except BaseException as error:
+        interrupted = exit_code(error)
+        if interrupted is not None or isinstance(error, SystemExit):
+            finish_undisturbed()
+            code = interrupted or INTERRUPTED
+            experiment.end_processes()
+            # Lightning turns Ctrl-C into an exit of its own, and would leave a notebook's process deaf to the next.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            experiment.write_summary("interrupted")
+            path = experiment.folder.path
+            console.print(f"interrupted; tl resume --run_dir {path} goes on with what is there")
+            raise (Terminated if code == TERMINATED else KeyboardInterrupt) from error
         with suppress(OSError):  # that the disk is full is said below
             experiment.write_summary("failed", error=f"{type(error).__name__}: {error}")
         if isinstance(error, OSError) and error.errno in NO_SPACE:
@@ -152,8 +174,7 @@ def _run(args: list[str], *, folder: RunFolder | Literal["new"], checkpoint: Pat
             raise UserError(" ".join(str(error).split())) from error
         raise
     finally:
-        experiment.close_loggers()
-    experiment.write_summary("completed")
+        experiment.wandb.end(code)
     console.print(f"run folder {experiment.folder.path}   ({time.perf_counter() - started:.0f} s in all)")
     return Run(experiment.folder)
 
@@ -175,6 +196,7 @@ class Experiment:
         self.started = started
         self.checkpoint = checkpoint
         self.training = Training(configuration)
+        self.wandb = WandbRun(self.trainer, configuration.folder)
         self.averages: dict[str, Any] = {}
         self.results: dict[str, dict[str, Any]] = {}
         self.scores: dict[str, Any] = {}
@@ -230,6 +252,7 @@ class Experiment:
             console.print(f"caution    {caution.text}", style="yellow")
         self.training.take_up(self.checkpoint)
         divide_batches(self.task, self.data, self.trainer, self.configuration.phases)
+        self.wandb.begin(self.configuration.resolved, lambda: self.training.number)
 
     def _check_wise_ft(self) -> None:
         if self.task.hparams.weights == "none":
@@ -291,12 +314,12 @@ class Experiment:
             split = "test"
         self.scores = show_result(self.task, self.data, self.results[split], split)
 
-    def close_loggers(self) -> None:
-        """Ends what a logger has open (a run of W&B's), so that the next experiment of this process gets its own."""
-        for logger in self.trainer.loggers:
-            finish = getattr(getattr(logger, "experiment", None), "finish", None)
-            if callable(finish):
-                finish()
+    def end_processes(self) -> None:
+        """Ends the processes that Lightning has started: they wait for this one, which will not come."""
+        launcher = self.trainer.strategy.launcher
+        if isinstance(launcher, _SubprocessScriptLauncher):
+            launcher.kill(signal.SIGKILL)
+            launcher.procs.clear()  # or Lightning's observer of them would kill this one within five seconds
 
     def write_summary(self, status: str, *, error: str | None = None) -> None:
         """Writes ``summary.json``.

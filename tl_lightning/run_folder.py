@@ -3,7 +3,9 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+import re
+import shutil
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -72,14 +74,27 @@ class RunFolder:
         return folder
 
     def discard(self) -> None:
-        """Removes a folder in which nothing has been written yet, so that a mistake leaves no trace."""
+        """Removes a folder in which nothing has been trained yet, so that a mistake leaves no trace."""
+        self.config.unlink(missing_ok=True)
+        self.wandb_run_id.unlink(missing_ok=True)
+        shutil.rmtree(self.path / "wandb", ignore_errors=True)
         with suppress(OSError):
             self.path.rmdir()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it holds a run that ended well."""
+        return (self.path / "summary.json").is_file() and self.summary["status"] == "completed"
 
     @property
     def config(self) -> Path:
         """The resolved configuration."""
         return self.path / "config.yaml"
+
+    @property
+    def wandb_run_id(self) -> Path:
+        """The id of the run's counterpart on W&B, which a resumed run goes on with; there from the first moment."""
+        return self.path / "wandb_run_id"
 
     @property
     def metrics(self) -> Path:
@@ -181,6 +196,16 @@ def is_complete(path: Path) -> bool:
     """Whether a folder holds a run that ended well."""
     folder = RunFolder(path)
     return folder.config.is_file() and (path / "summary.json").is_file() and folder.summary["status"] == "completed"
+
+
+def run_name(configs: Sequence[object]) -> str:
+    """The name of a run: that of its first configuration; repeated from a run folder's own, that of the first run.
+
+    Args:
+        configs: The configuration files that were given, `None` for one that was not.
+    """
+    first = next((Path(str(config)) for config in configs if config is not None), Path("run"))
+    return re.sub(r"-\d+$", "", first.absolute().parent.name) if first.name == "config.yaml" else first.stem
 
 
 def _finite(value: Any) -> Any:  # noqa: ANN401 - anything that JSON holds

@@ -63,6 +63,11 @@ class Training:
         self._min_delta = 0.0 if self._stopping is None else abs(self._stopping.min_delta)
 
     @property
+    def number(self) -> int:
+        """Of the phase under way, from 1; a cool-down is part of its phase."""
+        return self._position + 1
+
+    @property
     def seconds(self) -> float:
         """How long it has trained, also before it was resumed."""
         under_way = 0.0 if math.isnan(self._begun) else time.perf_counter() - self._begun

@@ -1,20 +1,14 @@
 """The best trial as a command and as a configuration, held against the experiment's own parser."""
 
-import inspect
 import json
-import typing
 
 import pytest
 import yaml
-from sweeps import a_trial, make_sweep
 
+from sweeps import a_trial, make_sweep
 from tl_lightning.configuration import Configuration, quiet
-from tl_lightning.data.module import ImageDataModule
-from tl_lightning.errors import UserError
-from tl_lightning.running.sweeping.best import as_yaml, best_trial, command_of, write_best
-from tl_lightning.running.sweeping.merging import TEXTS, options, tree_of
+from tl_lightning.running.sweeping.best import command_of, write_best
 from tl_lightning.running.sweeping.trials import nested
-from tl_lightning.tasks import TASKS
 
 REGRESSION = "tl_lightning.tasks.RegressionTask"
 BAR = "lightning.pytorch.callbacks.TQDMProgressBar"

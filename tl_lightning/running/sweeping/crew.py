@@ -20,7 +20,8 @@ class Crew:
     """
 
     def __init__(self, journal: Path, *, workers: int, planned: int, seed: int) -> None:
-        end, self._alive = os.pipe()
+        end, alive = os.pipe()
+        self._alive: int | None = alive
         options = ["--planned", str(planned), "--seed", str(seed), "--driver", str(end)]
         self._workers: dict[Path, subprocess.Popen[bytes]] = {}
         gpus = visible_gpus()

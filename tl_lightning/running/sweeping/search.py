@@ -4,14 +4,13 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
-from optuna.distributions import CategoricalDistribution
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
@@ -218,11 +217,11 @@ def _sampler(sweep: SweepFile, *, seed: int) -> BaseSampler:
     return TPESampler(seed=seed, multivariate=True, n_startup_trials=FIRST_RANDOM, constant_liar=True)
 
 
-def _suggest(trial: optuna.Trial, parameters: Any) -> dict[str, Any]:
+def _suggest(trial: optuna.Trial, parameters: Mapping[str, Parameter]) -> dict[str, Any]:
     return {name: _draw(trial, name, parameter) for name, parameter in parameters.items()}
 
 
-def _draw(trial: optuna.Trial, name: str, parameter: Parameter) -> Any:
+def _draw(trial: optuna.Trial, name: str, parameter: Parameter) -> Any:  # noqa: ANN401 - anything that YAML holds
     if isinstance(parameter, Choice) and len(parameter.values) == 1:
         return parameter.values[0]
     if isinstance(parameter, Choice) and parameter.probabilities is None:

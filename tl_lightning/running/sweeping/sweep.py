@@ -1,7 +1,9 @@
 """``tl sweep``: starts workers, shows what they do, and says in the end what came out."""
 
 import importlib.util
-import math
+import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,7 @@ from rich.live import Live
 from tl_lightning.arguments import OptionParser
 from tl_lightning.console import console
 from tl_lightning.errors import UserError
-from tl_lightning.run_folder import open_folder
+from tl_lightning.run_folder import RunFolder, open_folder
 from tl_lightning.running.sweeping.best import best_trial, write_best
 from tl_lightning.running.sweeping.crew import Crew
 from tl_lightning.running.sweeping.importance import importance
@@ -49,7 +51,7 @@ def sweep_command(args: list[str]) -> int:
         "a folder that they share, all take part.",
     )
     parser.add_argument("file", help="such as sweeps/elpv.yaml")
-    parser.add_argument("--workers", type=int, default=1, help="trials at a time on this machine (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="trials at a time here (default: %(default)s)")
     parser.add_argument("--run_dir", help="the folder for the trials; by default a new runs/<sweep>-sweep-<n>")
     parser.add_argument("--storage", help="the journal that several machines share; its folder is that of the sweep")
     parser.add_argument("--run_cap", type=int, help="trials in all, instead of the file's run_cap")
@@ -114,7 +116,7 @@ def sweep(
             raise
     for log, line in crew.crashes.items():
         console.print(f"caution    a worker ended: {line} ({log})", style="yellow")
-    return _conclude(asked, search.trials(), journal.parent, planned)
+    return _conclude(asked, search.trials(), journal.parent)
 
 
 def plan(asked: SweepFile, run_cap: int | None) -> int:
@@ -140,7 +142,9 @@ def _open(asked: SweepFile, *, run_dir: str | None, storage: str | None, seed: i
     if storage is not None and run_dir is not None:
         raise UserError("--storage and --run_dir both name the sweep's folder; give one of them")
     if storage is not None and (Path(storage).is_dir() or storage.endswith("/")):
-        raise UserError(f"--storage {storage} is a folder; name the journal in it, such as {storage.rstrip('/')}/journal.log")
+        raise UserError(
+            f"--storage {storage} is a folder; name the journal in it, such as {storage.rstrip('/')}/journal.log"
+        )
     name = "journal.log" if storage is None else Path(storage).name
     folder = open_folder(
         run_dir if storage is None else str(Path(storage).parent),
@@ -174,11 +178,41 @@ def _follow(asked: SweepFile, search: "Search", crew: Crew, planned: int) -> Non
                 time.sleep(LOOK)
 
 
-def _conclude(asked: SweepFile, trials: list[Trial], folder: Path, planned: int) -> dict[str, Any]:
-    """Writes the report, and says what came out."""
-    weights = importance(asked, trials)
-    best = best_trial(asked, trials)
+def _conclude(asked: SweepFile, trials: list[Trial], folder: Path) -> dict[str, Any]:
+    """Scores the best trial on the test split, writes the report, and says what came out."""
+    weights, best = importance(asked, trials), best_trial(asked, trials)
     if best is not None:
-        write_best(asked, best, folder)
+        _test(best.folder)
+        file = write_best(asked, best, folder)
+        console.print(f"best       {finished_line(asked, best, best)}")
+        console.print(f"again      tl fit --config {file}")
+    else:
+        failed = next((trial for trial in trials if trial.state == "failed"), None)
+        why = "" if failed is None else f": {failed.error} ({failed.folder.with_suffix('.log')})"
+        console.print(f"no trial came to its end{why}", style="red")
     page = write_report(asked, trials, folder, importance=weights)
-    return write_summary(asked, trials, folder, importance=weights)
+    console.print(f"report     {page}")
+    summary: dict[str, Any] = json.loads(
+        write_summary(asked, trials, folder, importance=weights).read_text(encoding="utf-8")
+    )
+    return summary
+
+
+def _test(run_dir: Path) -> None:
+    """Scores one run on its test split, if there is one: of all trials only the best, whose choice is made."""
+    folder = RunFolder(run_dir)
+    summary = folder.summary
+    if summary["test"] is not None or not summary["data"]["test"]:
+        return
+    figures = run_dir.with_name(f"{run_dir.name}-test.json")
+    log = run_dir.with_suffix(".log")
+    command = [sys.executable, "-m", "tl_lightning", "test", "--run_dir", str(run_dir), "--output", str(figures)]
+    with console.status("testing the best"), log.open("ab") as output:
+        ended = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
+    if ended.returncode:
+        console.print(f"caution    the best trial could not be tested ({log})", style="yellow")
+        return
+    scores = json.loads(figures.read_text(encoding="utf-8"))
+    ledger = {**summary["ledger"], "tested": summary["data"]["test"]}
+    folder.write_summary({**summary, **scores, "ledger": ledger})
+    figures.unlink()

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -36,8 +36,6 @@ def render(
     trials: Sequence[Trial],
     *,
     planned: int | None,
-    now: float,
-    began: Mapping[int, float] | None = None,
 ) -> RenderableType:
     """The sweep as it stands: what runs on top, then the best of what ended, then counts and the time left.
 
@@ -45,27 +43,22 @@ def render(
         sweep: What was asked for.
         trials: All so far, in any order.
         planned: How many there will be; `None` where nobody knows.
-        now: The time in seconds, by any clock.
-        began: By the same clock, when each running trial, by its number, began; of one that is not there no time is
-            shown.
 
     Returns:
         At most 80 columns wide.
     """
-    began = {} if began is None else began
     running = [trial for trial in sorted(trials, key=lambda trial: trial.number) if trial.state == "running"]
     ended = [trial for trial in ranked(sweep, trials) if trial.state in ("completed", "stopped")]
     shown = [*running[:SHOWN], *ended[:SHOWN]]
-    elapsed = {trial.number: max(now - began[trial.number], 0.0) for trial in running if trial.number in began}
     lines: list[RenderableType] = [Text(f"{sweep.name}: {sweep.goal} {sweep.metric}, {sweep.method}", style="bold")]
     if shown:
-        lines.append(_table(sweep, shown, elapsed))
+        lines.append(_table(sweep, shown))
     if len(running) > SHOWN:
         lines.append(Text(f"and {len(running) - SHOWN} more running", style="dim"))
     lines.append(Text(counts(trials, planned=planned)))
     if (best := _best(sweep, trials)) is not None:
         lines.append(Text(f"best so far {score_text(best.score)} by trial {best.number}"))
-    if (left := time_left(trials, planned=planned, elapsed=elapsed)) is not None:
+    if (left := time_left(trials, planned=planned)) is not None:
         lines.append(Text(f"about {duration(left)} left"))
     return Group(*lines)
 
@@ -74,10 +67,10 @@ def _best(sweep: SweepFile, trials: Sequence[Trial]) -> Trial | None:
     return next((trial for trial in ranked(sweep, trials) if trial.state == "completed"), None)
 
 
-def _table(sweep: SweepFile, shown: Sequence[Trial], elapsed: Mapping[int, float]) -> Table:
+def _table(sweep: SweepFile, shown: Sequence[Trial]) -> Table:
     names = {key: _stacked(name) for key, name in short_names(varied(sweep)).items()}
     cells = {key: [_cell(trial, key) for trial in shown] for key in names}
-    rows = [_figures(trial, elapsed) for trial in shown]
+    rows = [_figures(trial) for trial in shown]
     room = WIDTH - sum(max(map(len, column)) + 1 for column in zip(HEADS, *rows, strict=True))
     columns = []
     for key, name in names.items():
@@ -101,11 +94,10 @@ def _table(sweep: SweepFile, shown: Sequence[Trial], elapsed: Mapping[int, float
     return table
 
 
-def _figures(trial: Trial, elapsed: Mapping[int, float]) -> tuple[str, ...]:
+def _figures(trial: Trial) -> tuple[str, ...]:
     running = trial.state == "running"
     score = (trial.history[-1] if trial.history else None) if running else trial.score
-    seconds = elapsed.get(trial.number) if running else trial.seconds
-    time = "" if seconds is None else duration(seconds)
+    time = "" if trial.seconds is None else duration(trial.seconds)
     return (f"{MARKS.get(trial.state, '')}{trial.number}", str(len(trial.history)), score_text(score), time)
 
 
@@ -137,13 +129,12 @@ def counts(trials: Sequence[Trial], *, planned: int | None) -> str:
     return ", ".join(parts)
 
 
-def time_left(trials: Sequence[Trial], *, planned: int | None, elapsed: Mapping[int, float]) -> float | None:
+def time_left(trials: Sequence[Trial], *, planned: int | None) -> float | None:
     """An estimate in seconds, from how long the trials took that ended, with as many at a time as run now.
 
     Args:
         trials: All so far.
         planned: How many there will be.
-        elapsed: How long each that runs has been running, by its number, in seconds.
 
     Returns:
         `None` where nothing is known: no trial ended, none runs, or there is no end.
@@ -153,7 +144,7 @@ def time_left(trials: Sequence[Trial], *, planned: int | None, elapsed: Mapping[
     if planned is None or not ended or not running:
         return None
     each = sum(ended) / len(ended)
-    rest = sum(max(each - elapsed.get(trial.number, 0.0), 0.0) for trial in running)
+    rest = sum(max(each - (trial.seconds or 0.0), 0.0) for trial in running)
     return (rest + each * max(planned - len(trials), 0)) / len(running)
 
 

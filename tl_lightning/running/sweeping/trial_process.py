@@ -22,6 +22,7 @@ import timm  # noqa: F401 - here, it need not be imported in every trial
 from tl_lightning.callbacks import MetricsCsv
 from tl_lightning.errors import UserError
 from tl_lightning.experiment import resume, run
+from tl_lightning.interruption import sigterm_interrupts
 from tl_lightning.run_folder import RunFolder, is_complete
 
 
@@ -121,13 +122,8 @@ def _run(args: Sequence[str], folder: Path, metric: str, channel: socket.socket)
     watch = _Watch(metric, folder, channel)
     end, error, final = "failed", "", None
     try:
-        if is_complete(folder):
-            watch.tell()
-        elif RunFolder(folder).config.is_file():
-            resume(folder, watch=watch)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)  # made, and killed before anything was in it
-            run([*args, "--run_dir", str(folder)], watch=watch)
+        with sigterm_interrupts():
+            _make(args, folder, watch)
         end, final = "completed", _final(folder, metric)
         if not watch.history and final is None:
             end, error = "failed", f"{metric} was not logged; what was: {', '.join(_logged(folder))}"
@@ -142,6 +138,16 @@ def _run(args: Sequence[str], folder: Path, metric: str, channel: socket.socket)
     sys.stderr.flush()
     channel.sendall(json.dumps({"end": end, "error": error, "final": final}).encode() + b"\n")
     os._exit(0)
+
+
+def _make(args: Sequence[str], folder: Path, watch: "_Watch") -> None:
+    if is_complete(folder):
+        watch.tell()
+    elif RunFolder(folder).config.is_file():
+        resume(folder, watch=watch)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)  # made, and killed before anything was in it
+        run([*args, "--run_dir", str(folder)], watch=watch)
 
 
 class _Watch:

@@ -18,7 +18,7 @@ class Trial:
             ``failed`` has an ``error``.
         score: The best of the metric so far; `None` where none came.
         history: The metric at each validation.
-        seconds: How long it took, in all attempts; `None` while it is running.
+        seconds: How long it has taken so far, in all attempts; `None` where that is not known.
         folder: Its run folder.
         error: Why it failed, in one line; else empty.
         worker: Who has or had it, such as ``node1:4711``.
