@@ -95,16 +95,21 @@ class Search:
         """
         with self._taking():
             trials = self._study.get_trials(deepcopy=False)
+            others = False
             for trial in trials:
-                if trial.state == TrialState.RUNNING and self._watchman.is_dead(self._lease_of(trial.number)):
-                    attempt = int(read(self._lease_of(trial.number)).get("attempt", 0)) + 1
-                    taken = self._taken(optuna.Trial(self._study, trial._trial_id), attempt)
-                    if attempt <= MOST_ATTEMPTS:
-                        return taken
-                    self.end(taken, "failed", error=f"its worker died {MOST_ATTEMPTS} times", seconds=0.0)
+                if trial.state != TrialState.RUNNING:
+                    continue
+                if not self._watchman.is_dead(self._lease_of(trial.number)):
+                    others = True
+                    continue
+                attempt = int(read(self._lease_of(trial.number)).get("attempt", 0)) + 1
+                taken = self._taken(optuna.Trial(self._study, trial._trial_id), attempt)
+                if attempt <= MOST_ATTEMPTS:
+                    return taken
+                self.end(taken, "failed", error=f"its worker died {MOST_ATTEMPTS} times", seconds=0.0)
             if len(trials) < self._planned:
                 return self._taken(self._ask(len(trials)), attempt=1)
-            return "wait" if any(trial.state == TrialState.RUNNING for trial in trials) else "done"
+            return "wait" if others else "done"
 
     def _ask(self, number: int) -> optuna.Trial:
         self._study.sampler = _sampler(self._sweep, seed=self._seed + number)
@@ -183,7 +188,7 @@ class Search:
         state = STATES[trial.state]
         if state == "running" and "owner" not in read(self._lease_of(trial.number)):
             state = "waiting"
-        seconds = known.get("seconds", 0.0) + (time.time() - known["began"] if state == "running" else 0.0)
+        seconds = known.get("seconds", 0.0) + (time.time() - known.get("began", time.time()) if state == "running" else 0.0)
         return Trial(
             number=trial.number + 1,
             values=json.loads(known["values"]),
