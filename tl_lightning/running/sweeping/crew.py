@@ -6,11 +6,15 @@ import sys
 from pathlib import Path
 from typing import Self
 
+from tl_lightning.interruption import INTERRUPTED
+
 WORKER = "tl_lightning.running.sweeping.worker"
+MOST_SUCCESSORS = 3  # what is killed more often is killed for a reason
+GAVE_UP = 10  # exit code of a worker whose first trials all failed; 1 is that of a crash
 
 
 class Crew:
-    """Workers, from their start to their end.
+    """Workers, from their start to their end; one that is killed gets a successor.
 
     Args:
         journal: Of the sweep.
@@ -20,30 +24,34 @@ class Crew:
     """
 
     def __init__(self, journal: Path, *, workers: int, planned: int, seed: int) -> None:
-        end, alive = os.pipe()
+        self._journal = journal
+        self._end, alive = os.pipe()
         self._alive: int | None = alive
-        options = ["--planned", str(planned), "--seed", str(seed), "--driver", str(end)]
-        self._workers: dict[Path, subprocess.Popen[bytes]] = {}
-        gpus = visible_gpus()
-        for number in range(workers):
-            log = journal.parent / "workers" / f"{os.uname().nodename}-{os.getpid()}-{number + 1}.log"
-            log.parent.mkdir(exist_ok=True)
-            environment = dict(os.environ)
-            if gpus:
-                environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
-            if workers > 1:  # each would take all cores, and all would wait for one another
-                environment.setdefault("OMP_NUM_THREADS", str(max(cores() // workers, 1)))
-            with log.open("ab") as output:
-                self._workers[log] = subprocess.Popen(
-                    [sys.executable, "-m", WORKER, str(journal), *options],
-                    env=environment,
-                    pass_fds=(end,),
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,  # Ctrl-C is for the driver alone
-                )
-        os.close(end)
+        self._options = ["--planned", str(planned), "--seed", str(seed), "--driver", str(self._end)]
+        self._gpus = visible_gpus()
+        self._successors = MOST_SUCCESSORS
+        self._workers = [self._start(number, workers) for number in range(workers)]
+
+    def _log(self, number: int) -> Path:
+        return self._journal.parent / "workers" / f"{os.uname().nodename}-{os.getpid()}-{number + 1}.log"
+
+    def _start(self, number: int, workers: int) -> subprocess.Popen[bytes]:
+        environment = dict(os.environ)
+        if self._gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = self._gpus[number % len(self._gpus)]
+        if workers > 1:  # each would take all cores, and all would wait for one another
+            environment.setdefault("OMP_NUM_THREADS", str(max(cores() // workers, 1)))
+        self._log(number).parent.mkdir(exist_ok=True)
+        with self._log(number).open("ab") as output:
+            return subprocess.Popen(
+                [sys.executable, "-m", WORKER, str(self._journal), *self._options],
+                env=environment,
+                pass_fds=(self._end,),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for the driver alone
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -51,23 +59,30 @@ class Crew:
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    @property
     def is_working(self) -> bool:
-        """Whether a worker is left."""
-        return any(worker.poll() is None for worker in self._workers.values())
+        """Whether a worker is left; starts another for one that was killed, as when memory runs out."""
+        for number, worker in enumerate(self._workers):
+            if (worker.poll() or 0) < 0 and self._successors:
+                self._successors -= 1
+                self._workers[number] = self._start(number, len(self._workers))
+        return any(worker.poll() is None for worker in self._workers)
 
-    @property
     def crashes(self) -> dict[Path, str]:
         """Logs of workers that ended by a crash, with the last line of each."""
-        crashed = [log for log, worker in self._workers.items() if worker.poll() not in (None, 0, 1, 130)]
-        return {log: (log.read_text(errors="replace").strip().splitlines() or ["killed"])[-1] for log in crashed}
+        crashed = {}
+        for number, worker in enumerate(self._workers):
+            if worker.poll() not in (None, 0, GAVE_UP, INTERRUPTED):
+                lines = self._log(number).read_text(errors="replace").strip().splitlines()
+                crashed[self._log(number)] = lines[-1] if lines else f"killed by signal {-worker.returncode}"
+        return crashed
 
     def end(self) -> None:
         """Has the workers give back what they have, and waits until they have."""
         if self._alive is not None:
             os.close(self._alive)
+            os.close(self._end)
             self._alive = None
-        for worker in self._workers.values():
+        for worker in self._workers:
             worker.wait()
 
 

@@ -4,7 +4,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,8 +146,12 @@ class Search:
         if best is None:
             return True
         # What it would be judged by if it ended now: the best weights are kept, so one bad epoch costs nothing.
-        taken.trial.report(best, step=len(history))
+        if len(history) not in self._reported(taken):  # a trial that goes on repeats what came after its checkpoint
+            taken.trial.report(best, step=len(history))
         return not (self._sweep.early_termination is not None and taken.trial.should_prune())
+
+    def _reported(self, taken: Taken) -> Collection[int]:
+        return self._storage.get_trial(taken.trial._trial_id).intermediate_values
 
     def end(self, taken: Taken, state: State, *, seconds: float, score: float | None = None, error: str = "") -> None:
         """Keeps how a trial ended.
@@ -188,7 +192,9 @@ class Search:
         state = STATES[trial.state]
         if state == "running" and "owner" not in read(self._lease_of(trial.number)):
             state = "waiting"
-        seconds = known.get("seconds", 0.0) + (time.time() - known.get("began", time.time()) if state == "running" else 0.0)
+        seconds = known.get("seconds", 0.0) + (
+            time.time() - known.get("began", time.time()) if state == "running" else 0.0
+        )
         return Trial(
             number=trial.number + 1,
             values=json.loads(known["values"]),

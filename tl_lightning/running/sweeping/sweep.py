@@ -114,7 +114,7 @@ def sweep(
             where = f"--storage {storage}" if storage is not None else f"--run_dir {journal.parent}"
             console.print(f"interrupted; the same tl sweep with {where} goes on with what is there")
             raise
-    for log, line in crew.crashes.items():
+    for log, line in crew.crashes().items():
         console.print(f"caution    a worker ended: {line} ({log})", style="yellow")
     return _conclude(asked, search.trials(), journal.parent)
 
@@ -165,7 +165,7 @@ def _follow(asked: SweepFile, search: "Search", crew: Crew, planned: int) -> Non
     with Live(console=console, transient=True, auto_refresh=False) as live:
         working = True
         while working:
-            working = crew.is_working  # asked first, so that the last trials are seen
+            working = crew.is_working()  # asked first, so that the last trials are seen
             trials = search.trials()
             for trial in trials:
                 if trial.number not in known and trial.state in ("completed", "stopped", "failed"):

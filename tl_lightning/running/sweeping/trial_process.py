@@ -102,7 +102,7 @@ def _become_a_trial(args: Sequence[str], folder: Path, log: Path, leash: int) ->
     os.setpgid(0, 0)  # Ctrl-C at the terminal is the sweep's business
     sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (sink, 1), (sink, 2)):
         os.dup2(source, target)

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tl_lightning.interruption import INTERRUPTED
 from tl_lightning.run_folder import RunFolder
+from tl_lightning.running.sweeping.crew import GAVE_UP
 from tl_lightning.running.sweeping.search import Search, Taken
 from tl_lightning.running.sweeping.sweep_file import SweepFile, read_sweep
 from tl_lightning.running.sweeping.trials import nested
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 HOPELESS = 3  # first trials of a worker that all failed: the others would fail, too
 PATIENCE = 30.0  # seconds that a trial has to keep its state after it was told to end
+AGAIN = 3.0  # seconds until it is told once more
 LOOK = 0.5  # seconds between two looks at whether the sweep has been interrupted
 
 
@@ -64,7 +67,7 @@ class Worker:
         """Takes trials.
 
         Returns:
-            The exit code: 0 when none is left, 130 when interrupted, 1 when it gave up.
+            The exit code: 0 when none is left, `INTERRUPTED`, or `GAVE_UP`.
         """
         failed = 0
         while not self._interrupted(0.0):
@@ -77,8 +80,8 @@ class Worker:
             state = self._run(taken)
             failed = -1 if failed < 0 or state in ("completed", "stopped") else failed + (state == "failed")
             if failed == HOPELESS:
-                return 1
-        return 130
+                return GAVE_UP
+        return INTERRUPTED
 
     def _interrupted(self, seconds: float, *others: int) -> bool:
         """Waits for the driver's end, for a signal, or until one of the others can be read."""
@@ -108,14 +111,14 @@ class Worker:
     def _attend(self, taken: Taken, process: "TrialProcess") -> Ended:
         """Answers a trial until it ends."""
         end: dict[str, Any] = {}
-        told, killed, lost, unread = math.inf, False, False, b""
+        told, again, killed, lost, unread = math.inf, 0.0, False, False, b""
         while True:
             waiting = [self._driver] if told == math.inf else []
             ready, _, _ = select.select([*waiting, process.socket], [], [], LOOK)
             self._terminated = self._terminated or self._driver in ready
-            if self._terminated and told == math.inf:
-                process.signal(signal.SIGINT)
-                told = time.monotonic()
+            if self._terminated and time.monotonic() > again:
+                process.signal(signal.SIGTERM)  # more than once, as what is raised within a destructor is lost
+                told, again = min(told, time.monotonic()), time.monotonic() + AGAIN
             lost = lost or not taken.lease.renew()
             if not killed and (lost or time.monotonic() - told > PATIENCE):
                 process.signal(signal.SIGKILL)
@@ -139,10 +142,10 @@ class Worker:
         process.clear_up()
         if lost:
             return Ended("lost")
-        if self._terminated and (killed or end.get("end") == "interrupted"):
-            return Ended("interrupted")
         if end.get("end") in ("completed", "stopped", "failed"):
             return Ended(end["end"], end["final"], end["error"])
+        if self._terminated:
+            return Ended("interrupted")
         return Ended("failed", error=_why(process.ended() or 0))
 
 
