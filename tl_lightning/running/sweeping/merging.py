@@ -4,6 +4,7 @@ The parser itself fills in every default, which would bury what was asked for. W
 (jsonargparse 4.53), and a test compares the two:
 
 - a later configuration is merged into a former one group by group; lists, and mappings that are values, are replaced;
+- but classes with arguments are merged, also those in lists that are as long as the former ones;
 - ``key+`` appends to a list, also to what is no list yet;
 - an option reaches into the last element of a list, and a class that is only named gets arguments;
 - a class in another's place keeps those of its arguments that it takes.
@@ -23,7 +24,8 @@ CLASSES = ("model", "data")  # groups whose keys are arguments of a class, wheth
 SPEC = ("class_path", "init_args", "dict_kwargs")
 # Arguments that are texts: a folder called 2024 is no number. A test holds them to the real ones.
 TEXTS = frozenset("source target weights backbone image_column label_column label_separator".split())
-TEXTS |= frozenset("split_column group_column weight_column time_column run_dir".split())
+TEXTS |= frozenset("split split_column group_column weight_column time_column interpolation run_dir".split())
+VALUES = ("augmentation", "phases")  # whose mappings are values, even where they name a class
 LEFT_OUT = ("run_dir", "print_config")  # of one run alone
 
 Tree = dict[str, Any]
@@ -166,12 +168,18 @@ def _put(group: Tree, key: str, value: Any) -> None:  # noqa: ANN401 - anything 
         before = [] if before is None or before is False else before if isinstance(before, list) else [before]
         group[place] = [*before, *more]
         return
-    former = group.get(name)
-    if _is_class(former) and _is_class(value):
-        _merge_spec(former, value)  # type: ignore[arg-type]
-    else:
-        group.pop(f"{name}+", None)
-        group[name] = json.loads(json.dumps(value)) if isinstance(value, dict | list) else value
+    group.pop(f"{name}+", None)
+    group[name] = json.loads(json.dumps(value)) if name in VALUES else _replaced(group.get(name), value)
+
+
+def _replaced(former: Any, value: Any) -> Any:  # noqa: ANN401 - anything that YAML holds
+    """What stands in a former value's place: the new one; of classes, a merger; of lists as long, that of each."""
+    if isinstance(former, list) and isinstance(value, list) and len(former) == len(value):
+        return [_replaced(one, other) for one, other in zip(former, value, strict=True)]
+    if _is_class(former) and (isinstance(value, str) or _is_class(value)):
+        _merge_spec(former, {"class_path": value} if isinstance(value, str) else value)
+        return former
+    return json.loads(json.dumps(value)) if isinstance(value, dict | list) else value
 
 
 def _is_class(value: Any) -> bool:  # noqa: ANN401 - anything that YAML holds
