@@ -13,7 +13,7 @@ from tl_lightning.running.sweeping.parameters import Bell, Choice, Range
 
 def test_the_parameter_that_alone_matters_comes_first_and_shares_add_up_to_one():
     shares = importance(make_sweep(), drawn(60))
-    assert list(shares)[0] == "model.lr"
+    assert next(iter(shares)) == "model.lr"
     assert shares["model.lr"] > 0.6
     assert sum(shares.values()) == pytest.approx(1)
     assert set(shares) == {"model.lr", "model.label_smoothing", "data.augmentation", "phases"}
@@ -28,7 +28,7 @@ def test_lists_and_mappings_may_be_what_matters_and_small_scores_the_good_ones()
         values["x"] = numbers.gauss(0, 1)
         trials.append(a_trial(number, (values["phases"] == "full") + 0.1 * numbers.random(), values=values))
     shares = importance(make_sweep(parameters=parameters, goal="minimize"), trials)
-    assert list(shares)[0] == "phases"
+    assert next(iter(shares)) == "phases"
     assert shares["phases"] > 0.6
 
 

@@ -99,7 +99,7 @@ def _configuration(text: str) -> Tree:
 
 
 def _value(name: str, text: str) -> Any:  # noqa: ANN401 - anything that YAML holds
-    """What a text on the command line stands for: text, unless it can only be something else."""
+    """What a text on the command line stands for; where that is unclear, the text, as a configuration may."""
     last = name.rstrip("+").rpartition(".")[2]
     try:
         value = _load(text)
@@ -112,7 +112,8 @@ def _value(name: str, text: str) -> Any:  # noqa: ANN401 - anything that YAML ho
     if isinstance(value, bool):
         return value if text.strip().lower() in ("true", "false") else text  # `off` is a word of --cache
     if isinstance(value, int | float):
-        return text if last in TEXTS else value
+        deep = len([part for part in name.split(".") if part not in SPEC]) > 2  # of a class whose options nobody knows
+        return text if last in TEXTS or deep else value
     if value is None:
         return None if text.strip() == "null" else text
     return value if isinstance(value, dict | list) else text
