@@ -11,7 +11,8 @@ from tl_lightning.configuration import Configuration, quiet
 from tl_lightning.data.module import ImageDataModule
 from tl_lightning.errors import UserError
 from tl_lightning.running.sweeping.best import as_yaml, best_trial, command_of, write_best
-from tl_lightning.running.sweeping.merging import TEXTS, options, tree_of
+from tl_lightning.running.sweeping.fit_options import TEXTS, options
+from tl_lightning.running.sweeping.merging import tree_of
 from tl_lightning.running.sweeping.trials import nested
 from tl_lightning.tasks import TASKS
 
@@ -26,7 +27,7 @@ CASES = {
     "lists, mappings and words": (
         [
             {"phases": [{"epochs": 2, "train": "head"}], "data": {"augmentation": {"a": 1, "b": 2}}, "cache": "off"},
-            {"trainer": {"max_epochs": 9}, "model": {"lr": 1e-4, "label_smoothing": 0.1}},
+            {"trainer": {"max_epochs": 9}, "model.lr": 1e-4, "model.label_smoothing": 0.1},
         ],
         ["--cache", "off", "--model.lr", "3e-4", "--data.augmentation.b=3", "--data.classes=['1e-3', b]", "--ema=null"],
         {"phases": [{"epochs": 3, "train": "last:2"}, {"train": "all", "lr_scale": 1e-5}], "model.weight_decay": 2e-7},
