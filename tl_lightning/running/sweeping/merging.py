@@ -4,6 +4,7 @@ The parser itself fills in every default, which would bury what was asked for. W
 (jsonargparse 4.53), and a test compares the two:
 
 - a later configuration is merged into a former one group by group; lists, and mappings that are values, are replaced;
+- but classes with arguments are merged, also those in lists that are as long as the former ones;
 - ``key+`` appends to a list, also to what is no list yet;
 - an option reaches into the last element of a list, and a class that is only named gets arguments;
 - a class in another's place keeps those of its arguments that it takes.
@@ -13,20 +14,15 @@ import inspect
 import json
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from tl_lightning.errors import UserError
+from tl_lightning.running.sweeping.fit_options import SPEC, Tree, configuration, options, value_of
+from tl_lightning.running.sweeping.trials import nested
 
 CLASSES = ("model", "data")  # groups whose keys are arguments of a class, whether or not it is named
-SPEC = ("class_path", "init_args", "dict_kwargs")
-# Arguments that are texts: a folder called 2024 is no number. A test holds them to the real ones.
-TEXTS = frozenset("source target weights backbone image_column label_column label_separator".split())
-TEXTS |= frozenset("split_column group_column weight_column time_column run_dir".split())
+VALUES = ("augmentation", "phases")  # whose mappings are values, even where they name a class
 LEFT_OUT = ("run_dir", "print_config")  # of one run alone
-
-Tree = dict[str, Any]
 
 
 def tree_of(args: Sequence[str], values: Mapping[str, Any]) -> Tree:
@@ -45,9 +41,9 @@ def tree_of(args: Sequence[str], values: Mapping[str, Any]) -> Tree:
     tree: Tree = {}
     for name, text in options(args):
         if name in ("config", "c"):
-            _merge(tree, _configuration(text))
+            _merge(tree, nested(configuration(text)))
         else:
-            _set(tree, name.split("."), _value(name, text))
+            _set(tree, name.split("."), value_of(name, text))
     _merge(tree, dict(values))
     for name in LEFT_OUT:
         tree.pop(name, None)
@@ -57,71 +53,12 @@ def tree_of(args: Sequence[str], values: Mapping[str, Any]) -> Tree:
     return tree
 
 
-def options(args: Sequence[str]) -> list[tuple[str, str]]:
-    """Options with what they are given; of one that stands alone that is ``true``.
-
-    Args:
-        args: As on a command line.
-
-    Raises:
-        UserError: If something stands there that is no option.
-    """
-    found, taken = [], False
-    for word, following in pairwise([*args, "--"]):
-        if taken:
-            taken = False
-        elif word == "-c" or (word.startswith("--") and "=" not in word):
-            taken = not following.startswith("--")
-            found.append((word.lstrip("-"), following if taken else "true"))
-        elif word.startswith("--"):
-            name, _, text = word[2:].partition("=")
-            found.append((name, text))
-        else:
-            raise UserError(f"{word!r} in the command of the sweep belongs to no option; write --key=value")
-    return found
-
-
-def _load(text: str) -> Any:  # noqa: ANN401 - anything that YAML holds
-    from jsonargparse import get_loader  # reads 1e-4 as a number, which YAML 1.1 does not
-
-    return get_loader("yaml")(text)
-
-
-def _configuration(text: str) -> Tree:
-    path = Path(text)
-    try:
-        tree = _load(text if text.startswith("{") else path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--config {text}: {error.strerror}") from error
-    return tree if isinstance(tree, dict) else {}
-
-
-def _value(name: str, text: str) -> Any:  # noqa: ANN401 - anything that YAML holds
-    """What a text on the command line stands for: text, unless it can only be something else."""
-    last = name.rstrip("+").rpartition(".")[2]
-    try:
-        value = _load(text)
-    except ValueError:
-        return text
-    except Exception as error:
-        if "yaml" not in type(error).__module__:
-            raise
-        return text
-    if isinstance(value, bool):
-        return value if text.strip().lower() in ("true", "false") else text  # `off` is a word of --cache
-    if isinstance(value, int | float):
-        return text if last in TEXTS else value
-    if value is None:
-        return None if text.strip() == "null" else text
-    return value if isinstance(value, dict | list) else text
-
-
 def _canonical(name: str, value: Any) -> Any:  # noqa: ANN401 - anything that YAML holds
     """The value of ``model`` or ``data`` with all arguments under ``init_args``."""
     if isinstance(value, str):
         if not value.endswith((".yaml", ".yml", ".json")):
             return {"class_path": value}
-        value = _configuration(value)
+        value = configuration(value)
     if not isinstance(value, dict):
         raise UserError(f"{name}: {value!r} is no configuration of it; give a mapping, or a class")
     loose = {key: inner for key, inner in value.items() if key not in SPEC}
@@ -166,12 +103,18 @@ def _put(group: Tree, key: str, value: Any) -> None:  # noqa: ANN401 - anything 
         before = [] if before is None or before is False else before if isinstance(before, list) else [before]
         group[place] = [*before, *more]
         return
-    former = group.get(name)
-    if _is_class(former) and _is_class(value):
-        _merge_spec(former, value)  # type: ignore[arg-type]
-    else:
-        group.pop(f"{name}+", None)
-        group[name] = json.loads(json.dumps(value)) if isinstance(value, dict | list) else value
+    group.pop(f"{name}+", None)
+    group[name] = json.loads(json.dumps(value)) if name in VALUES else _replaced(group.get(name), value)
+
+
+def _replaced(former: Any, value: Any) -> Any:  # noqa: ANN401 - anything that YAML holds
+    """What stands in a former value's place: the new one; of classes, a merger; of lists as long, that of each."""
+    if isinstance(former, list) and isinstance(value, list) and len(former) == len(value):
+        return [_replaced(one, other) for one, other in zip(former, value, strict=True)]
+    if _is_class(former) and (isinstance(value, str) or _is_class(value)):
+        _merge_spec(former, {"class_path": value} if isinstance(value, str) else value)
+        return former
+    return json.loads(json.dumps(value)) if isinstance(value, dict | list) else value
 
 
 def _is_class(value: Any) -> bool:  # noqa: ANN401 - anything that YAML holds

@@ -1,12 +1,11 @@
 """A sweep as plain data, for programs."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tl_lightning.run_folder import write_text
+from tl_lightning.run_folder import RunFolder
 from tl_lightning.running.sweeping.best import best_trial
 from tl_lightning.running.sweeping.showing import number_of
 from tl_lightning.running.sweeping.sweep_file import SweepFile
@@ -25,10 +24,8 @@ def write_summary(sweep: SweepFile, trials: Sequence[Trial], folder: Path, *, im
     Returns:
         The file.
     """
-    file = folder / "summary.json"
-    content = summarise(sweep, trials, folder, importance=importance)
-    write_text(file, json.dumps(content, indent=2, allow_nan=False) + "\n")
-    return file
+    RunFolder(folder).write_summary(summarise(sweep, trials, folder, importance=importance))
+    return folder / "summary.json"
 
 
 def summarise(

@@ -1,0 +1,154 @@
+"""The best trial as a command and as a configuration, held against the experiment's own parser."""
+
+import inspect
+import json
+
+import pytest
+import yaml
+from sweeps import a_trial, make_sweep
+
+from tl_lightning.configuration import Configuration, quiet
+from tl_lightning.data.module import ImageDataModule
+from tl_lightning.errors import UserError
+from tl_lightning.running.sweeping.best import as_yaml, best_trial, command_of, write_best
+from tl_lightning.running.sweeping.fit_options import TEXTS, options
+from tl_lightning.running.sweeping.merging import tree_of
+from tl_lightning.running.sweeping.trials import nested
+from tl_lightning.tasks import TASKS
+
+REGRESSION = "tl_lightning.tasks.RegressionTask"
+BAR = "lightning.pytorch.callbacks.TQDMProgressBar"
+RATES = "lightning.pytorch.callbacks.LearningRateMonitor"
+LOGGER = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "a", "name": "b"}}
+OTHER = "lightning.pytorch.loggers.TensorBoardLogger"
+BLUR = "torchvision.transforms.v2.GaussianBlur"
+BASE = ["--model.backbone=timm/test_efficientnet", "--model.weights", "none", "--data.source=2024"]
+CASES = {
+    "lists, mappings and words": (
+        [
+            {"phases": [{"epochs": 2, "train": "head"}], "data": {"augmentation": {"a": 1, "b": 2}}, "cache": "off"},
+            {"trainer": {"max_epochs": 9}, "model.lr": 1e-4, "model.label_smoothing": 0.1},
+        ],
+        ["--cache", "off", "--model.lr", "3e-4", "--data.augmentation.b=3", "--data.classes=['1e-3', b]", "--ema=null"],
+        {"phases": [{"epochs": 3, "train": "last:2"}, {"train": "all", "lr_scale": 1e-5}], "model.weight_decay": 2e-7},
+    ),
+    "a class in another's place": (
+        [{"model": {"lr": 0.5, "label_smoothing": 0.1}, "data": {"augmentation": {"a": 1}}}],
+        [f"--model={REGRESSION}", "--model.backbone=timm/test_resnet", '--data={"augmentation": {"b": 2}}'],
+        {"model": {"class_path": REGRESSION, "init_args": {"weight_decay": 0.25}}, "model.init_args.lr": 0.125},
+    ),
+    "what is appended": (
+        [{"trainer": {"callbacks": [{"class_path": BAR}]}}, {"trainer": {"callbacks+": {"class_path": RATES}}}],
+        [f"--trainer.callbacks+={BAR}", "--trainer.callbacks.refresh_rate=3", "--trainer.max_epochs=4"],
+        {"model": {"head": "mlp", "head_hidden": 64}, "model.head_dropout": 0.5, "phases": "lp_ft"},
+    ),
+    "lists and classes in another's place": (
+        [
+            {"trainer": {"callbacks": [{"class_path": BAR, "init_args": {"refresh_rate": 3}}], "logger": LOGGER}},
+            {"trainer": {"callbacks": [{"class_path": BAR}], "logger": {"init_args": {"name": "x"}}}},
+            {"data": {"augmentation": {"class_path": BLUR, "init_args": {"kernel_size": 3}}}},
+            {"data": {"augmentation": {"class_path": BLUR, "init_args": {"sigma": 2}}}},
+        ],
+        [
+            f"--trainer.logger={OTHER}",
+            "--trainer.logger.sub_dir=7",
+            "--early_stopping.patience=3",
+            "--early_stopping={min_delta: 1e-5}",
+        ],
+        {"trainer.logger.init_args.prefix": "1e-3", "early_stopping": {"mode": "min"}, "save_every": None},
+    ),
+    "what is appended to a default": (
+        [{"trainer": {"callbacks+": [{"class_path": BAR}]}}],
+        [f"--trainer.callbacks+={RATES}", "--trainer.callbacks.logging_interval=step", "--compile", "true"],
+        {"data": {"source": "1e-3", "batch_size": 16}, "data.image_size": None, "seed_everything": 3},
+    ),
+}
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """What a command resolves to; nothing is built from it."""
+    quiet()
+    monkeypatch.setattr(Configuration, "instantiate_classes", lambda self: None)
+    return lambda args: yaml.safe_load(Configuration([*args], folder=None).resolved)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_best_yaml_is_what_the_trial_was_started_with(tmp_path, parsed, case):
+    configs, flags, values = CASES[case]
+    files = [tmp_path / f"{number}.yaml" for number in range(len(configs))]
+    for file, config in zip(files, configs, strict=True):
+        file.write_text(yaml.safe_dump(config))
+    args = [*BASE, *(f"--config={file}" for file in files), *flags]
+    trial = a_trial(values=values, folder=tmp_path)
+    sweep = make_sweep(fit_args=args)
+    own = parsed([*args, "--config", json.dumps(nested(values))])
+    assert parsed(["--config", str(write_best(sweep, trial, tmp_path))]) == own
+    assert parsed(command_of(sweep, trial)[2:]) == own
+
+
+def test_best_yaml_says_where_it_is_from_and_holds_only_what_was_asked_for(tmp_path):
+    values = {"model.lr": 1e-5, "model.label_smoothing": 0.0, "phases": "lp_ft", "data.source": "1e-3"}
+    trial = a_trial(7, 0.75, values=values, folder=tmp_path)
+    file = write_best(make_sweep(fit_args=["--trainer.max_epochs", "4", "--run_dir=x"]), trial, tmp_path)
+    head, _, body = file.read_text().partition("trainer:")
+    assert head.splitlines()[0] == "# The best of sweep a: trial 7, with val/accuracy 0.7500."
+    assert head.splitlines()[2] == "# What varied: lr 1e-05, label_smoothing 0, phases lp_ft."
+    assert all(line.startswith("# ") for line in head.splitlines())
+    assert body == (
+        "\n  max_epochs: 4\nmodel:\n  lr: 1.0e-05\n  label_smoothing: 0.0\nphases: lp_ft\ndata:\n  source: '1e-3'\n"
+    )
+
+
+def test_phases_are_written_a_line_each():
+    tree = {"phases": [{"epochs": 3, "train": "head"}, {"train": "last:2"}], "a": [1, None, True], "b": {"c": "off"}}
+    assert as_yaml(tree) == (
+        "phases:\n- {epochs: 3, train: head}\n- {train: 'last:2'}\na: [1, null, true]\nb:\n  c: 'off'\n"
+    )
+    assert yaml.safe_load(as_yaml(tree)) == tree
+
+
+def test_the_best_is_completed_and_of_equal_ones_the_earlier():
+    trials = [
+        *(a_trial(5, 0.5), a_trial(4, 0.5), a_trial(3, 0.9, "stopped"), a_trial(2, 0.9, "failed")),
+        *(a_trial(6, float("nan")), a_trial(1, None), a_trial(7, 0.0)),
+    ]
+    assert best_trial(make_sweep(), trials).number == 4
+    assert best_trial(make_sweep(goal="minimize"), trials).number == 7
+    assert best_trial(make_sweep(), trials[2:4]) is None
+
+
+def test_the_command_has_every_value_exactly():
+    values = {
+        "model.lr": 1e-05,
+        "phases": [{"train": "head"}],
+        "data.fold": None,
+        "model": {"head": "mlp"},
+        "cache": "off",
+    }
+    words = command_of(make_sweep(), a_trial(values=values))
+    assert words[:3] == ["tl", "fit", "--config=x.yaml"]
+    assert words[3:6] == ["--model.lr=1e-05", '--phases=[{"train": "head"}]', "--data.fold=null"]
+    assert words[6:] == ['--config={"model": {"head": "mlp"}}', "--cache=off"]
+
+
+def test_options_stand_in_every_way_of_writing():
+    args = ["--a", "1", "--b.c=x=y", "--d", "--e+=z", "--f", "-1"]
+    assert options(args) == [("a", "1"), ("b.c", "x=y"), ("d", "true"), ("e+", "z"), ("f", "-1")]
+    with pytest.raises(UserError, match="'stray' in the command of the sweep belongs to no option"):
+        options(["--a=1", "stray"])
+
+
+def test_a_configuration_that_is_gone_is_a_mistake_in_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"--config .*/gone.yaml: No such file or directory"):
+        tree_of([f"--config={tmp_path}/gone.yaml"], {})
+
+
+def test_the_names_of_texts_are_those_of_the_real_options():
+    found = {
+        name
+        for owner in (ImageDataModule, *TASKS)
+        for name, each in inspect.signature(owner, eval_str=True).parameters.items()
+        if each.annotation in (str, str | None, str | list[str])
+    }
+    assert found <= TEXTS and {*TEXTS} - found == {"run_dir"}
