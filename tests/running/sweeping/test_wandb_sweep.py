@@ -15,20 +15,25 @@ from tl_lightning.running.sweeping.parameters import grid
 from tl_lightning.running.sweeping.sweep_file import read_sweep
 
 ROOT = Path(__file__).parents[3]
-EPOCHS = 400  # some seconds more than the agent takes to ask whether to go on
+EPOCHS = 2000  # minutes: many times what the agent takes to ask whether to go on
+SHORT = 20
 SWEEP = f"""
 method: grid
 metric: {{name: val/loss, goal: minimize}}
-early_terminate: {{type: hyperband, min_iter: 2, eta: 3}}
+early_terminate: {{type: hyperband, min_iter: 8, eta: 1000}} # one look: at a later one the short trial would be missing
 parameters:
-  model.lr: {{values: [0.01, 1.0e-9]}}            # learns, and learns nothing
+  phases:
+    values:
+      - [{{train: all, warmup: 0.0, patience: {SHORT}, min_delta: 1000.0, name: learns}}] # no gain is that large
+      - [{{train: all, warmup: 0.0, lr_scale: 1.0e-9, name: learns nothing}}]
+  model.lr: {{value: 2.0e-3}}
+  model.backbone_lr_scale: {{value: 1.0}}         # learns it all in three epochs
   model.weight_decay: {{value: 1}}               # whole, where a float is expected
   model.gradient_checkpointing: {{value: false}}
   model.head: {{value: mlp}}
   trainer: {{parameters: {{max_epochs: {{value: {EPOCHS}}}, enable_progress_bar: {{value: false}}}}}} # nested
   data.augmentation:
     value: {{class_path: torchvision.transforms.v2.RandomHorizontalFlip, init_args: {{p: 0.25}}}}
-  phases: {{value: [{{train: all, warmup: 0.0, name: "7"}}]}}
   silence: {{value: [no_early_stopping]}}
   cache: {{value: "off"}}                         # text, which YAML would read as false
   ema: {{value: null}}
@@ -78,19 +83,19 @@ def test_the_agents_trials_get_exactly_typed_values_and_hyperband_stops_a_weak_o
     assert stub.sweep["parameters"] == yaml.safe_load(SWEEP)["parameters"]
 
     sweep = read_sweep("sweep.yaml")
-    folders = {yaml.safe_load(path.read_text())["model"]["init_args"]["lr"]: path.parent for path in runs()}
-    assert sorted(folders) == [1e-9, 0.01]
+    folders = {yaml.safe_load(path.read_text())["phases"][0]["name"]: path.parent for path in runs()}
+    assert sorted(folders) == ["learns", "learns nothing"], done.stdout + done.stderr
     for values in grid(sweep.parameters):
-        config = yaml.safe_load((folders[values["model.lr"]] / "config.yaml").read_text())
+        config = yaml.safe_load((folders[values["phases"][0]["name"]] / "config.yaml").read_text())
         for key, value in values.items():
             assert found(config, key) == value, key
             # A float stays one where W&B hands out a whole number; all else is of the type that the file says.
             assert type(found(config, key)) is (float if key == "model.weight_decay" else type(value)), key
-    summaries = {lr: json.loads((folder / "summary.json").read_text()) for lr, folder in folders.items()}
-    assert {lr: summary["status"] for lr, summary in summaries.items()} == {0.01: "completed", 1e-9: "interrupted"}
+    status = {name: json.loads((folder / "summary.json").read_text())["status"] for name, folder in folders.items()}
+    assert status == {"learns": "completed", "learns nothing": "interrupted"}
     assert stub.stopped == ["trial1"]
-    assert len(stub.rows["trial0"]) == EPOCHS + 1  # the last one scores the best weights
-    assert 2 <= len(stub.rows["trial1"]) < EPOCHS
+    assert len(stub.rows["trial0"]) == SHORT + 2  # the first one is a gain on nothing; the last scores the best weights
+    assert 8 <= len(stub.rows["trial1"]) < EPOCHS
 
 
 def runs():
