@@ -1,6 +1,5 @@
 """Every sweep file that ships: each command that it can expand to is one that ``tl fit`` takes."""
 
-import itertools
 import json
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import yaml
 from tl_lightning.configuration import Configuration, quiet
 from tl_lightning.data.configured import plain
 from tl_lightning.finetuning.phases import parse_phases
-from tl_lightning.running.sweeping.parameters import Choice, Range, at
+from tl_lightning.running.sweeping.parameters import Choice, Range, at, grid
 from tl_lightning.running.sweeping.sweep_file import read_sweep
 from tl_lightning.running.sweeping.trials import nested
 from tl_lightning.tasks import ClassificationTask
@@ -42,13 +41,11 @@ def corners(sweep):
 
 
 def everything(sweep):
-    """All combinations of what is shown, but for random search, which has too many: the corners."""
-    if sweep.method == "random":
+    """All trials of a grid; of what is searched, where there is no end of them, the corners."""
+    if sweep.method != "grid":
         yield from corners(sweep)
         return
-    values = {key: shown(parameter) for key, parameter in sweep.parameters.items()}
-    for combination in itertools.product(*values.values()):
-        yield dict(zip(values, combination, strict=True))
+    yield from grid(sweep.parameters)
 
 
 def arguments(sweep, values):

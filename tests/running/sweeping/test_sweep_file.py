@@ -170,7 +170,6 @@ def test_a_parameter_that_cannot_be_is_said_with_its_key_and_value(written, said
         ({"model lr": {"value": 1}}, "parameters: 'model lr' is no key"),
         ({"run_dir": {"value": "x"}}, "every trial has a folder of its own"),
         ({"model.lr": {"value": 1}, "model": {"parameters": {"lr": {"value": 2}}}}, "is there twice"),
-        ({"model.lr": {"value": 1}, "model": {"value": {}}}, "parameters.model would undo model.lr"),
     ],
 )
 def test_keys_of_parameters_are_checked(parameters, said):

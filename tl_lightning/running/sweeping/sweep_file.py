@@ -163,8 +163,6 @@ def _parameters(content: Any, where: str, method: str) -> dict[str, Parameter]: 
         at = f"{where}.{key}"
         if key in read:
             raise UserError(f"{at} is there twice, dotted and nested; keep one")
-        if inner := next((name for name in read if name.startswith(f"{key}.")), None):
-            raise UserError(f"{at} would undo {inner}, which stands above it; write {key} first")
         part = key.partition(".")[0]
         if part not in GROUPS:
             raise UserError(f"{at}: tl fit has no {part}{nearest(part, GROUPS)}")
