@@ -233,7 +233,8 @@ class Configuration(LightningCLI):
         config.checkpoint.dirpath = str(self.folder.checkpoints)
         for logger in loggers:
             if logger.init_args.get("save_dir", "elsewhere") in (None, "."):
-                logger.init_args.save_dir = str(self.folder.path)
+                # Absolute, as W&B writes from a process of its own, which stays where the first run of this one was.
+                logger.init_args.save_dir = str(self.folder.path.absolute())
         identify(loggers, self.folder)
 
     def _say_preparation(self) -> None:

@@ -319,6 +319,8 @@ class Experiment:
         launcher = self.trainer.strategy.launcher
         if isinstance(launcher, _SubprocessScriptLauncher):
             launcher.kill(signal.SIGKILL)
+            for process in launcher.procs:
+                process.wait()
             launcher.procs.clear()  # or Lightning's observer of them would kill this one within five seconds
 
     def write_summary(self, status: str, *, error: str | None = None) -> None:

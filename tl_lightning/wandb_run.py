@@ -197,15 +197,15 @@ def _tables(summary: Mapping[str, Any]) -> dict[str, Any]:
     prefix = SPLITS["validation" if summary["test"] is None else "test"]
     tables: dict[str, Any] = {}
     for table in (table for table in TABLES if summary.get(table)):
-        rows, names = summary[table], list[str | int](summary[table][0])
-        tables[f"{prefix}/{table}"] = wandb.Table(columns=names, data=[list(row.values()) for row in rows])
+        rows = summary[table]
+        tables[f"{prefix}/{table}"] = wandb.Table(columns=[*rows[0]], data=[[*row.values()] for row in rows])
     if "confusion" in summary:
         classes, columns = summary["data"]["classes"], ["Actual", "Predicted", "nPredictions"]
         cells = zip(classes, summary["confusion"], strict=True)
         counts = [[right, given, n] for right, row in cells for given, n in zip(classes, row, strict=True)]
         tables[f"{prefix}/confusion"] = wandb.plot_table(  # W&B's own confusion matrix, which would count once more
             "wandb/confusion_matrix/v1",
-            wandb.Table(columns=columns, data=counts),
+            wandb.Table(columns=[*columns], data=counts),
             {column: column for column in columns},
             {"title": f"{prefix}: confusion"},
         )
