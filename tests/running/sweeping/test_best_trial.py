@@ -5,8 +5,8 @@ import json
 
 import pytest
 import yaml
-from sweeps import a_trial, make_sweep
 
+from sweeps import a_trial, make_sweep
 from tl_lightning.configuration import Configuration, quiet
 from tl_lightning.data.module import ImageDataModule
 from tl_lightning.errors import UserError

@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from sweeps import PHASES, a_trial, drawn, make_sweep
 
+from sweeps import PHASES, a_trial, drawn, make_sweep
 from tl_lightning.running.sweeping.importance import importance
 from tl_lightning.running.sweeping.parameters import Bell, Choice, Range
 

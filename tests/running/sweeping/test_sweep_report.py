@@ -8,8 +8,8 @@ from html import unescape
 from html.parser import HTMLParser
 
 import pytest
-from sweeps import PARAMETERS, a_trial, drawn, make_sweep
 
+from sweeps import PARAMETERS, a_trial, drawn, make_sweep
 from tl_lightning.running.sweeping.axes import Axis, goodness, parameter_axis, score_axis
 from tl_lightning.running.sweeping.best import best_trial, command_of
 from tl_lightning.running.sweeping.noise import standard_error, within_noise

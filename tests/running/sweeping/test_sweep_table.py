@@ -4,8 +4,8 @@ import io
 
 import pytest
 from rich.console import Console
-from sweeps import a_trial, make_sweep
 
+from sweeps import a_trial, make_sweep
 from tl_lightning.running.sweeping.parameters import Choice, Range
 from tl_lightning.running.sweeping.showing import duration, score_text, short_names, value_text
 from tl_lightning.running.sweeping.table import counts, finished_line, render, time_left
