@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import yaml
 from scipy.stats import ttest_rel
 
 from tl_lightning.running.sweeping.sweep import sweep
@@ -49,10 +50,10 @@ def written(folder: Path, name: str, config: dict[str, Any], **keys: Any) -> Pat
     """Writes a configuration and a sweep file over it."""
     folder.mkdir(parents=True, exist_ok=True)
     base, file = folder / f"{name}-base.yaml", folder / f"{name}.yaml"
-    base.write_text(json.dumps(config))
+    base.write_text(yaml.safe_dump(config))
     command = ["${env}", "${interpreter}", "-m", "tl_lightning", "fit", f"--config={base}"]
     content = {"metric": METRIC, "parameters": SPACE, "command": [*command, "--config", "${args_json_file}"], **keys}
-    file.write_text(json.dumps(content))
+    file.write_text(yaml.safe_dump(content))
     return file
 
 
