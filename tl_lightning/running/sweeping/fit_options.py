@@ -39,6 +39,15 @@ def options(args: Sequence[str]) -> list[tuple[str, str]]:
     return found
 
 
+def tested(args: Sequence[str]) -> list[str]:
+    """The same options, without the one that leaves the test out: it is for trials, not for the one that is chosen.
+
+    Args:
+        args: As on a command line.
+    """
+    return [f"--{'config' if name == 'c' else name}={text}" for name, text in options(args) if name != "test"]
+
+
 def _load(text: str) -> Any:  # noqa: ANN401 - anything that YAML holds
     from jsonargparse import get_loader  # reads 1e-4 as a number, which YAML 1.1 does not
 
