@@ -11,7 +11,7 @@ from tl_lightning.configuration import Configuration, quiet
 from tl_lightning.data.module import ImageDataModule
 from tl_lightning.errors import UserError
 from tl_lightning.running.sweeping.best import as_yaml, best_trial, command_of, write_best
-from tl_lightning.running.sweeping.fit_options import TEXTS, options, tested
+from tl_lightning.running.sweeping.fit_options import TEXTS, options, to_repeat
 from tl_lightning.running.sweeping.merging import tree_of
 from tl_lightning.running.sweeping.trials import nested
 from tl_lightning.tasks import TASKS
@@ -141,7 +141,7 @@ def test_options_stand_in_every_way_of_writing():
 
 def test_the_best_is_tested_when_it_is_trained_again_though_trials_are_not():
     args = ["--test=false", "-c", "a.yaml", "--test", "false", "--ema", "0.9"]
-    assert tested(args) == ["--config=a.yaml", "--ema=0.9"]
+    assert to_repeat(args) == ["--config=a.yaml", "--ema=0.9"]
 
 
 def test_a_configuration_that_is_gone_is_a_mistake_in_one_line(tmp_path):

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from tl_lightning.run_folder import write_text
-from tl_lightning.running.sweeping.fit_options import tested
+from tl_lightning.running.sweeping.fit_options import to_repeat
 from tl_lightning.running.sweeping.merging import tree_of
 from tl_lightning.running.sweeping.showing import ranked, score_text, short_names, value_text, varied
 from tl_lightning.running.sweeping.sweep_file import SweepFile
@@ -35,7 +35,7 @@ def command_of(sweep: SweepFile, trial: Trial) -> list[str]:
         sweep: Gives the options that all trials share.
         trial: Gives the values.
     """
-    words = ["tl", "fit", *tested(sweep.fit_args)]
+    words = ["tl", "fit", *to_repeat(sweep.fit_args)]
     for key, value in trial.values.items():
         if isinstance(value, dict):  # as an option it would take the place of a group, and not be merged into it
             words.append(f"--config={json.dumps(nested({key: value}))}")
@@ -68,7 +68,7 @@ def write_best(sweep: SweepFile, trial: Trial, folder: Path) -> Path:
     ]
     head = "".join(f"# {' '.join(line.split())}\n" for line in comments)
     file = folder / "best.yaml"
-    write_text(file, head + as_yaml(tree_of(tested(sweep.fit_args), nested(trial.values))))
+    write_text(file, head + as_yaml(tree_of(to_repeat(sweep.fit_args), nested(trial.values))))
     return file
 
 

@@ -39,7 +39,7 @@ def options(args: Sequence[str]) -> list[tuple[str, str]]:
     return found
 
 
-def tested(args: Sequence[str]) -> list[str]:
+def to_repeat(args: Sequence[str]) -> list[str]:
     """The same options, without the one that leaves the test out: it is for trials, not for the one that is chosen.
 
     Args:
