@@ -16,8 +16,6 @@ from pictures import write_pictures
 from tl_lightning.cli import main
 from tl_lightning.running.sweeping.lease import read
 
-pytestmark = pytest.mark.slow
-
 BASE = {
     "data": {"source": "pictures", "image_size": 32, "batch_size": 4, "augmentation": "flips"},
     "model": {"backbone": "timm/test_efficientnet", "weights": "none", "head_dropout": 0.2},
@@ -92,6 +90,7 @@ def running_trial(folder, number=1, rows=2):
     return read(lease)
 
 
+@pytest.mark.slow
 def test_a_warm_trial_gives_what_a_cold_process_gives_and_best_yaml_gives_it_again(place):
     write_sweep({"model.lr": {"values": [0.001, 0.01]}, "seed_everything": {"values": [1, 2]}})
     shown = printed(tl("sweep", "sweep.yaml", "--run_dir", "s"))
@@ -109,6 +108,7 @@ def test_a_warm_trial_gives_what_a_cold_process_gives_and_best_yaml_gives_it_aga
     assert [name for name, figures in tested.items() if figures is not None] == [f"{best['number']:03}"]
 
 
+@pytest.mark.slow
 def test_a_trial_that_crashes_is_killed_or_is_wrong_is_a_result(place):
     misbehaving = [[{"class_path": f"misbehaving.{name}"}] for name in ("Crash", "Killed", "Missing")]
     write_sweep({"trainer.callbacks": {"values": [None, *misbehaving]}})
@@ -122,6 +122,7 @@ def test_a_trial_that_crashes_is_killed_or_is_wrong_is_a_result(place):
     assert "Traceback" in Path("s/trials/002.log").read_text()
 
 
+@pytest.mark.slow
 def test_when_all_of_the_first_trials_fail_the_sweep_ends_with_the_reason(place):
     write_sweep({"model.lr": {"values": [-1.0, -2.0, -3.0, 0.01]}})
     shown = printed(tl("sweep", "sweep.yaml", "--run_dir", "s"), code=1)
@@ -130,6 +131,7 @@ def test_when_all_of_the_first_trials_fail_the_sweep_ends_with_the_reason(place)
     assert "lr" in shown.splitlines()[-2]
 
 
+@pytest.mark.slow
 def test_the_trial_of_a_worker_that_is_killed_is_gone_on_with_to_the_same_weights(place):
     write_sweep({"trainer.callbacks": {"value": SLOW}, "seed_everything": {"values": [1, 2]}})
     sweep = tl("sweep", "sweep.yaml", "--run_dir", "s", "--workers", "2")
@@ -145,7 +147,9 @@ def test_the_trial_of_a_worker_that_is_killed_is_gone_on_with_to_the_same_weight
     assert_the_same("s/trials/001", "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.slow
 def test_an_interrupted_sweep_goes_on_where_it_was(place, number, code):
     write_sweep({"trainer.callbacks": {"value": SLOW}, "seed_everything": {"values": [1, 2]}})
     sweep = tl("sweep", "sweep.yaml", "--run_dir", "s")
@@ -164,6 +168,7 @@ def test_an_interrupted_sweep_goes_on_where_it_was(place, number, code):
     assert_the_same("s/trials/001", "whole")
 
 
+@pytest.mark.slow
 def test_two_that_share_a_storage_take_part_in_one_sweep(place):
     write_sweep({"model.lr": {"min": 0.001, "max": 0.01}}, method="random", run_cap=6)
     both = [tl("sweep", "sweep.yaml", "--storage", "shared/journal.log") for _ in range(2)]
@@ -174,6 +179,7 @@ def test_two_that_share_a_storage_take_part_in_one_sweep(place):
     assert {read(path)["attempt"] for path in Path("shared/leases").iterdir()} == {1}
 
 
+@pytest.mark.slow
 def test_weak_trials_end_early_and_all_others_do_not(place):
     early = {"type": "hyperband", "min_iter": 1, "eta": 2}
     write_sweep({"model.lr": {"values": [0.01, 1.0e-7, 1.0e-8]}}, early_terminate=early)
@@ -182,6 +188,7 @@ def test_weak_trials_end_early_and_all_others_do_not(place):
     assert not Path("s/trials/002/checkpoints/last.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_a_trial_of_several_processes_is_one_trial(place):
     devices = {"value": {"devices": 2, "strategy": "ddp"}}
     write_sweep({"trainer": devices, "seed_everything": {"values": [1, 2]}})
@@ -212,8 +219,9 @@ def test_mistakes_are_one_line_and_leave_nothing_behind(place, capsys):
 
 def test_another_sweep_in_the_same_folder_is_refused(place, capsys):
     write_sweep({"model.lr": {"value": 0.001}})
-    printed(tl("sweep", "sweep.yaml", "--run_dir", "s"))
+    recipe = Path("sweep.yaml").read_text()
+    Path("s").mkdir()
+    Path("s/sweep.yaml").write_text(f"{recipe.rstrip()}\n# --seed 0\n")
+    assert "holds a sweep with other options" in refused(capsys, "sweep.yaml", "--run_dir", "s", "--seed", 1)
     write_sweep({"model.lr": {"value": 0.002}})
     assert "holds a sweep with other options" in refused(capsys, "sweep.yaml", "--run_dir", "s")
-    write_sweep({"model.lr": {"value": 0.001}})
-    assert "holds a sweep with other options" in refused(capsys, "sweep.yaml", "--run_dir", "s", "--seed", 1)

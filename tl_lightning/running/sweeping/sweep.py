@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import secrets
 import subprocess
 import sys
 import time
@@ -204,12 +205,12 @@ def _test(run_dir: Path) -> None:
     summary = folder.summary
     if summary["test"] is not None or not summary["data"]["test"]:
         return
-    figures = run_dir.with_name(f"{run_dir.name}-test.json")
+    figures = run_dir.with_name(f".{run_dir.name}-{secrets.token_hex(4)}.json")  # several machines may end at once
     log = run_dir.with_suffix(".log")
     command = [sys.executable, "-m", "tl_lightning", "test", "--run_dir", str(run_dir), "--output", str(figures)]
     with console.status("testing the best"), log.open("ab") as output:
         ended = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
-    if ended.returncode:
+    if ended.returncode or not figures.is_file():
         console.print(f"caution    the best trial could not be tested ({log})", style="yellow")
         return
     scores = json.loads(figures.read_text(encoding="utf-8"))
