@@ -224,7 +224,7 @@ def test_a_grid_takes_no_range_of_any_numbers(spec, said):
             {"early_terminate": {"type": "hyperband", "max_iter": 2, "s": 1}},
             "early_terminate.max_iter is 2, below eta 3",
         ),
-        ({"early_terminate": {"type": "hyperband", "min_iter": 1, "strict": False}}, "early_terminate.strict is False"),
+        ({"early_terminate": {"type": "hyperband", "min_iter": 1, "strict": True}}, "early_terminate.strict is True"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_file_key_and_value(changed, said):

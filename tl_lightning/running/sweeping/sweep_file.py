@@ -205,8 +205,8 @@ def _early_termination(content: Any, where: str) -> EarlyTermination | None:  # 
         raise UserError(f"{where} is {content!r}; write {{type: hyperband, min_iter: 3}}")
     _one_of(content.get("type"), ("hyperband",), f"{where}.type")
     check_keys(content, OF_HYPERBAND, where)
-    if content.get("strict", True) is not True:
-        raise UserError(f"{where}.strict is {content['strict']}; a trial is judged by its figure at the look: leave it")
+    if content.get("strict", False) is not False:
+        raise UserError(f"{where}.strict is {content['strict']}; a trial is judged by its best so far: leave it out")
     eta = number(content.get("eta", 3), f"{where}.eta")
     if eta < 2 or eta != int(eta):
         raise UserError(f"{where}.eta is {eta}; it must be a whole number, 2 or more")
