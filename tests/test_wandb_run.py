@@ -96,7 +96,7 @@ def test_a_run_is_told_whole(here):
         }
     assert final["status"] == "completed"
     assert [phase["train"] for phase in final["phases"]] == ["head", "last:1"]
-    paths = here.rglob("run/wandb/*/files/media/table/test/*.json")
+    paths = here.rglob("run/wandb/offline-run-*/files/media/table/test/*.json")
     tables = {path.name.rsplit("_", 2)[0]: json.loads(path.read_text()) for path in paths}
     assert [row[:2] for row in tables["per_class"]["data"]] == [["cat", 3], ["dog", 3]]
     assert tables["confusion_table"]["columns"] == ["Actual", "Predicted", "nPredictions"]
@@ -197,7 +197,7 @@ def test_answers_of_every_kind_have_their_table(here, task, cell, table):
     options = ["--data.label_column", "answer", *(["--data.classes", "[low, high]"] if task == "OrdinalTask" else [])]
     start = ["fit", "--model", task, *TINY, *PHASES, "--config", CONFIG, "--data.source", "table.csv"]
     assert main([*start, *options, "--run_dir", "run"]) == 0
-    assert len(list(here.rglob(f"run/wandb/*/files/media/table/test/{table}_*.json"))) == 1
+    assert len(list(here.rglob(f"run/wandb/offline-run-*/files/media/table/test/{table}_*.json"))) == 1
     assert codes("run") == [0]
 
 

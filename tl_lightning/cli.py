@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tl_lightning.errors import UserError, nearest
-from tl_lightning.interruption import exit_code, sigterm_interrupts
+from tl_lightning.interruption import end_with_launcher, exit_code, sigterm_interrupts
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,7 @@ def _main(args: list[str] | None) -> int:
 
 def entry_point() -> None:
     """What the ``tl`` script calls."""
+    end_with_launcher()
     try:
         code = main()
         sys.stdout.flush()

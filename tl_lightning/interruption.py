@@ -5,6 +5,7 @@ Knows no torch: the handler is there before the imports that take seconds.
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +54,17 @@ def sigterm_interrupts() -> Iterator[None]:
 def handles_sigterm() -> bool:
     """Whether SIGTERM raises `Terminated` now."""
     return isinstance(signal.getsignal(signal.SIGTERM), _Handler)
+
+
+def end_with_launcher() -> None:
+    """Has Linux end this process with the one that started it, unless it is the first of several or the only one.
+
+    The first process may be killed, or interrupted while it starts this one and does not know it yet.
+    """
+    if process_rank() and sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def finish_undisturbed() -> None:
