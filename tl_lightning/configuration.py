@@ -33,7 +33,7 @@ from tl_lightning.precision import fast_precision
 from tl_lightning.processes import process_rank
 from tl_lightning.run_folder import RunFolder, run_name
 from tl_lightning.tasks import TASKS, ClassificationTask, TransferTask
-from tl_lightning.wandb_run import check_wandb, identify
+from tl_lightning.wandb_run import check_wandb, identify, with_wandb
 
 
 class Configuration(LightningCLI):
@@ -214,6 +214,7 @@ class Configuration(LightningCLI):
             self._say_preparation()
         self.phases = parse_phases(plain(config.phases), max_epochs=config.trainer.max_epochs or 0)
         self.run_name, run_dir, config.run_dir = run_name(config.config or []), config.run_dir, None
+        config.trainer.logger = with_wandb(config.trainer.logger)
         self.resolved = self.parser.dump(config.clone(with_meta=False), skip_unset=False)
         if config.trainer.sync_batchnorm:
             config.trainer.sync_batchnorm = False  # Lightning's own breaks timm's models; ours comes as a plugin

@@ -9,7 +9,7 @@ from tl_lightning.console import console
 from tl_lightning.errors import UserError
 from tl_lightning.experiment import resume, run
 from tl_lightning.run import Run
-from tl_lightning.run_folder import RunFolder, is_complete
+from tl_lightning.run_folder import RunFolder
 
 
 def make_run(path: Path, args: Sequence[str], configuration: Configuration, *, command: str) -> Run:
@@ -26,7 +26,7 @@ def make_run(path: Path, args: Sequence[str], configuration: Configuration, *, c
     """
     if not configuration.config.test:
         raise UserError(f"test is false, but tl {command} compares what runs answer for test pictures; leave test out")
-    if is_complete(path):
+    if RunFolder(path).is_complete:
         console.print(f"{path} is complete already")
         return Run(RunFolder(path))
     if configuration.trainer.world_size > 1:

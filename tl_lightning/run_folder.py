@@ -192,12 +192,6 @@ def open_folder(
     return folder
 
 
-def is_complete(path: Path) -> bool:
-    """Whether a folder holds a run that ended well."""
-    folder = RunFolder(path)
-    return folder.config.is_file() and (path / "summary.json").is_file() and folder.summary["status"] == "completed"
-
-
 def run_name(configs: Sequence[object]) -> str:
     """The name of a run: that of its first configuration; repeated from a run folder's own, that of the first run.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
@@ -41,6 +42,21 @@ def _class(logger: Any) -> Any:  # noqa: ANN401 - of what is configured
 
 def _is_wandb(logger: Any) -> bool:  # noqa: ANN401
     return issubclass(_class(logger), WandbLogger)
+
+
+def with_wandb(configured: Any) -> Any:  # noqa: ANN401 - true, false, one logger, or a list of them
+    """Adds W&B's logger where its agent has started this process and none is configured: it waits for the metric.
+
+    Args:
+        configured: The loggers of the configuration.
+    """
+    loggers = [logger for logger in (configured if isinstance(configured, list) else [configured]) if logger]
+    if not _is_trial() or any(_is_wandb(logger) for logger in loggers if hasattr(logger, "class_path")):
+        return configured
+    options = Namespace(save_dir=".", id=None, version=None)  # type: ignore[no-untyped-call]
+    path = f"{WandbLogger.__module__}.{WandbLogger.__qualname__}"
+    wandb = Namespace(class_path=path, init_args=options)  # type: ignore[no-untyped-call]
+    return [*(logger for logger in loggers if logger is not True), wandb]
 
 
 def check_wandb(loggers: Sequence[Any]) -> None:

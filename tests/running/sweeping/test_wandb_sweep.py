@@ -38,8 +38,7 @@ parameters:
   cache: {{value: "off"}}                         # text, which YAML would read as false
   ema: {{value: null}}
   early_stopping.patience: {{value: 1000}}
-command: ["${{env}}", "${{interpreter}}", "-m", tl_lightning, fit, --config=run.yaml, --config=wandb.yaml,
-          --config, "${{args_json_file}}"]
+command: ["${{env}}", "${{interpreter}}", "-m", tl_lightning, fit, --config=run.yaml, --config, "${{args_json_file}}"]
 """
 
 
@@ -63,7 +62,6 @@ def stub():
 def test_the_agents_trials_get_exactly_typed_values_and_hyperband_stops_a_weak_one(tmp_path, monkeypatch, stub):
     monkeypatch.chdir(write_tiny(tmp_path))
     Path("run.yaml").write_text(yaml.safe_dump(nested(TINY)))
-    Path("wandb.yaml").write_text((ROOT / "configs/loggers/wandb.yaml").read_text())
     Path("sweep.yaml").write_text(SWEEP)
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)

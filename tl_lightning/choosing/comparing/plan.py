@@ -15,7 +15,7 @@ from tl_lightning.configuration import Configuration
 from tl_lightning.console import console
 from tl_lightning.errors import UserError
 from tl_lightning.experiment import Experiment
-from tl_lightning.run_folder import RunFolder, is_complete
+from tl_lightning.run_folder import RunFolder
 
 DECIDED = {
     "--phases": "the strategies say what trains; the strategy config is the configuration's own phases",
@@ -119,7 +119,7 @@ class Plan:
                         f"{path.path} was run with other options ({_first_difference(made, wanted)}): remove it, or "
                         "name another --run_dir"
                     )
-            if is_complete(path.path):
+            if path.is_complete:
                 missing.remove(job)
         if self.base.trainer.world_size > 1 and missing:
             raise UserError(

@@ -14,7 +14,7 @@ from tl_lightning.choosing.comparing.strategies import Job
 from tl_lightning.console import console
 from tl_lightning.errors import UserError
 from tl_lightning.many_runs import make_run
-from tl_lightning.run_folder import RunFolder, is_complete
+from tl_lightning.run_folder import RunFolder
 
 
 def make_runs(plan: Plan, args: Sequence[str], folder: Path, measure: Measure) -> dict[Job, Result | str]:
@@ -37,7 +37,7 @@ def make_runs(plan: Plan, args: Sequence[str], folder: Path, measure: Measure) -
     seconds: dict[Job, float] = {}
     for number, job in enumerate(plan.jobs, start=1):
         share = "" if job.fraction is None else f", {job.fraction:.4g} of the labels"
-        missing = [later for later in plan.jobs[number - 1 :] if not is_complete(folder / later.name)]
+        missing = [later for later in plan.jobs[number - 1 :] if not RunFolder(folder / later.name).is_complete]
         left = time_left(missing, seconds) if missing else ""
         console.rule(f"run {number} of {len(plan.jobs)}: {job.strategy.name}{share}, seed {job.seed}{left}")
         path = folder / job.name
@@ -69,7 +69,7 @@ def check_same_data(jobs: Sequence[Job], folder: Path) -> None:
     seen: dict[tuple[float | None, int, str], tuple[str, Path]] = {}
     for job in jobs:
         path = folder / job.name
-        if not is_complete(path):
+        if not RunFolder(path).is_complete:
             continue
         data = RunFolder(path).summary["data"]
         for key, what in (("split_digest", "are in another split"), ("answers_digest", "have other answers")):

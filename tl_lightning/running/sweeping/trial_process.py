@@ -23,7 +23,7 @@ from tl_lightning.callbacks import MetricsCsv
 from tl_lightning.errors import UserError
 from tl_lightning.experiment import resume, run
 from tl_lightning.interruption import sigterm_interrupts
-from tl_lightning.run_folder import RunFolder, is_complete
+from tl_lightning.run_folder import RunFolder
 
 
 @dataclass
@@ -141,7 +141,7 @@ def _run(args: Sequence[str], folder: Path, metric: str, channel: socket.socket)
 
 
 def _make(args: Sequence[str], folder: Path, watch: "_Watch") -> None:
-    if is_complete(folder):
+    if RunFolder(folder).is_complete:
         watch.tell()
     elif RunFolder(folder).config.is_file():
         resume(folder, watch=watch)
