@@ -1,6 +1,7 @@
 """Every configuration that ships runs, shrunk to seconds."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -133,6 +134,7 @@ def test_a_scenario_runs_and_trains_what_its_comments_say(here, name):
 @pytest.mark.parametrize("logger", ["wandb", "tensorboard"])
 def test_a_logger_is_added_by_one_more_configuration_and_keeps_to_the_run_folder(here, monkeypatch, logger):
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DATA_DIR", os.environ["TL_CACHE_DIR"])  # where it stages tables
     write_pictures(here / "pictures")
     args = ["fit", *TINY, *BACKBONE, "--data.source", "pictures", "--phases", "feature_extraction"]
     assert main([*args, "--config", str(CONFIGS / "loggers" / f"{logger}.yaml")]) == 0
