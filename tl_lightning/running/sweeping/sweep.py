@@ -185,7 +185,7 @@ def _conclude(asked: SweepFile, trials: list[Trial], folder: Path) -> dict[str, 
     if best is not None:
         _test(best.folder)
         file = write_best(asked, best, folder)
-        console.print(f"best       {finished_line(asked, best, best)}")
+        console.print(f"best       {finished_line(asked, best, None)}")
         console.print(f"again      tl fit --config {file}")
     else:
         failed = next((trial for trial in trials if trial.state == "failed"), None)

@@ -53,6 +53,8 @@ def render(
     lines: list[RenderableType] = [Text(f"{sweep.name}: {sweep.goal} {sweep.metric}, {sweep.method}", style="bold")]
     if shown:
         lines.append(_table(sweep, shown))
+    elif not trials:
+        lines.append(Text("the workers are starting", style="dim"))
     if len(running) > SHOWN:
         lines.append(Text(f"and {len(running) - SHOWN} more running", style="dim"))
     lines.append(Text(counts(trials, planned=planned)))
