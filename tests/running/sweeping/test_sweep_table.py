@@ -14,7 +14,7 @@ from tl_lightning.running.sweeping.table import counts, finished_line, render, t
 def shown(*args, **options):
     """The lines, without what ends them."""
     text = io.StringIO()
-    Console(file=text, width=80).print(render(*args, **{"planned": None, "now": 0.0, **options}))
+    Console(file=text, width=80).print(render(*args, **{"planned": None, **options}))
     return [line.rstrip() for line in text.getvalue().splitlines()]
 
 
@@ -25,9 +25,9 @@ def test_what_runs_stands_on_top_then_the_best_first():
         a_trial(2, 0.75, values=values),
         a_trial(3, 0.6, "stopped", values=values, history=(0.6, 0.55)),
         a_trial(4, None, "failed", values=values, error="broken"),
-        a_trial(5, 0.8, "running", values=values, history=(0.8, 0.7)),
+        a_trial(5, 0.8, "running", values=values, history=(0.8, 0.7), seconds=7.0),
     ]
-    lines = shown(make_sweep(), trials, planned=10, now=107.0, began={5: 100.0})
+    lines = shown(make_sweep(), trials, planned=10)
     assert lines[0] == "a: maximize val/accuracy, bayes"
     rows = [line.split() for line in lines[3:7]]
     assert rows[0] == ["▸5", "0.001", "0.25", "none", "lp_ft", "2", "0.7000", "7", "s"]  # the latest, not the best
@@ -53,19 +53,20 @@ def test_the_table_fits_the_terminal_and_names_what_has_no_room():
 
 
 def test_a_sweep_without_trials_and_one_without_values_are_shown():
-    assert shown(make_sweep(), [], planned=3)[1:] == ["0 completed, 3 to come"]
+    assert shown(make_sweep(), [], planned=3)[1:] == ["the workers are starting", "0 completed, 3 to come"]
     failed = [a_trial(1, None, "failed", error="x"), a_trial(2, float("nan"))]
     assert shown(make_sweep(), failed)[-1] == "1 completed, 1 failed"
 
 
 def test_the_time_left_is_shared_by_those_that_run():
     ended = [a_trial(1), a_trial(2, 0.1, "stopped", seconds=30.0), a_trial(3, None, "failed", seconds=900.0)]
-    running = [a_trial(4, None, "running"), a_trial(5, None, "running")]
-    assert time_left([*ended, *running], planned=9, elapsed={4: 15.0}) == pytest.approx((5 + 20 + 4 * 20) / 2)
-    assert time_left([*ended, *running], planned=5, elapsed={4: 99.0, 5: 20.0}) == 0
-    assert time_left([*ended, *running], planned=None, elapsed={}) is None
-    assert time_left(ended, planned=9, elapsed={}) is None
-    assert time_left(running, planned=9, elapsed={}) is None
+    running = [a_trial(4, None, "running", seconds=15.0), a_trial(5, None, "running", seconds=0.0)]
+    assert time_left([*ended, *running], planned=9) == pytest.approx((5 + 20 + 4 * 20) / 2)
+    late = [a_trial(4, None, "running", seconds=99.0), a_trial(5, None, "running", seconds=20.0)]
+    assert time_left([*ended, *late], planned=5) == 0
+    assert time_left([*ended, *running], planned=None) is None
+    assert time_left(ended, planned=9) is None
+    assert time_left(running, planned=9) is None
 
 
 def test_a_trial_that_ended_is_one_line():
