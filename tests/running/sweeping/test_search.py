@@ -62,7 +62,7 @@ def test_the_same_seed_draws_the_same_trials_and_another_seed_others(tmp_path, m
     first = drawn(tmp_path / "a", sweep(method), 8)
     assert len(set(first)) == 8
     assert drawn(tmp_path / "b", sweep(method), 8) == first
-    assert drawn(tmp_path / "c", sweep(method), 8, seed=1) != first
+    assert not set(first) & set(drawn(tmp_path / "c", sweep(method), 8, seed=1))
 
 
 def test_an_interrupted_random_search_draws_what_an_uninterrupted_one_does(tmp_path):
