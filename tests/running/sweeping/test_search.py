@@ -88,7 +88,7 @@ def test_a_grid_is_gone_through_once_in_the_order_of_the_file(tmp_path):
 def test_bayesian_search_goes_where_trials_were_good(tmp_path):
     space = {"model.lr": Range(0.0, 1.0)}
     values = [json.loads(values)["model.lr"] for values in drawn(tmp_path / "s", sweep("bayes", parameters=space), 30)]
-    assert sum(value > 0.8 for value in values[15:]) > 10  # by chance it would be 3
+    assert sum(value > 0.8 for value in values[15:]) >= 9  # by chance in one case of 1,000
 
 
 def test_processes_that_take_at_once_never_take_the_same_trial(tmp_path):
