@@ -45,7 +45,7 @@ def test_of_too_little_nothing_is_said():
 
 
 def test_neither_torch_nor_optuna_is_loaded_before_it_is_needed():
-    parts = ("table", "report", "importance", "best", "summary")
+    parts = ("table", "report", "importance", "best", "summary", "crew", "sweep")
     modules = ", ".join(f"tl_lightning.running.sweeping.{part}" for part in parts)
     code = (
         f"import sys, {modules}; print([name for name in ('torch', 'optuna', 'jsonargparse') if name in sys.modules])"
