@@ -62,6 +62,8 @@ def made(file: Path, folder: Path, **options: Any) -> dict[str, Any]:  # noqa: A
     if not (folder / "summary.json").is_file():
         sweep(file, run_dir=str(folder), **options)
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    for trial in (*summary["trials"], summary["best"]):
+        trial["folder"] = folder / trial["folder"]
     return summary
 
 
@@ -76,7 +78,7 @@ def overhead(options: argparse.Namespace) -> None:
     begun = time.perf_counter()
     summary = made(file, options.runs / "overhead")
     print(f"the whole sweep: {time.perf_counter() - begun:.0f} s (0 where it was there already)")
-    warm = [(t["seconds"], training_seconds(Path(t["folder"]))) for t in summary["trials"][1:]]
+    warm = [(t["seconds"], training_seconds(t["folder"])) for t in summary["trials"][1:]]
     cold = []
     for trial in summary["trials"][1 : 1 + options.cold]:
         nested: dict[str, Any] = {"model": {key.removeprefix("model."): v for key, v in trial["values"].items()}}
@@ -124,7 +126,7 @@ def search(options: argparse.Namespace) -> None:
         row = {m: [best_so_far(summary, count) for summary in summaries] for m, summaries in found.items()}
         print(f"  after {count:>2}: " + difference(row))
     tested = {
-        m: [json.loads((Path(s["best"]["folder"]) / "summary.json").read_text())["test"]["macro_f1"] for s in summaries]
+        m: [json.loads((s["best"]["folder"] / "summary.json").read_text())["test"]["macro_f1"] for s in summaries]
         for m, summaries in found.items()
     }
     print("  test, best: " + difference(tested))

@@ -152,5 +152,6 @@ def evaluate(split: str, args: list[str]) -> dict[str, float]:
     metrics = score(configuration, split)
     scores = show_result(task, data, metrics, split)
     if known.output is not None:
-        write_text(known.output, json.dumps({split: metrics, **scores}, indent=2) + "\n")
+        constant = baseline(task, data, "val" if split == "validation" else split)
+        write_text(known.output, json.dumps({split: metrics, **scores, "baseline": constant}, indent=2) + "\n")
     return metrics

@@ -57,11 +57,13 @@ def handles_sigterm() -> bool:
 
 
 def end_with_launcher() -> None:
-    """Has Linux end this process with the one that started it, unless it is the first of several or the only one.
+    """Has Linux end this process with the one that started it, where that is the first of several, by Lightning.
 
-    The first process may be killed, or interrupted while it starts this one and does not know it yet.
+    The first process may be killed, or interrupted while it starts this one and does not know it yet. What the user's
+    own shell has started, as on a further machine, may well outlive that.
     """
-    if process_rank() and sys.platform == "linux":
+    by_lightning = int(os.environ.get("LOCAL_RANK", 0)) > 0 and "TORCHELASTIC_RUN_ID" not in os.environ
+    if by_lightning and sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

@@ -19,7 +19,7 @@ class ExperimentParser(LightningArgumentParser):
         """Called by jsonargparse with what is wrong."""
         if not self.exit_on_error:  # the parser of a class below; the outermost one, which knows the whole key, speaks
             super().error(message, ex)
-        raise user_error(ex) or UserError(one_line(message, sorted(self._keys()))) from ex
+        raise user_error(ex) or UserError(one_line(message, sorted(set(self._keys())))) from ex
 
     def format_help(self, formatter: HelpFormatter | None = None) -> str:
         """Shows the options of the default model and data too, which a parser that takes any class leaves out."""

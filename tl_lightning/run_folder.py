@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -161,9 +162,18 @@ class RunFolder:
 
 
 def open_folder(
-    run_dir: str | None, *, command: str, what: str, recipe: str, name: str, part: str | tuple[str, ...]
+    run_dir: str | None,
+    *,
+    command: str,
+    what: str,
+    recipe: str,
+    name: str,
+    part: str | tuple[str, ...],
+    option: str = "--run_dir",
 ) -> Path:
     """Makes the folder, or finds that of an interrupted command with the same recipe.
+
+    Several machines may do so at once, in a folder that they share.
 
     Args:
         run_dir: Where the user wants it; `None` for a new ``runs/<name>-<command>-<n>``.
@@ -173,22 +183,32 @@ def open_folder(
         name: Of the configuration.
         part: How the folders of single runs begin, such as ``fold-``, or several such beginnings; a folder that holds
             only such is taken up.
+        option: By which the user named the folder.
 
     Raises:
         UserError: If the folder holds something else, or what was made with other options.
     """
     if run_dir is None:
         folder = RunFolder.create(None, name=f"{name}-{command}").path
+        write_text(folder / f"{command}.yaml", recipe)
+        return folder
+    folder = Path(run_dir)
+    kept = folder / f"{command}.yaml"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        ours = (*([part] if isinstance(part, str) else part), kept.name, f".{kept.name}")
+        others = sorted(path.name for path in folder.iterdir() if not path.name.startswith(ours))
+    except OSError as error:
+        raise UserError(f"{option} {run_dir} cannot be made: {error.strerror or error}") from error
+    if kept.is_file():  # asked last: another machine may just have made it
+        if kept.read_text(encoding="utf-8") != recipe:
+            raise UserError(f"{option} {run_dir} holds a {what} with other options; name another folder")
+    elif others:
+        raise UserError(
+            f"{option} {run_dir} is not empty: it holds {others[0]}; name another folder, which is to be its own"
+        )
     else:
-        folder = Path(run_dir)
-        kept = folder / f"{command}.yaml"
-        if kept.is_file():
-            if kept.read_text(encoding="utf-8") != recipe:
-                raise UserError(f"--run_dir {run_dir} holds a {what} with other options; name another folder")
-            return folder
-        if not (folder.is_dir() and all(path.name.startswith(part) for path in folder.iterdir())):
-            folder = RunFolder.create(run_dir, name="").path
-    write_text(folder / f"{command}.yaml", recipe)
+        write_text(kept, recipe)
     return folder
 
 
@@ -217,7 +237,8 @@ def write_text(path: Path, text: str) -> None:
         path: The file, replaced where it exists.
         text: Its content; the names of files in it may be any bytes, as `os.fsdecode` makes them.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # No process number: machines that share a folder may have the same ones.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             file.write(text)

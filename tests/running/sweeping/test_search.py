@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+from optuna.storages.journal import JournalFileOpenLock
 
+from tl_lightning.errors import UserError
 from tl_lightning.running.sweeping import lease as leases
 from tl_lightning.running.sweeping.lease import Lease, Watchman
 from tl_lightning.running.sweeping.parameters import Bell, Choice, Range
@@ -155,6 +157,54 @@ def test_a_trial_that_was_given_back_waits_and_its_attempt_does_not_count(tmp_pa
     assert found.trials()[0].seconds == MOST_ATTEMPTS + 1
 
 
+@pytest.mark.parametrize("name", ["journal.log.taking", "journal.log"])
+def test_a_lock_whose_owner_was_killed_is_released(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tl_lightning.running.sweeping.search.GRACE", 3)
+    found = search(Path("."))
+    child = os.fork()
+    if not child:
+        JournalFileOpenLock(name).acquire()
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert found.take().number == 1
+
+
+def test_a_line_that_was_written_in_part_is_dropped(tmp_path):
+    found = search(tmp_path)
+    found.end(found.take(), "failed", seconds=1.0, error="it broke")
+    with (tmp_path / "journal.log").open("a") as journal:
+        journal.write('{"op_code":8,"worker_id":"x')
+    assert [trial.error for trial in search(tmp_path).trials()] == ["it broke"]
+    assert search(tmp_path).take().number == 2
+    (tmp_path / "journal.log").write_text("no journal\nat all\n")
+    with pytest.raises(UserError, match=r"journal\.log cannot be read as the journal of a sweep"):
+        search(tmp_path)
+
+
+def test_a_trial_whose_worker_died_before_it_had_values_gets_those_that_it_would_have_had(tmp_path, monkeypatch):
+    (tmp_path / "whole").mkdir()
+    whole = search(tmp_path / "whole").take().values
+    monkeypatch.setattr("tl_lightning.running.sweeping.search.GRACE", 3)
+    child = os.fork()
+    if not child:
+        monkeypatch.setattr(Search, "_values", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        search(tmp_path).take()
+    os.waitpid(child, 0)
+    assert exact(search(tmp_path).take().values) == exact(whole)
+
+
+def test_a_worker_that_got_on_before_it_died_is_no_reason_to_give_up(tmp_path):
+    for validations in (0, 0, 1, 1, 1):
+        child = os.fork()
+        if not child:
+            found = search(tmp_path, planned=1)
+            found.report(found.take(), [0.5] * validations)
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert search(tmp_path, planned=1).take().lease.attempt == 3
+
+
 def test_while_others_have_the_last_trials_one_waits_for_them(tmp_path):
     one, other = search(tmp_path, planned=1), search(tmp_path, planned=1)
     taken = one.take()
@@ -173,6 +223,35 @@ def test_one_of_two_at_the_first_look_ends_early(tmp_path):
         found.end(taken, "completed" if goes_on[value] else "stopped", seconds=1.0)
     assert goes_on == {0.9: True, 0.2: False, 0.8: False, 0.95: True}
     assert [trial.state for trial in found.trials()] == ["completed", "stopped", "stopped", "completed"]
+
+
+def test_a_weak_trial_whose_worker_died_is_still_weak(tmp_path):
+    found = search(tmp_path, sweep(early=EarlyTermination(min_iter=1, eta=2)))
+    found.report(found.take(), [0.9])
+    weak = found.take()
+    assert not found.report(weak, [0.1])
+    found.give_back(weak, seconds=1.0)
+    again = found.take()
+    assert again.number == weak.number
+    assert not found.report(again, [0.1])
+
+
+def test_there_is_no_look_at_the_end_of_a_trial(tmp_path):
+    found = search(tmp_path, sweep(early=EarlyTermination(min_iter=1, eta=2, max_iter=2)))
+    found.report(found.take(), [0.9, 0.9])
+    assert found.report(found.take(), [0.1, 0.1])
+
+
+def test_a_sweep_is_hopeless_where_three_failed_since_it_was_started_and_none_was_good(tmp_path):
+    found = search(tmp_path, planned=9)
+    for _ in range(3):
+        assert not found.is_hopeless(0)
+        found.end(found.take(), "failed", seconds=1.0)
+    assert found.is_hopeless(0)
+    assert not found.is_hopeless(found.failed())
+    found.report(good := found.take(), [0.5])
+    found.end(good, "completed", seconds=1.0)
+    assert not found.is_hopeless(0)
 
 
 def test_a_low_metric_can_be_the_goal_and_a_bad_last_validation_costs_nothing(tmp_path):

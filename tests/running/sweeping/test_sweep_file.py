@@ -236,7 +236,7 @@ def test_a_mistake_is_one_line_that_names_file_key_and_value(changed, said):
 )
 def test_looks_may_be_counted_from_the_end_as_wandb_does(most, looks, eta, first):
     asked = {"type": "hyperband", "max_iter": most, "s": looks, "eta": eta}
-    assert read(early_terminate=asked).early_termination == EarlyTermination(first, eta)
+    assert read(early_terminate=asked).early_termination == EarlyTermination(first, eta, most)
 
 
 def command(*words):
@@ -249,8 +249,20 @@ def command(*words):
         (("${env}", "tl", "fit", "--config", "${args_json_file}"), ()),
         (("/bin/tl", "fit", "-c", "run.yaml", "-c", "${args_json_file}"), ("-c", "run.yaml")),
         (
-            ("python", "-m", "tl_lightning", "fit", "--x.y", 3, "--z=a b", True, "--config", "${args_json_file}"),
-            ("--x.y", "3", "--z=a b", "true"),
+            (
+                "python",
+                "-m",
+                "tl_lightning",
+                "fit",
+                "--ema",
+                0.9,
+                "--data.source=a b",
+                "--soup",
+                True,
+                "--config",
+                "${args_json_file}",
+            ),
+            ("--ema", "0.9", "--data.x=a b", "--soup", "true"),
         ),
         (
             ("tl", "fit", "--data.source=${envvar:PICTURES}/x", '--config={"a": 1}', "--config", "${args_json_file}"),

@@ -161,7 +161,7 @@ def test_a_diverged_trial_does_not_flatten_the_others():
 def test_the_summary_holds_every_trial_and_the_best(tmp_path):
     values = {"model.lr": 1e-05, "phases": [{"train": "head"}], "data.fold": None}
     trials = [a_trial(2, math.inf, folder=tmp_path), a_trial(1, 0.5, values=values, folder=tmp_path, worker="n:1")]
-    write_summary(make_sweep(), trials, tmp_path, importance={"model.lr": 1.0})
+    write_summary(make_sweep(), trials, tmp_path, planned=5, importance={"model.lr": 1.0})
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [entry["number"] for entry in summary["trials"]] == [1, 2]
     assert summary["best"] == summary["trials"][0]

@@ -7,7 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from tl_lightning.arguments import OF_FIT
 from tl_lightning.errors import UserError, nearest
+from tl_lightning.running.sweeping.fit_options import options
 
 PARAMETERS = "${args_json_file}"
 EXAMPLE = f'["${{env}}", "${{interpreter}}", "-m", tl_lightning, fit, --config=FILE, --config, "{PARAMETERS}"]'
@@ -73,6 +75,15 @@ def _filled(word: str, where: str) -> str:
 
 
 def _check_given(args: list[str], where: str) -> None:
+    try:
+        names = [name for name, _ in options(args)]
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    for name in names:
+        first = re.split(r"[.+]", name)[0]
+        if first in ("help", "h", "print_config") or (first != "c" and f"--{first}" not in OF_FIT):
+            near = nearest(first, (option.removeprefix("--") for option in OF_FIT))
+            raise UserError(f"{where}: --{name} is nothing that a trial can take{near}")
     for word, following in pairwise([*args, ""]):
         option, joined, value = word.partition("=")
         value = value if joined else following

@@ -37,8 +37,11 @@ class Crew:
 
     def _start(self, number: int, workers: int) -> subprocess.Popen[bytes]:
         environment = dict(os.environ)
-        if self._gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = self._gpus[number % len(self._gpus)]
+        for name in ("WANDB_RUN_ID", "WANDB_SWEEP_ID"):  # of the sweep as a whole: every trial is a run of its own
+            environment.pop(name, None)
+        if self._gpus and workers > 1:  # each its share, or one that it has to share itself
+            share = self._gpus[number::workers] or [self._gpus[number % len(self._gpus)]]
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(share)
         if workers > 1:  # each would take all cores, and all would wait for one another
             environment.setdefault("OMP_NUM_THREADS", str(max(cores() // workers, 1)))
         self._log(number).parent.mkdir(exist_ok=True)
@@ -68,7 +71,7 @@ class Crew:
         return any(worker.poll() is None for worker in self._workers)
 
     def crashes(self) -> dict[Path, str]:
-        """Logs of workers that ended by a crash, with the last line of each."""
+        """Logs of workers that ended by a crash, or for want of room on the disk, with the last line of each."""
         crashed = {}
         for number, worker in enumerate(self._workers):
             if worker.poll() not in (None, 0, GAVE_UP, INTERRUPTED):

@@ -46,7 +46,7 @@ def read_parameter(content: Mapping[str, Any], where: str) -> Parameter:
     """
     name = content.get("distribution", None)
     name = _inferred(content, where) if name is None else name
-    if name not in DISTRIBUTIONS:
+    if not isinstance(name, str) or name not in DISTRIBUTIONS:
         near = nearest(str(name), DISTRIBUTIONS)
         raise UserError(f"{where}.distribution is {name!r}{near} (valid: {', '.join(DISTRIBUTIONS)})")
     keys = DISTRIBUTIONS[name]

@@ -17,9 +17,10 @@ SILENCE = 60.0  # seconds without one after which a worker is taken for dead
 
 def this_machine() -> str:
     """Names the set of processes among which a process number means something: a host, or a container of it."""
-    with suppress(OSError):
-        return f"{platform.node()} {os.readlink('/proc/self/ns/pid')}"
-    return platform.node()
+    parts = [platform.node()]
+    with suppress(OSError):  # hosts may have the same name, and each Linux numbers its namespaces alike
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
+    return " ".join(parts)
 
 
 @dataclass
@@ -51,9 +52,10 @@ class Lease:
         """
         if time.monotonic() - self._renewed < BEAT:
             return True
-        if read(self.path).get("owner") != self.owner:
-            return False
-        self._write()
+        with suppress(OSError):  # of a network that stumbles, or a full disk: the next sign may come through
+            if read(self.path).get("owner") != self.owner:
+                return False
+            self._write()
         return True
 
     def give_back(self) -> None:
@@ -78,10 +80,14 @@ class Lease:
 
 
 def read(path: Path) -> dict[str, str | int]:
-    """What a lease says; nothing where there is none."""
+    """What a lease says; nothing where there is none.
+
+    Raises:
+        OSError: If it cannot be read for any other reason, which says nothing of its owner.
+    """
     try:
         content: dict[str, str | int] = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except FileNotFoundError:
         return {}
     return content
 
@@ -102,7 +108,10 @@ class Watchman:
 
     def is_dead(self, path: Path) -> bool:
         """Whether nobody has the trial any more."""
-        content = read(path)
+        try:
+            content = read(path)
+        except OSError:
+            return False
         if "owner" not in content:
             return True
         if content["machine"] == this_machine() and not _is_running(int(content["pid"])):

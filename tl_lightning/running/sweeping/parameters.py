@@ -2,9 +2,9 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, product
+from itertools import accumulate
 from statistics import NormalDist
 from typing import Any
 
@@ -61,17 +61,40 @@ class Bell:
 Parameter = Choice | Range | Bell
 
 
-def grid(parameters: Mapping[str, Parameter]) -> list[dict[str, Any]]:
-    """All combinations, in the file's order: the last parameter changes first.
+def grid_size(parameters: Mapping[str, Parameter]) -> int:
+    """How many combinations there are.
 
     Args:
         parameters: By dotted key; choices, and ranges of whole numbers.
+    """
+    return math.prod(len(_listed(key, parameter)) for key, parameter in parameters.items())
+
+
+def combination(parameters: Mapping[str, Parameter], number: int) -> dict[str, Any]:
+    """One of all combinations, in the file's order: the last parameter changes first.
+
+    Args:
+        parameters: By dotted key; choices, and ranges of whole numbers.
+        number: Which, from 0.
 
     Raises:
-        ValueError: If one of them is no choice and no range of whole numbers.
+        ValueError: If a parameter is no choice and no range of whole numbers.
     """
-    values = [_listed(key, parameter) for key, parameter in parameters.items()]
-    return [dict(zip(parameters, combination, strict=True)) for combination in product(*values)]
+    chosen = {}
+    for key, parameter in reversed([*parameters.items()]):
+        values = _listed(key, parameter)
+        number, place = divmod(number, len(values))
+        chosen[key] = values[place]
+    return dict(reversed(chosen.items()))
+
+
+def grid(parameters: Mapping[str, Parameter]) -> list[dict[str, Any]]:
+    """All combinations, in order.
+
+    Args:
+        parameters: As of `combination`.
+    """
+    return [combination(parameters, number) for number in range(grid_size(parameters))]
 
 
 def can_be_listed(parameter: Parameter) -> bool:
@@ -85,13 +108,13 @@ def can_be_listed(parameter: Parameter) -> bool:
     return isinstance(parameter, Range) and parameter.integer and parameter.step is None
 
 
-def _listed(key: str, parameter: Parameter) -> list[Any]:
+def _listed(key: str, parameter: Parameter) -> Sequence[Any]:
     if not can_be_listed(parameter):
         raise ValueError(f"{key} cannot be listed: {parameter}")
     if isinstance(parameter, Choice):
-        return list(parameter.values)
+        return parameter.values
     assert isinstance(parameter, Range)
-    return list(range(int(parameter.low), int(parameter.high) + 1))
+    return range(int(parameter.low), int(parameter.high) + 1)
 
 
 def at(parameter: Parameter, quantile: float) -> Any:  # noqa: ANN401 - anything that YAML holds

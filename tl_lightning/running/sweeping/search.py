@@ -2,10 +2,11 @@
 
 import json
 import math
+import os
 import random
 import time
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +16,18 @@ import optuna
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
+from tl_lightning.errors import UserError
 from tl_lightning.running.sweeping.lease import Lease, Watchman, read
-from tl_lightning.running.sweeping.parameters import Choice, Parameter, Range, at, grid
+from tl_lightning.running.sweeping.parameters import Choice, Parameter, Range, at, combination
 from tl_lightning.running.sweeping.sweep_file import SweepFile
 from tl_lightning.running.sweeping.trials import State, Trial
 
 FIRST_RANDOM = 5  # trials before Bayesian search learns from them
+HOPELESS = 3  # where so many trials failed and no other came to its end, the rest would fail, too
+GRACE = 30  # seconds after which a lock is released that its owner has left behind
 MOST_ATTEMPTS = 3  # a trial whose worker dies so often is what kills it
 STUDY = "sweep"
 
@@ -65,12 +69,18 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self._sweep, self._journal, self._planned, self._seed = sweep, journal, planned, seed
-        self._grid = grid(sweep.parameters) if sweep.method == "grid" else []
         self._watchman = Watchman()
         (journal.parent / "leases").mkdir(exist_ok=True)
-        self._lock = JournalFileSymlinkLock(str(journal.with_name(f"{journal.name}.taking")))
-        self._storage = JournalStorage(JournalFileBackend(str(journal)))
-        with self._taking():
+        # Not Optuna's default, a link: while that points nowhere, a lock whose owner died is never released.
+        self._lock = JournalFileOpenLock(str(journal.with_name(f"{journal.name}.taking")), GRACE)
+        writing = JournalFileOpenLock(str(journal), GRACE)
+        with _held(writing):
+            _cut_off_torn_line(journal)
+        try:
+            self._storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=writing))
+        except ValueError as error:
+            raise UserError(f"{journal} cannot be read as the journal of a sweep: {error}") from error
+        with _held(self._lock):
             self._study = optuna.create_study(
                 study_name=STUDY,
                 storage=self._storage,
@@ -79,22 +89,13 @@ class Search:
                 load_if_exists=True,
             )
 
-    @contextmanager
-    def _taking(self) -> Iterator[None]:
-        """One process at a time, on all machines; a lock that its owner left behind is released after 30 s."""
-        self._lock.acquire()
-        try:
-            yield
-        finally:
-            self._lock.release()
-
     def take(self) -> Taken | Literal["wait", "done"]:
         """Takes a trial that nobody has, or else a new one.
 
         Returns:
             The trial; ``wait`` where all are taken but one may be given back; ``done`` where all have ended.
         """
-        with self._taking():
+        with _held(self._lock):
             trials = self._study.get_trials(deepcopy=False)
             others = False
             for trial in trials:
@@ -103,32 +104,36 @@ class Search:
                 if not self._watchman.is_dead(self._lease_of(trial.number)):
                     others = True
                     continue
-                attempt = int(read(self._lease_of(trial.number)).get("attempt", 0)) + 1
-                taken = self._taken(optuna.Trial(self._study, trial._trial_id), attempt)
+                taken = self._taken(optuna.Trial(self._study, trial._trial_id))
+                attempt = taken.lease.attempt
                 if attempt <= MOST_ATTEMPTS:
                     return taken
                 self.end(taken, "failed", error=f"its worker died {MOST_ATTEMPTS} times", seconds=0.0)
             if len(trials) < self._planned:
-                return self._taken(self._ask(len(trials)), attempt=1)
+                return self._taken(self._study.ask())
             return "wait" if others else "done"
 
-    def _ask(self, number: int) -> optuna.Trial:
-        # Of both numbers, mixed: their sum would give the sweep of the next seed nearly the same trials.
-        self._study.sampler = _sampler(self._sweep, seed=random.Random(f"{self._seed}/{number}").getrandbits(32))
-        trial = self._study.ask()
-        values = self._grid[number] if self._grid else _suggest(trial, self._sweep.parameters)
+    def _taken(self, trial: optuna.Trial) -> Taken:
+        known, path = trial.user_attrs, self._lease_of(trial.number)
+        validations = len(known.get("history", ()))
+        stuck = validations == known.get("validations_before", 0)  # a worker that got on is no reason to give up
+        attempt = int(read(path).get("attempt", 0)) + 1 if stuck else 1
+        lease = Lease.take(path, attempt=attempt)
+        values = json.loads(known["values"]) if "values" in known else self._values(trial)
         trial.set_user_attr("values", json.dumps(values))
-        return trial
-
-    def _taken(self, trial: optuna.Trial, attempt: int) -> Taken:
-        lease = Lease.take(self._lease_of(trial.number), attempt=attempt)
-        if "values" not in trial.user_attrs:  # its worker died between two lines of the journal
-            values = self._grid[trial.number] if self._grid else _suggest(trial, self._sweep.parameters)
-            trial.set_user_attr("values", json.dumps(values))
+        trial.set_user_attr("validations_before", validations)
         trial.set_user_attr("worker", lease.owner)
-        trial.set_user_attr("attempts", attempt)
+        trial.set_user_attr("attempts", known.get("attempts", 0) + 1)
         trial.set_user_attr("began", time.time())
-        return Taken(trial.number + 1, json.loads(trial.user_attrs["values"]), lease, trial)
+        return Taken(trial.number + 1, values, lease, trial)
+
+    def _values(self, trial: optuna.Trial) -> dict[str, Any]:
+        if self._sweep.method == "grid":
+            return combination(self._sweep.parameters, trial.number)
+        # Of both numbers, mixed: their sum would give the sweep of the next seed nearly the same trials.
+        self._study.sampler = _sampler(self._sweep, seed=random.Random(f"{self._seed}/{trial.number}").getrandbits(32))
+        fresh = optuna.Trial(self._study, trial._trial_id)  # asks the sampler once more, which is seeded only now
+        return {name: _draw(fresh, name, parameter) for name, parameter in self._sweep.parameters.items()}
 
     def _lease_of(self, number: int) -> Path:
         return self._journal.parent / "leases" / f"{number + 1:03}.json"
@@ -147,10 +152,16 @@ class Search:
         taken.trial.set_user_attr("history", history)
         if best is None:
             return True
+        early = self._sweep.early_termination
+        if "weak" in taken.trial.user_attrs:  # its worker died before it could end it
+            return False
         # What it would be judged by if it ended now: the best weights are kept, so one bad epoch costs nothing.
         if len(history) not in self._reported(taken):  # a trial that goes on repeats what came after its checkpoint
             taken.trial.report(best, step=len(history))
-        return not (self._sweep.early_termination is not None and taken.trial.should_prune())
+        if early is None or len(history) >= early.max_iter or not taken.trial.should_prune():
+            return True
+        taken.trial.set_user_attr("weak", True)
+        return False
 
     def _reported(self, taken: Taken) -> Collection[int]:
         return self._storage.get_trial(taken.trial._trial_id).intermediate_values
@@ -179,6 +190,20 @@ class Search:
         """Lets another worker go on with a trial."""
         taken.trial.set_user_attr("seconds", taken.trial.user_attrs.get("seconds", 0.0) + seconds)
         taken.lease.give_back()
+
+    def failed(self) -> int:
+        """How many trials have failed."""
+        return len(self._study.get_trials(deepcopy=False, states=(TrialState.FAIL,)))
+
+    def is_hopeless(self, failed_before: int) -> bool:
+        """Whether no trial has ever come to its end, and `HOPELESS` have failed since.
+
+        Args:
+            failed_before: What `failed` gave then: a user who starts a sweep again may have mended what was wrong.
+        """
+        ended = (TrialState.COMPLETE, TrialState.PRUNED)
+        good = self._study.get_trials(deepcopy=False, states=ended)
+        return not good and self.failed() >= failed_before + HOPELESS
 
     def trials(self) -> list[Trial]:
         """All trials so far, in order."""
@@ -216,6 +241,25 @@ class Search:
         return pick(numbers) if numbers else None
 
 
+@contextmanager
+def _held(lock: JournalFileOpenLock) -> Iterator[None]:
+    """One process at a time, on all machines."""
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _cut_off_torn_line(journal: Path) -> None:
+    """Drops what was written in part, as before a loss of power; the next line would be joined to it."""
+    if not journal.is_file():
+        return
+    content = journal.read_bytes()
+    if content and not content.endswith(b"\n"):
+        os.truncate(journal, content.rfind(b"\n") + 1)
+
+
 def _pruner(sweep: SweepFile) -> BasePruner:
     """What W&B calls hyperband is successive halving: each trial is compared at ``min_iter * eta**k`` validations."""
     early = sweep.early_termination
@@ -228,10 +272,6 @@ def _sampler(sweep: SweepFile, *, seed: int) -> BaseSampler:
     if sweep.method != "bayes":
         return RandomSampler(seed=seed)
     return TPESampler(seed=seed, multivariate=True, n_startup_trials=FIRST_RANDOM, constant_liar=True)
-
-
-def _suggest(trial: optuna.Trial, parameters: Mapping[str, Parameter]) -> dict[str, Any]:
-    return {name: _draw(trial, name, parameter) for name, parameter in parameters.items()}
 
 
 def _draw(trial: optuna.Trial, name: str, parameter: Parameter) -> Any:  # noqa: ANN401 - anything that YAML holds

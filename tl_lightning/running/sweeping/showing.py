@@ -9,7 +9,13 @@ from tl_lightning.running.sweeping.parameters import Bell, Choice, Parameter, Ra
 from tl_lightning.running.sweeping.sweep_file import SweepFile
 from tl_lightning.running.sweeping.trials import Trial
 
-STATES = {"completed": "completed", "stopped": "stopped early", "failed": "failed", "running": "running"}
+STATES = {
+    "completed": "completed",
+    "stopped": "stopped early",
+    "failed": "failed",
+    "running": "running",
+    "waiting": "waiting",
+}
 
 
 def varied(sweep: SweepFile) -> list[str]:

@@ -12,24 +12,27 @@ from tl_lightning.running.sweeping.sweep_file import SweepFile
 from tl_lightning.running.sweeping.trials import Trial
 
 
-def write_summary(sweep: SweepFile, trials: Sequence[Trial], folder: Path, *, importance: Mapping[str, float]) -> Path:
+def write_summary(
+    sweep: SweepFile, trials: Sequence[Trial], folder: Path, *, planned: int, importance: Mapping[str, float]
+) -> Path:
     """Writes ``summary.json`` into the folder of a sweep, whole or not at all.
 
     Args:
         sweep: What was asked for.
         trials: All, in any state.
         folder: Of the sweep.
+        planned: How many trials there are to be.
         importance: Of the parameters, by key; may be empty.
 
     Returns:
         The file.
     """
-    RunFolder(folder).write_summary(summarise(sweep, trials, folder, importance=importance))
+    RunFolder(folder).write_summary(summarise(sweep, trials, folder, planned=planned, importance=importance))
     return folder / "summary.json"
 
 
 def summarise(
-    sweep: SweepFile, trials: Sequence[Trial], folder: Path, *, importance: Mapping[str, float]
+    sweep: SweepFile, trials: Sequence[Trial], folder: Path, *, planned: int, importance: Mapping[str, float]
 ) -> dict[str, Any]:
     """What ``summary.json`` holds; a score that is no number is null.
 
@@ -37,6 +40,7 @@ def summarise(
         sweep: What was asked for.
         trials: All, in any state.
         folder: Of the sweep, from which the folders of the trials are named.
+        planned: How many trials there are to be.
         importance: Of the parameters, by key; may be empty.
     """
     best = best_trial(sweep, trials)
@@ -46,6 +50,7 @@ def summarise(
         "method": sweep.method,
         "metric": sweep.metric,
         "goal": sweep.goal,
+        "planned": planned,
         "best": None if best is None else _entry(best, folder),
         "importance": dict(importance),
         "trials": entries,

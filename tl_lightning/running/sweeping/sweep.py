@@ -1,7 +1,9 @@
 """``tl sweep``: starts workers, shows what they do, and says in the end what came out."""
 
+import hashlib
 import importlib.util
 import json
+import re
 import secrets
 import subprocess
 import sys
@@ -14,11 +16,12 @@ from rich.live import Live
 from tl_lightning.arguments import OptionParser
 from tl_lightning.console import console
 from tl_lightning.errors import UserError
+from tl_lightning.processes import work_alone
 from tl_lightning.run_folder import RunFolder, open_folder
 from tl_lightning.running.sweeping.best import best_trial, write_best
 from tl_lightning.running.sweeping.crew import Crew
 from tl_lightning.running.sweeping.importance import importance
-from tl_lightning.running.sweeping.parameters import grid
+from tl_lightning.running.sweeping.parameters import grid_size
 from tl_lightning.running.sweeping.report import write_report
 from tl_lightning.running.sweeping.summary import write_summary
 from tl_lightning.running.sweeping.sweep_file import SweepFile, read_sweep
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
 LOOK = 0.5  # seconds between two looks at the journal
 FAILED = 1  # exit code
+ENDED = ("completed", "stopped", "failed")
 MADE = ("sweep.yaml", ".sweep.yaml", "trials", "leases", "workers")  # what the folder of a sweep may hold
 
 
@@ -40,7 +44,7 @@ def sweep_command(args: list[str]) -> int:
         args: The file, and options.
 
     Returns:
-        The exit code: 0, or 1 where no trial came to its end.
+        The exit code: 0, or 1 where no trial came to its end, or some were not run.
 
     Raises:
         UserError: If the file or an option is wrong.
@@ -66,7 +70,8 @@ def sweep_command(args: list[str]) -> int:
         run_cap=known.run_cap,
         seed=known.seed,
     )
-    return 0 if summary["best"] is not None else FAILED
+    ended = sum(trial["state"] in ENDED for trial in summary["trials"])
+    return 0 if summary["best"] is not None and ended >= summary["planned"] else FAILED
 
 
 def sweep(
@@ -96,6 +101,7 @@ def sweep(
     """
     if importlib.util.find_spec("optuna") is None:
         raise UserError("tl sweep needs Optuna: pip install 'tl_lightning[sweep]'")
+    work_alone()
     for name, value in (("workers", workers), ("run_cap", 1 if run_cap is None else run_cap)):
         if value < 1:
             raise UserError(f"--{name} is {value}; it must be 1 or more")
@@ -111,13 +117,12 @@ def sweep(
         try:
             _follow(asked, search, crew, planned)
         except KeyboardInterrupt:
-            crew.end()
             where = f"--storage {storage}" if storage is not None else f"--run_dir {journal.parent}"
             console.print(f"interrupted; the same tl sweep with {where} goes on with what is there")
             raise
     for log, line in crew.crashes().items():
         console.print(f"caution    a worker ended: {line} ({log})", style="yellow")
-    return _conclude(asked, search.trials(), journal.parent)
+    return _conclude(asked, search.trials(), journal.parent, planned)
 
 
 def plan(asked: SweepFile, run_cap: int | None) -> int:
@@ -132,7 +137,7 @@ def plan(asked: SweepFile, run_cap: int | None) -> int:
     """
     cap = asked.run_cap if run_cap is None else run_cap
     if asked.method == "grid":
-        return min(len(grid(asked.parameters)), cap or sys.maxsize)
+        return min(grid_size(asked.parameters), cap or sys.maxsize)
     if cap is None:
         raise UserError(f"{asked.path}: {asked.method} search has no end of its own; add run_cap: 20, or --run_cap 20")
     return cap
@@ -151,25 +156,31 @@ def _open(asked: SweepFile, *, run_dir: str | None, storage: str | None, seed: i
         run_dir if storage is None else str(Path(storage).parent),
         command="sweep",
         what="sweep",
-        recipe=f"{asked.text.rstrip()}\n# --seed {seed}\n",
-        name=asked.name,
+        recipe=f"{asked.text.rstrip()}\n# --seed {seed}\n" + "".join(map(_digest, asked.configurations)),
+        name=re.sub(r"[^\w.-]+", "-", asked.name).strip(".-") or "sweep",
         part=(name, *MADE),
+        option="--run_dir" if storage is None else "the folder of --storage",
     )
     return folder / name
 
 
+def _digest(path: Path) -> str:
+    """A line that changes with a configuration, which all trials of a sweep have to share."""
+    return f"# {path}: {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}\n"
+
+
 def _follow(asked: SweepFile, search: "Search", crew: Crew, planned: int) -> None:
     """Shows the trials until the workers have ended."""
-    known = {trial.number for trial in search.trials() if trial.state in ("completed", "stopped", "failed")}
+    known = {trial.number for trial in search.trials() if trial.state in ENDED}
     if known:
-        console.print(f"going on   {len(known)} of {planned} trials have ended already")
+        console.print(f"going on   {len(known)} trials have ended already")
     with Live(console=console, transient=True, auto_refresh=False) as live:
         working = True
         while working:
             working = crew.is_working()  # asked first, so that the last trials are seen
             trials = search.trials()
             for trial in trials:
-                if trial.number not in known and trial.state in ("completed", "stopped", "failed"):
+                if trial.number not in known and trial.state in ENDED:
                     known.add(trial.number)
                     if not console.is_terminal:
                         console.print(finished_line(asked, trial, best_trial(asked, trials)))
@@ -179,8 +190,12 @@ def _follow(asked: SweepFile, search: "Search", crew: Crew, planned: int) -> Non
                 time.sleep(LOOK)
 
 
-def _conclude(asked: SweepFile, trials: list[Trial], folder: Path) -> dict[str, Any]:
+def _conclude(asked: SweepFile, trials: list[Trial], folder: Path, planned: int) -> dict[str, Any]:
     """Scores the best trial on the test split, writes the report, and says what came out."""
+    if (missing := planned - sum(trial.state in ENDED for trial in trials)) > 0:
+        console.print(
+            f"caution    {missing} of {planned} trials are missing; the same command goes on with them", style="yellow"
+        )
     weights, best = importance(asked, trials), best_trial(asked, trials)
     if best is not None:
         _test(best.folder)
@@ -194,7 +209,7 @@ def _conclude(asked: SweepFile, trials: list[Trial], folder: Path) -> dict[str, 
     page = write_report(asked, trials, folder, importance=weights)
     console.print(f"report     {page}")
     summary: dict[str, Any] = json.loads(
-        write_summary(asked, trials, folder, importance=weights).read_text(encoding="utf-8")
+        write_summary(asked, trials, folder, planned=planned, importance=weights).read_text(encoding="utf-8")
     )
     return summary
 

@@ -1,5 +1,6 @@
 """A W&B sweep file, read for this machine."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from tl_lightning.arguments import OF_FIT
 from tl_lightning.errors import UserError, nearest
 from tl_lightning.running.sweeping.command import read_command
 from tl_lightning.running.sweeping.distributions import check_keys, exact, number, read_parameter
+from tl_lightning.running.sweeping.fit_options import options
 from tl_lightning.running.sweeping.parameters import Parameter, can_be_listed
 
 
@@ -22,10 +24,12 @@ class EarlyTermination:
     Attributes:
         min_iter: Validations before the first look.
         eta: Of the trials at a look, one in so many goes on; a look is ``eta`` times as late as the one before.
+        max_iter: Validations of a whole trial: there is no look at its end.
     """
 
     min_iter: int
     eta: int
+    max_iter: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,12 @@ class SweepFile:
     fit_args: tuple[str, ...]
     early_termination: EarlyTermination | None
     run_cap: int | None
+
+    @property
+    def configurations(self) -> list[Path]:
+        """The files that the command names."""
+        given = [text for name, text in options(self.fit_args) if name in ("config", "c")]
+        return [Path(text) for text in given if not text.startswith("{")]
 
 
 Name = TypeVar("Name", bound=str)
@@ -218,8 +228,7 @@ def _early_termination(content: Any, where: str) -> EarlyTermination | None:  # 
     if "min_iter" in content:
         raise UserError(f"{where} has min_iter beside max_iter or s; write min_iter alone, or max_iter and s")
     most, looks = (_whole(content.get(key), f"{where}.{key}") for key in ("max_iter", "s"))
-    while eta**looks > most:  # W&B leaves out looks before the first validation
-        looks -= 1
+    looks = min(looks, int(math.log(most, eta) + 1e-9))  # W&B leaves out looks before the first validation
     if looks < 1:
         raise UserError(f"{where}.max_iter is {most}, below eta {eta}: there would be no look; write min_iter")
-    return EarlyTermination(most // eta**looks, eta)
+    return EarlyTermination(most // eta**looks, eta, most)

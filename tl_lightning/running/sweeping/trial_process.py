@@ -5,25 +5,32 @@ result. Its process tells each validation through a socket, and is told whether 
 """
 
 import json
+import math
 import os
 import shutil
 import signal
 import socket
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
 import timm  # noqa: F401 - here, it need not be imported in every trial
 
 from tl_lightning.callbacks import MetricsCsv
+from tl_lightning.checkpoints import NO_SPACE
 from tl_lightning.errors import UserError
 from tl_lightning.experiment import resume, run
 from tl_lightning.interruption import sigterm_interrupts
 from tl_lightning.run_folder import RunFolder
+
+AGAIN = 3.0  # seconds until a trial is asked once more to end
 
 
 @dataclass
@@ -33,42 +40,72 @@ class TrialProcess:
     Attributes:
         pid: Of the process, which leads a group of its own.
         socket: Gives one JSON object a line: ``{"history": [...]}`` after each validation, which waits for ``go`` or
-            ``stop``, and at the end ``{"end": "completed" | "stopped" | "interrupted" | "failed", "error": ...,
-            "final": ...}``, where final is what the kept weights reach.
+            ``stop``, and at the end ``{"end": ..., "error": ..., "final": ...}``, where ``end`` is completed, stopped,
+            interrupted, failed or no_room, and ``final`` what the kept weights reach.
         leash: While the worker holds it the trial lives.
+        scratch: A folder for its temporary files.
+        is_silent: Whether it has closed its end of the socket.
     """
 
     pid: int
     socket: socket.socket
     leash: int
+    scratch: str
+    is_silent: bool = False
     _code: int | None = field(default=None, init=False)
+    _unread: bytes = field(default=b"", init=False)
+    _reminded: float = field(default=-math.inf, init=False)
 
-    def signal(self, number: int) -> None:
-        """Sends a signal to the trial, or to all of its processes where it is to be killed."""
-        with suppress(ProcessLookupError):
-            if number == signal.SIGKILL:
-                os.killpg(self.pid, number)
-            elif self.ended() is None:
-                os.kill(self.pid, number)
+    def read(self) -> list[dict[str, Any]]:
+        """What it has said since."""
+        try:
+            new = self.socket.recv(1 << 16)
+        except ConnectionResetError:  # it is gone, and had not read all of our answers
+            new = b""
+        self.is_silent = not new
+        *lines, self._unread = (self._unread + new).split(b"\n")
+        return [json.loads(line) for line in lines]
 
     def answer(self, word: str) -> None:
         """Answers ``go`` or ``stop``."""
-        with suppress(BrokenPipeError):  # it was killed meanwhile, which is seen by its socket's end
+        with suppress(BrokenPipeError):  # it is gone, which is seen by its socket's end
             self.socket.sendall(word.encode() + b"\n")
 
-    def ended(self) -> int | None:
-        """The exit code, negative for the signal that killed it; `None` while it is running."""
+    def ask_to_end(self) -> None:
+        """Interrupts it; more than once, if it is asked again after a while: what a destructor raises is lost."""
+        if time.monotonic() > self._reminded + AGAIN and self.ended() is None:
+            os.kill(self.pid, signal.SIGTERM)
+            self._reminded = time.monotonic()
+
+    def kill(self) -> None:
+        """Ends all of its processes."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def ended(self, *, wait: bool = False) -> int | None:
+        """The exit code, negative for the signal that killed it; `None` while it is running.
+
+        Args:
+            wait: Whether to wait for its end.
+        """
         if self._code is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            pid, status = os.waitpid(self.pid, 0 if wait else os.WNOHANG)
             self._code = os.waitstatus_to_exitcode(status) if pid else None
         return self._code
 
-    def clear_up(self) -> None:
-        """Ends what processes it has left behind, such as those that load its data."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+    def clear_up(self) -> int:
+        """Waits for its end, and ends what it has left behind, such as the processes that load its data.
+
+        Returns:
+            The exit code, negative for the signal that killed it.
+        """
+        code = self.ended(wait=True)
+        assert code is not None
+        self.kill()
         self.socket.close()
         os.close(self.leash)
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        return code
 
 
 def start(args: Sequence[str], folder: Path, *, metric: str, log: Path) -> TrialProcess:
@@ -82,23 +119,24 @@ def start(args: Sequence[str], folder: Path, *, metric: str, log: Path) -> Trial
     """
     ours, theirs = socket.socketpair()
     leash, held = os.pipe()
+    scratch = tempfile.mkdtemp(prefix="tl-trial-")
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if pid:
         theirs.close()
         os.close(leash)
-        return TrialProcess(pid, ours, held)
+        return TrialProcess(pid, ours, held, scratch)
     try:
         ours.close()
         os.close(held)
-        _become_a_trial(args, folder, log, leash)
+        _become_a_trial(log, leash, scratch)
         _run(args, folder, metric, theirs)
     finally:
         os._exit(1)
 
 
-def _become_a_trial(args: Sequence[str], folder: Path, log: Path, leash: int) -> None:
+def _become_a_trial(log: Path, leash: int, scratch: str) -> None:
     os.setpgid(0, 0)  # Ctrl-C at the terminal is the sweep's business
     sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -106,9 +144,7 @@ def _become_a_trial(args: Sequence[str], folder: Path, log: Path, leash: int) ->
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (sink, 1), (sink, 2)):
         os.dup2(source, target)
-    # A trial of several processes is started anew by Lightning, which repeats the command line that it finds.
-    sys.argv = [str(Path(__file__).parents[2] / "__main__.py"), "fit", *args, "--run_dir", str(folder)]
-    sys.modules["__main__"].__spec__ = None
+    os.environ["TMPDIR"] = tempfile.tempdir = scratch
     threading.Thread(target=_die_with_the_worker, args=(leash,), daemon=True).start()
 
 
@@ -129,9 +165,11 @@ def _run(args: Sequence[str], folder: Path, metric: str, channel: socket.socket)
             end, error = "failed", f"{metric} was not logged; what was: {', '.join(_logged(folder))}"
     except UserError as mistake:
         error = str(mistake)
+        end = "no_room" if _is_for_want_of_room(mistake) else "failed"
     except KeyboardInterrupt:
         end = "stopped" if watch.stopped else "interrupted"
     except BaseException as crash:
+        end = "no_room" if _is_for_want_of_room(crash) else "failed"
         error = f"{type(crash).__name__}: {' '.join(str(crash).split())}"
         sys.excepthook(type(crash), crash, crash.__traceback__)
     sys.stdout.flush()
@@ -144,10 +182,27 @@ def _make(args: Sequence[str], folder: Path, watch: "_Watch") -> None:
     if RunFolder(folder).is_complete:
         watch.tell()
     elif RunFolder(folder).config.is_file():
+        _repeatable("resume", "--run_dir", str(folder))
         resume(folder, watch=watch)
     else:
         shutil.rmtree(folder, ignore_errors=True)  # made, and killed before anything was in it
+        _repeatable("fit", *args, "--run_dir", str(folder))
         run([*args, "--run_dir", str(folder)], watch=watch)
+
+
+def _repeatable(*command: str) -> None:
+    """Lets Lightning start the other processes of a trial, for which it repeats the command line that it finds."""
+    sys.argv = ["tl", *command]
+    sys.modules["__main__"].__spec__ = find_spec("tl_lightning.__main__")
+
+
+def _is_for_want_of_room(error: BaseException | None) -> bool:
+    """Whether the disk is full, which says nothing of the trial."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 class _Watch:

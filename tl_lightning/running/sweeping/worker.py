@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tl_lightning.errors import UserError
 from tl_lightning.interruption import INTERRUPTED
 from tl_lightning.run_folder import RunFolder
 from tl_lightning.running.sweeping.crew import GAVE_UP
@@ -25,9 +26,7 @@ from tl_lightning.running.sweeping.trials import nested
 if TYPE_CHECKING:
     from tl_lightning.running.sweeping.trial_process import TrialProcess
 
-HOPELESS = 3  # first trials of a worker that all failed: the others would fail, too
 PATIENCE = 30.0  # seconds that a trial has to keep its state after it was told to end
-AGAIN = 3.0  # seconds until it is told once more
 LOOK = 0.5  # seconds between two looks at whether the sweep has been interrupted
 
 
@@ -36,12 +35,13 @@ class Ended:
     """How a trial's process ended.
 
     Attributes:
-        state: ``interrupted`` is a trial that is to go on later, ``lost`` one that another worker has taken meanwhile.
+        state: ``interrupted`` is a trial that is to go on later, ``no_room`` one that found the disk full, ``lost`` one
+            that another worker has taken meanwhile.
         score: What the kept weights reach; `None` where that is not known.
         error: Why it failed.
     """
 
-    state: Literal["completed", "stopped", "failed", "interrupted", "lost"]
+    state: Literal["completed", "stopped", "failed", "interrupted", "no_room", "lost"]
     score: float | None = None
     error: str = ""
 
@@ -67,29 +67,32 @@ class Worker:
         """Takes trials.
 
         Returns:
-            The exit code: 0 when none is left, `INTERRUPTED`, or `GAVE_UP`.
+            The exit code: 0 when none is left, `INTERRUPTED`, or `GAVE_UP` when all trials fail.
+
+        Raises:
+            UserError: If the disk is full.
         """
-        failed = 0
-        while not self._interrupted(0.0):
+        failed_before = self._search.failed()
+        while not self._wait(0.0):
+            if self._search.is_hopeless(failed_before):
+                return GAVE_UP
             taken = self._search.take()
             if taken == "done":
                 return 0
             if taken == "wait":
-                self._interrupted(2 * LOOK)
-                continue
-            state = self._run(taken)
-            failed = -1 if failed < 0 or state in ("completed", "stopped") else failed + (state == "failed")
-            if failed == HOPELESS:
-                return GAVE_UP
+                self._wait(2 * LOOK)
+            else:
+                self._run(taken)
         return INTERRUPTED
 
-    def _interrupted(self, seconds: float, *others: int) -> bool:
-        """Waits for the driver's end, for a signal, or until one of the others can be read."""
-        ready, _, _ = select.select([self._driver, *others], [], [], seconds)
+    def _wait(self, seconds: float, process: "TrialProcess | None" = None) -> bool:
+        """Waits until a trial says something, and tells whether it has; without one, whether the sweep has ended."""
+        asked = [] if self._terminated else [self._driver]
+        ready, _, _ = select.select([*asked, *([process.socket] if process else [])], [], [], seconds)
         self._terminated = self._terminated or self._driver in ready
-        return self._terminated
+        return process.socket in ready if process else self._terminated
 
-    def _run(self, taken: Taken) -> str:
+    def _run(self, taken: Taken) -> None:
         from tl_lightning.running.sweeping.trial_process import start  # imports torch, Lightning and the rest
 
         begun = time.monotonic()
@@ -100,53 +103,42 @@ class Worker:
         process = start(args, folder, metric=self._sweep.metric, log=folder.with_suffix(".log"))
         ended = self._attend(taken, process)
         seconds = time.monotonic() - begun
-        if ended.state == "interrupted":
+        if ended.state == "interrupted" or ended.state == "no_room":
             self._search.give_back(taken, seconds=seconds)
         elif ended.state != "lost":
             self._search.end(taken, ended.state, score=ended.score, seconds=seconds, error=ended.error)
+        if ended.state == "no_room":  # all others would fail, too
+            raise UserError(ended.error)
+        if ended.state in ("completed", "stopped"):
             for checkpoint in (RunFolder(folder).last_checkpoint, RunFolder(folder).previous_checkpoint):
                 checkpoint.unlink(missing_ok=True)  # nothing is left to go on with, and many runs fill a disk
-        return ended.state
 
     def _attend(self, taken: Taken, process: "TrialProcess") -> Ended:
         """Answers a trial until it ends."""
         end: dict[str, Any] = {}
-        told, again, killed, lost, unread = math.inf, 0.0, False, False, b""
-        while True:
-            waiting = [self._driver] if told == math.inf else []
-            ready, _, _ = select.select([*waiting, process.socket], [], [], LOOK)
-            self._terminated = self._terminated or self._driver in ready
-            if self._terminated and time.monotonic() > again:
-                process.signal(signal.SIGTERM)  # more than once, as what is raised within a destructor is lost
-                told, again = min(told, time.monotonic()), time.monotonic() + AGAIN
+        deadline, lost = math.inf, False
+        while not process.is_silent:
+            said = self._wait(LOOK, process)
             lost = lost or not taken.lease.renew()
-            if not killed and (lost or time.monotonic() - told > PATIENCE):
-                process.signal(signal.SIGKILL)
-                killed = True
-            if process.socket not in ready:
-                if process.ended() is not None:
-                    break  # the socket may be open still, in a process of its own that it left behind
-                continue
-            new = process.socket.recv(1 << 16)
-            if not new and process.ended() is not None:
-                break
-            if not new:
-                time.sleep(0.01)
-                continue
-            *messages, unread = (unread + new).split(b"\n")
-            for message in map(json.loads, messages):
+            if self._terminated and deadline == math.inf:
+                deadline = time.monotonic() + PATIENCE
+            if lost or time.monotonic() > deadline:
+                process.kill()
+            elif self._terminated:
+                process.ask_to_end()
+            if not said and process.ended() is not None:
+                break  # the socket may be open still, in a process that it left behind
+            for message in process.read() if said else ():
                 if "end" in message:
                     end = message
-                elif not lost:
+                elif not (lost or self._terminated):
                     process.answer("go" if self._search.report(taken, message["history"]) else "stop")
-        process.clear_up()
+        code = process.clear_up()
         if lost:
             return Ended("lost")
-        if end.get("end") in ("completed", "stopped", "failed"):
+        if end.get("end") in ("completed", "stopped", "failed", "no_room"):
             return Ended(end["end"], end["final"], end["error"])
-        if self._terminated:
-            return Ended("interrupted")
-        return Ended("failed", error=_why(process.ended() or 0))
+        return Ended("interrupted") if self._terminated else Ended("failed", error=_why(code))
 
 
 def _why(code: int) -> str:
@@ -154,7 +146,9 @@ def _why(code: int) -> str:
     if code >= 0:
         return "it was interrupted"
     name = signal.Signals(-code).name
-    return f"its process was killed by {name}" + (", as when memory runs out" if name == "SIGKILL" else "")
+    return f"its process was killed by {name}" + (
+        ", as when memory runs out or another of its processes fails" if name == "SIGKILL" else ""
+    )
 
 
 def main() -> int:
@@ -172,7 +166,11 @@ def main() -> int:
     search = Search(sweep, options.journal, planned=options.planned, seed=options.seed)
     import tl_lightning.running.sweeping.trial_process  # noqa: F401 - the time that it takes is to be paid once
 
-    return Worker(sweep, search, options.driver).work()
+    try:
+        return Worker(sweep, search, options.driver).work()
+    except UserError as error:
+        print(error, flush=True)
+        return 2
 
 
 if __name__ == "__main__":
