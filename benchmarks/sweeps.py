@@ -137,7 +137,7 @@ def difference(scores: dict[str, list[float]]) -> str:
     random, bayes = scores["random"], scores["bayes"]
     gaps = [one - other for one, other in zip(bayes, random, strict=True)]
     error = statistics.stdev(gaps) / math.sqrt(len(gaps))
-    p = float(ttest_rel(bayes, random).pvalue)
+    p = float(ttest_rel(bayes, random).pvalue) if error else 1.0  # both begin with the same random trials
     means = ", ".join(f"{m} {statistics.mean(v):.4f} ({statistics.stdev(v):.4f})" for m, v in scores.items())
     return f"{means}; bayes - random {100 * statistics.mean(gaps):+.2f} points, s.e. {100 * error:.2f}, p {p:.2f}"
 
