@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tl_lightning.checkpoints import WholeCheckpoints, latest_checkpoint, load_checkpoint, write_checkpoint
+from tl_lightning.checkpoints import (
+    WholeCheckpoints,
+    is_for_want_of_room,
+    latest_checkpoint,
+    load_checkpoint,
+    write_checkpoint,
+)
 from tl_lightning.errors import UserError
 from tl_lightning.run_folder import RunFolder
 
@@ -161,3 +167,11 @@ def test_what_is_no_checkpoint_of_a_run_is_told_apart(tmp_path, value):
 
 def test_a_checkpoint_that_is_not_there_is_one_line(tmp_path):
     assert line_of(load_checkpoint, tmp_path / "none.ckpt") == f"there is no checkpoint {tmp_path / 'none.ckpt'}"
+
+
+def test_a_full_disk_is_seen_behind_other_errors_also_where_they_go_in_a_circle():
+    mistake, wrapper, full = UserError("wrong"), ValueError("wrapped"), OSError(errno.ENOSPC, "full")
+    mistake.__cause__, wrapper.__cause__ = wrapper, mistake
+    assert not is_for_want_of_room(mistake)
+    wrapper.__context__ = full
+    assert is_for_want_of_room(mistake)

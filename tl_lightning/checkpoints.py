@@ -19,6 +19,25 @@ from tl_lightning.run_folder import RunFolder
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def is_for_want_of_room(error: BaseException) -> bool:
+    """Whether an error, or one of those that led to it, says that the disk is full.
+
+    Args:
+        error: Any. What led to it may go in a circle: a mistake is raised from the error that it had been wrapped into.
+    """
+    seen: list[BaseException] = []
+    ahead: list[BaseException | None] = [error]
+    while ahead:
+        current = ahead.pop()
+        if current is None or current in seen:
+            continue
+        if isinstance(current, OSError) and current.errno in NO_SPACE:
+            return True
+        seen.append(current)
+        ahead += [current.__cause__, current.__context__]
+    return False
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Reads a checkpoint with torch's safe loader.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from tl_lightning.checkpoints import NO_SPACE
+from tl_lightning.checkpoints import is_for_want_of_room
 from tl_lightning.choosing.comparing.plan import Plan
 from tl_lightning.choosing.comparing.results import Measure, Result, read_result, why_failed
 from tl_lightning.choosing.comparing.strategies import Job
@@ -90,7 +90,7 @@ def _make(plan: Plan, args: list[str], path: Path) -> str | None:
         make_run(path, args, plan.base, command="compare")
         return None
     except Exception as error:  # of any kind: it is this run's result
-        if _is_disk_full(error):
+        if is_for_want_of_room(error):
             raise  # all others would fail, too
         failed = why_failed(error)
     # Only now that the error is gone are its frames, which hold the model, too.
@@ -98,14 +98,6 @@ def _make(plan: Plan, args: list[str], path: Path) -> str | None:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return failed
-
-
-def _is_disk_full(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in NO_SPACE:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def time_left(missing: Sequence[Job], seconds: Mapping[Job, float]) -> str:

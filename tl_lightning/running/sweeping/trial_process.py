@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 import timm  # noqa: F401 - here, it need not be imported in every trial
 
 from tl_lightning.callbacks import MetricsCsv
-from tl_lightning.checkpoints import NO_SPACE
+from tl_lightning.checkpoints import is_for_want_of_room
 from tl_lightning.errors import UserError
 from tl_lightning.experiment import resume, run
 from tl_lightning.interruption import sigterm_interrupts
@@ -165,11 +165,11 @@ def _run(args: Sequence[str], folder: Path, metric: str, channel: socket.socket)
             end, error = "failed", f"{metric} was not logged; what was: {', '.join(_logged(folder))}"
     except UserError as mistake:
         error = str(mistake)
-        end = "no_room" if _is_for_want_of_room(mistake) else "failed"
+        end = "no_room" if is_for_want_of_room(mistake) else "failed"
     except KeyboardInterrupt:
         end = "stopped" if watch.stopped else "interrupted"
     except BaseException as crash:
-        end = "no_room" if _is_for_want_of_room(crash) else "failed"
+        end = "no_room" if is_for_want_of_room(crash) else "failed"
         error = f"{type(crash).__name__}: {' '.join(str(crash).split())}"
         sys.excepthook(type(crash), crash, crash.__traceback__)
     sys.stdout.flush()
@@ -194,15 +194,6 @@ def _repeatable(*command: str) -> None:
     """Lets Lightning start the other processes of a trial, for which it repeats the command line that it finds."""
     sys.argv = ["tl", *command]
     sys.modules["__main__"].__spec__ = find_spec("tl_lightning.__main__")
-
-
-def _is_for_want_of_room(error: BaseException | None) -> bool:
-    """Whether the disk is full, which says nothing of the trial."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in NO_SPACE:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 class _Watch:
