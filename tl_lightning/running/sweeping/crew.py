@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Self
 
+from tl_lightning.data.workers import usable_cores
 from tl_lightning.interruption import INTERRUPTED
 
 WORKER = "tl_lightning.running.sweeping.worker"
@@ -43,7 +44,7 @@ class Crew:
             share = self._gpus[number::workers] or [self._gpus[number % len(self._gpus)]]
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(share)
         if workers > 1:  # each would take all cores, and all would wait for one another
-            environment.setdefault("OMP_NUM_THREADS", str(max(cores() // workers, 1)))
+            environment.setdefault("OMP_NUM_THREADS", str(max(usable_cores() // workers, 1)))
         self._log(number).parent.mkdir(exist_ok=True)
         with self._log(number).open("ab") as output:
             return subprocess.Popen(
@@ -87,11 +88,6 @@ class Crew:
             self._alive = None
         for worker in self._workers:
             worker.wait()
-
-
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def visible_gpus() -> list[str]:
