@@ -10,11 +10,11 @@ from torch import Tensor
 MEMORY = 10  # pairs of steps and changes of the gradient
 SUFFICIENT = 1e-4  # Armijo's constant: the share of the promised decrease that a step must bring
 SMALLEST_STEP = 1e-10  # shorter ones mean that rounding hides any further decrease
-FLOOR = 1e-9  # A value below this is known well enough when it is known to the tolerance of this.
+FLOOR = 1e-6  # a value below this is known well enough when it is known to the tolerance of this: far above rounding
 
 
 class Objective(Protocol):
-    """Convex functions of ``(outputs, width)`` numbers each, evaluated together."""
+    """Convex functions of ``(outputs, width)`` numbers each, never negative, evaluated together."""
 
     def evaluate(self, points: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Evaluates some of the functions.
@@ -95,7 +95,7 @@ def minimise(objective: Objective, start: Tensor, *, tolerance: float, limit: in
         objective: The functions.
         start: Where each begins, ``(n, outputs, width)`` float64.
         tolerance: A function has converged when half the slope along its next step, which is what the step would gain
-            if the function were quadratic, is this share of its value.
+            if the function were quadratic, is this share of its value; it never gains more than the value itself.
         limit: The largest number of evaluations.
 
     Returns:
@@ -117,8 +117,9 @@ def minimise(objective: Objective, start: Tensor, *, tolerance: float, limit: in
     pairs: deque[_Pair] = deque(maxlen=MEMORY)
     _turn(state, objective, pairs)
     for iteration in range(1, limit + 1):
-        falls = state.slopes <= 0  # but for rounding in the guess at the Hessian
-        converged = falls & (-0.5 * state.slopes <= tolerance * state.values.clamp(min=FLOOR))
+        # A slope may point upwards by rounding in the guess at the Hessian; below 0 nothing can fall in any case.
+        gains = torch.where(state.slopes <= 0, -0.5 * state.slopes, torch.inf).minimum(state.values)
+        converged = gains <= tolerance * state.values.clamp(min=FLOOR)
         over = converged | (state.steps < SMALLEST_STEP) | torch.tensor(iteration == limit)
         if over.any():
             ended = state.which[over]
