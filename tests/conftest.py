@@ -1,8 +1,12 @@
 """What every test gets."""
 
+import signal
 from pathlib import Path
 
 import pytest
+
+# A shell starts what it puts into the background deaf to Ctrl-C, and so would be what the tests start to interrupt it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
