@@ -354,6 +354,7 @@ def quiet() -> None:
         ".*score for one or more classes was `nan`.*",  # a label of which validation has no picture; said by a note
         ".*No positive samples in targets.*",
         ".*No negative samples in targets.*",
+        ".*The `srun` command is available on your system.*",  # of a cluster's machine, where one trains without it
         ".*your dataloader is not resumable.*",  # its sampler is, and the data module's state says where it stopped
     ):
         warnings.filterwarnings("ignore", message=message)
