@@ -36,6 +36,7 @@ COMMANDS = {
     "advise": Command("tl_lightning.choosing.advising.advise", "advise_command", "write a configuration, with reasons"),
     "compare": Command("tl_lightning.choosing.comparing.compare", "compare_command", "say whether transfer helped"),
     "sweep": Command("tl_lightning.running.sweeping.sweep", "sweep_command", "search over settings by a W&B file"),
+    "submit": Command("tl_lightning.running.cluster.command", "submit_command", "have a SLURM cluster run a command"),
     "leaks": Command("tl_lightning.leaks_command", "leaks_command", "list pictures that are there more than once"),
     "crossval": Command("tl_lightning.crossval", "crossval_command", "train a model per fold, score them all together"),
     "resume": Command("tl_lightning.experiment", "resume_command", "go on where a run stopped, to the same weights"),

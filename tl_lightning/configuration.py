@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from jsonargparse import set_parsing_settings
 from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
@@ -302,6 +303,9 @@ class Configuration(LightningCLI):
             raise UserError(f"trainer: {' '.join(str(error).split())}") from error
         if handles_sigterm():  # Lightning's handler broadcasts, while other processes may be at another collective
             trainer._signal_connector._sigterm_notifier_fn = lambda *_: None  # type: ignore[method-assign]
+        environment = trainer._accelerator_connector.cluster_environment
+        if isinstance(environment, SLURMEnvironment):  # it would save within its signal handler, where ranks may differ
+            environment.auto_requeue = False  # the script of tl submit queues the job again
         if self.checkpoint is None:
             check_strategy(trainer)
         if self.folder is not None:
@@ -354,6 +358,7 @@ def quiet() -> None:
         ".*score for one or more classes was `nan`.*",  # a label of which validation has no picture; said by a note
         ".*No positive samples in targets.*",
         ".*No negative samples in targets.*",
+        ".*`srun` command is available on your system but is not used.*",  # as on a login node
         ".*your dataloader is not resumable.*",  # its sampler is, and the data module's state says where it stopped
     ):
         warnings.filterwarnings("ignore", message=message)
