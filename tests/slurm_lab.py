@@ -62,24 +62,22 @@ class Lab:
         assert not check or ended.returncode == 0, ended.stderr
         return ended.stdout.strip()
 
-    def state(self, job):
-        """Such as PENDING, RUNNING, COMPLETED or FAILED; of an array, those of all tasks in a list."""
+    def states(self, job):
+        """Of a job, or of each task of an array: PENDING, RUNNING, COMPLETED, FAILED, ..."""
         shown = self("scontrol", "show", "job", "--oneliner", str(job))
-        states = [word.partition("=")[2] for word in shown.split() if word.startswith("JobState=")]
-        return states[0] if len(states) == 1 else states
+        return [word.partition("=")[2] for word in shown.split() if word.startswith("JobState=")]
 
-    def wait(self, job, *, seconds=240):
-        """Waits until a job has ended, and gives its state or states."""
+    def wait(self, job, *, until=None, seconds=240):
+        """Waits until a job has ended, or is in one state, and gives the states of its tasks."""
         deadline = time.monotonic() + seconds
-        while self("squeue", "--noheader", "--states=all", "--jobs", str(job), "--format=%T", check=False):
-            states = self.state(job)
-            if not UNDER_WAY & set([states] if isinstance(states, str) else states):
+        while True:
+            states = self.states(job)
+            if (until in states) if until else not UNDER_WAY & set(states):
                 return states
             if time.monotonic() > deadline:
                 self("scancel", str(job))
                 pytest.fail(f"job {job} is still {states} after {seconds} s")
             time.sleep(0.5)
-        raise AssertionError(f"there is no job {job}")
 
 
 def why_not():
