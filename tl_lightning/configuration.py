@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from jsonargparse import set_parsing_settings
 from lightning.fabric.plugins import CheckpointIO
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from tl_lightning.agreement import leave_signals_to_us
 from tl_lightning.backbones import preprocess_of
 from tl_lightning.callbacks import EpochLine, MetricsCsv, StepBar, TrainingLoss, Watch
 from tl_lightning.checkpoints import BestCheckpoint, Ingredients, WholeCheckpoints
@@ -28,7 +28,6 @@ from tl_lightning.finetuning.averaging import ExponentialMovingAverage
 from tl_lightning.finetuning.batch_norm import SyncBatchNorm
 from tl_lightning.finetuning.phases import PRESETS, parse_phases, plan
 from tl_lightning.forgetting import Forgetting
-from tl_lightning.interruption import handles_sigterm
 from tl_lightning.parser import ExperimentParser, user_error
 from tl_lightning.precision import fast_precision
 from tl_lightning.processes import process_rank
@@ -301,11 +300,7 @@ class Configuration(LightningCLI):
             trainer = self._instantiate_trainer(given, theirs)
         except (TypeError, ValueError) as error:  # as of a strategy that there is not
             raise UserError(f"trainer: {' '.join(str(error).split())}") from error
-        if handles_sigterm():  # Lightning's handler broadcasts, while other processes may be at another collective
-            trainer._signal_connector._sigterm_notifier_fn = lambda *_: None  # type: ignore[method-assign]
-        environment = trainer._accelerator_connector.cluster_environment
-        if isinstance(environment, SLURMEnvironment):  # it would save within its signal handler, where ranks may differ
-            environment.auto_requeue = False  # the script of tl submit queues the job again
+        leave_signals_to_us(trainer)
         if self.checkpoint is None:
             check_strategy(trainer)
         if self.folder is not None:
@@ -350,6 +345,7 @@ def quiet() -> None:
         logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
     for message in (
         ".*args parameter is intended to run from within Python.*",  # tests and notebooks call the command in-process
+        ".*`srun` command is available.*",  # one process needs none, also on a machine of a cluster
         ".*does not have many workers.*",  # the decoded pictures make workers needless on a CPU
         ".*in eval mode at the start of training.*",  # frozen stages are, on purpose
         ".*is smaller than the logging interval.*",
@@ -358,7 +354,6 @@ def quiet() -> None:
         ".*score for one or more classes was `nan`.*",  # a label of which validation has no picture; said by a note
         ".*No positive samples in targets.*",
         ".*No negative samples in targets.*",
-        ".*`srun` command is available on your system but is not used.*",  # as on a login node
         ".*your dataloader is not resumable.*",  # its sampler is, and the data module's state says where it stopped
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tl_lightning.interruption import PREEMPTED
 from tl_lightning.running.cluster.resources import Resources
-
-PREEMPTED = 138  # exit code of a run that SIGUSR1 has ended: 128 and the signal's number
 
 
 @dataclass(frozen=True)
