@@ -67,7 +67,7 @@ class Lab:
         shown = self("scontrol", "show", "job", "--oneliner", str(job))
         return [word.partition("=")[2] for word in shown.split() if word.startswith("JobState=")]
 
-    def wait(self, job, *, until=None, seconds=240):
+    def wait(self, job, *, until=None, seconds=600):
         """Waits until a job has ended, or is in one state, and gives the states of its tasks."""
         deadline = time.monotonic() + seconds
         while True:

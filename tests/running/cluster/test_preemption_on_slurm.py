@@ -38,7 +38,7 @@ def here(tmp_path, monkeypatch, lab):
 
 def tl(*args):
     command = [sys.executable, "-m", "tl_lightning", *args]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
 
@@ -59,17 +59,17 @@ def test_a_job_on_two_nodes_is_preempted_twice_and_ends_as_if_it_had_not_been(he
     (job,) = re.search(r"scancel (\d+) ends", printed).groups()
     log = Path(f"slurm/job-{job}.log")
     for time_before, rows in ((0, 3), (1, 9)):
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 600
         while logged("run") < rows or lab.states(job) != ["RUNNING"]:
             assert time.monotonic() < deadline, f"it did not train: {log.read_text() if log.exists() else ''}"
             time.sleep(0.5)
         lab("scancel", "--signal=USR1", job)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while f"Restarts={time_before + 1}" not in lab("scontrol", "show", "job", job):
             assert time.monotonic() < deadline, f"it was not queued again: {log.read_text()}"
             time.sleep(0.5)
         assert json.loads(Path("run/summary.json").read_text())["status"] == "interrupted"
-    assert lab.wait(job, seconds=400) == ["COMPLETED"], log.read_text()
+    assert lab.wait(job) == ["COMPLETED"], log.read_text()
     assert json.loads(Path("run/summary.json").read_text())["status"] == "completed"
     assert log.read_text().count("\nresuming   phase") == 2
     whole = weights("whole")

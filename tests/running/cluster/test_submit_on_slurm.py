@@ -40,7 +40,7 @@ def here(tmp_path, monkeypatch, lab):
 def tl(*args):
     """Runs a command, and gives what it printed."""
     command = [sys.executable, "-m", "tl_lightning", *args]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
 
