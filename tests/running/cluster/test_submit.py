@@ -118,7 +118,7 @@ def test_names_with_spaces_and_quotes_stay_whole(here, capsys, monkeypatch):
         '#SBATCH --output="the logs/run-%j.log"',
         "fit=(--data.source 'my '\"'\"'pictures'\"'\"'')",
         "run='a b' own=()",
-        ". 'load modules.sh'",
+        f". '{place}/load modules.sh'",
         "module load cuda",
     ):
         assert line in lines
@@ -186,6 +186,7 @@ def test_each_worker_of_a_sweep_is_a_task(here, capsys):
         ("slurm -- fit --config four.yaml", "trainer.devices is 4, but --processes_per_node 1: leave"),
         ("slurm -- fit --trainer.accelerator gpu", "trainer.accelerator is gpu, but --gpus_per_node 0: change"),
         ("slurm -- fit --config elp.yaml", "--config elp.yaml: there is no such file; did you mean elpv.yaml?"),
+        ("slurm -- fit elpv.yaml", "'elpv.yaml' belongs to no option; write --key=value"),
         ("slurm -- crossval --data.folds 1", "data.folds is 1; it must be 2 or more"),
     ],
 )

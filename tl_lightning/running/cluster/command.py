@@ -1,5 +1,6 @@
 """``tl submit slurm``: checks a job, writes its batch script, and queues it."""
 
+import os
 import re
 import shlex
 import sys
@@ -78,7 +79,8 @@ def _parser() -> OptionParser:
 
 
 def _batch(options: Namespace, work: Work, typed: str) -> Batch:
-    setup = [f". {shlex.quote(line)}" if Path(line).is_file() else line for line in options.setup]
+    # A file is named in full, as bash looks for a bare name elsewhere first.
+    setup = [f". {shlex.quote(os.path.abspath(line))}" if os.path.isfile(line) else line for line in options.setup]
     return Batch(
         name=options.job_name or work.name,
         typed=typed,
@@ -107,7 +109,9 @@ def _check_fit(work: Work, resources: Resources) -> None:
         from tl_lightning.configuration import Configuration, quiet
 
         quiet()
-        here = ("--trainer.num_nodes", "1", "--trainer.devices", "1", "--trainer.accelerator", "cpu")
+        here = ["--trainer.num_nodes", "1", "--trainer.devices", "1", "--trainer.accelerator", "cpu"]
+        if resources.gpus_per_node:  # whose precision may be none of this machine's
+            here += ["--trainer.precision", "32-true"]
         own = () if isinstance(work.first, Command) else work.first.tasks[0].options
         configuration = Configuration([*work.fit, *own, *here], folder=None)
     data, trainer = configuration.datamodule, configuration.trainer
