@@ -1,4 +1,4 @@
-"""SIGTERM ends a command with 143, and a run as Ctrl-C would: it can be gone on with."""
+"""SIGTERM ends a command with 143, SIGUSR1 with 138, a run where it can go on exactly."""
 
 import json
 import os
@@ -16,21 +16,22 @@ from pictures import TINY, write_tiny
 
 from tl_lightning import interruption
 from tl_lightning.cli import main
-from tl_lightning.interruption import Terminated, exit_code, sigterm_interrupts
+from tl_lightning.interruption import Preempted, Terminated, asked_to_end, defer, exit_code, signals_interrupt
 
 FIT = ["fit", *TINY, "--phases", "[{train: head, epochs: 1}, {train: 'last:2'}]", "--model.head_dropout", "0.2"]
 FIT += ["--trainer.max_epochs", "3"]
 
 
 class Terminate(Callback):
-    """Has SIGTERM come once, where a test says."""
+    """Has a signal come once, where a test says."""
 
     place: str | None = None
+    signum = signal.SIGTERM
 
     def _pass(self, hook):
         if Terminate.place == hook:
             Terminate.place = None
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), Terminate.signum)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         if trainer.current_epoch == 1 and batch_idx == 1:
@@ -55,21 +56,24 @@ def state(run):
 
 
 @pytest.mark.parametrize(
-    "place",
+    ("place", "signum", "code", "step"),
     [
-        "save_checkpoint",  # within the writing of a file
-        pytest.param("train_batch_end", marks=pytest.mark.slow),
-        pytest.param("test_start", marks=pytest.mark.slow),
+        ("train_batch_end", signal.SIGUSR1, 138, 5),  # an epoch has 3 steps
+        ("save_checkpoint", signal.SIGTERM, 143, 3),  # within the writing of a file
+        pytest.param("train_batch_end", signal.SIGTERM, 143, 5, marks=pytest.mark.slow),
+        pytest.param("test_start", signal.SIGTERM, 143, 9, marks=pytest.mark.slow),
     ],
 )
-def test_a_run_that_sigterm_ends_goes_on_to_the_same_weights(here, monkeypatch, place):
-    before = signal.getsignal(signal.SIGTERM)
+def test_a_run_that_a_signal_ends_goes_on_to_the_same_weights(here, monkeypatch, place, signum, code, step):
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
     assert main([*FIT, "--run_dir", "whole"]) == 0
     monkeypatch.setattr(Terminate, "place", place)
-    assert main([*FIT, "--trainer.callbacks+=test_interruption.Terminate", "--run_dir", "run"]) == 143
+    monkeypatch.setattr(Terminate, "signum", signum)
+    assert main([*FIT, "--trainer.callbacks+=test_interruption.Terminate", "--run_dir", "run"]) == code
     assert Terminate.place is None
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == before
     assert json.loads(Path("run/summary.json").read_text())["status"] == "interrupted"
+    assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["global_step"] == step
     assert main(["resume", "--run_dir", "run"]) == 0
     assert all(torch.equal(tensor, state("whole")[name]) for name, tensor in state("run").items())
 
@@ -93,25 +97,78 @@ def test_an_interruption_is_known_also_where_something_else_failed_after_it():
             return error
 
     assert exit_code(failing(Terminated())) == 143
+    assert exit_code(failing(Preempted())) == 138
     assert exit_code(failing(KeyboardInterrupt())) == 130
     assert exit_code(failing(ValueError())) is None
 
 
-def test_the_first_process_ends_the_others_which_wait_for_it(monkeypatch):
+@pytest.fixture
+def asked_again(monkeypatch):
+    """Nothing ends the test's own process, and every signal counts as another request."""
     monkeypatch.setattr(interruption, "GRACE", 3600.0)
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(interruption, "AT_ONCE", -1.0)
+
+
+@pytest.mark.parametrize(
+    "environment", [{"LOCAL_RANK": "1"}, {"RANK": "0", "WORLD_SIZE": "2"}, {"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}]
+)
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGUSR1, 138), (signal.SIGTERM, 143)])
+def test_one_of_several_processes_goes_on_until_all_agree(monkeypatch, asked_again, environment, signum, code):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     before = set(threading.enumerate())
-    with sigterm_interrupts():
-        os.kill(os.getpid(), signal.SIGTERM)  # raises nothing
-    (timer,) = set(threading.enumerate()) - before
-    assert timer.daemon and timer.args == (143,)
-    timer.cancel()
+    with signals_interrupt():
+        os.kill(os.getpid(), signum)  # raises nothing
+        assert asked_to_end() == code
+        timers = set(threading.enumerate()) - before
+        assert all(timer.daemon for timer in timers)
+        assert len(timers) == 2
+    assert all(timer.finished.is_set() for timer in timers)
+
+
+def test_who_asks_twice_by_sigterm_does_not_wait(asked_again):
+    with signals_interrupt():
+        defer(True)
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        defer(True)
+    with signals_interrupt(), pytest.raises(Terminated):
+        defer(True)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError
+
+
+def test_a_request_that_comes_twice_at_once_is_one():
+    with signals_interrupt():
+        defer(True)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert asked_to_end() == 143
+
+
+@pytest.mark.parametrize(("signum", "kind"), [(signal.SIGUSR1, Preempted), (signal.SIGTERM, Terminated)])
+def test_what_takes_longer_than_the_grace_is_interrupted(monkeypatch, signum, kind):
+    monkeypatch.setattr(interruption, "GRACE", 0.2)
+    with signals_interrupt(), pytest.raises(kind):
+        defer(True)
+        os.kill(os.getpid(), signum)
+        threading.Event().wait(100)
+
+
+def test_a_signal_that_nobody_has_looked_at_is_not_forgotten():
+    with signals_interrupt(), pytest.raises(Preempted):
+        defer(True)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        defer(False)
 
 
 def test_a_fork_ends_as_if_the_handler_were_not_there():
-    with sigterm_interrupts():
+    with signals_interrupt():
         child = os.fork()
         if child == 0:
+            os.kill(os.getpid(), signal.SIGUSR1)  # which its parent gets, too, and still needs it
             os.kill(os.getpid(), signal.SIGTERM)
             os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 143

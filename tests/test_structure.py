@@ -57,6 +57,7 @@ TOP = [
     "cache_command",
     "tables",
     "callbacks",
+    "agreement",
     "checkpoints",
     "compilation",
     "extraction",

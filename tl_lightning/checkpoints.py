@@ -11,9 +11,11 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
+from tl_lightning.agreement import Agreement
 from tl_lightning.backbones.state_dicts import read_checkpoint
 from tl_lightning.console import console
 from tl_lightning.errors import UserError
+from tl_lightning.interruption import defer, finish_undisturbed, interruption
 from tl_lightning.run_folder import RunFolder
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -179,6 +181,7 @@ class LastCheckpoint(Checkpoint):
     """Keeps ``last.ckpt``: the state at the start of the phase, then at the end of each epoch, or more often.
 
     It is what a resumed run goes on from. Lightning's own ``save_last`` writes one only together with a new best.
+    Where a signal asked any of the processes to end, all of them do, once it is written.
 
     Args:
         every: Also after so many steps of the optimizer.
@@ -189,6 +192,8 @@ class LastCheckpoint(Checkpoint):
         self._every = every
         self._due = False
         self._state = state
+        self._agreement = Agreement()
+        self._asked = 0  # the exit code that all processes agreed on
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the best weights so far under the phase's fresh schedule.
@@ -196,29 +201,46 @@ class LastCheckpoint(Checkpoint):
         Twice, so that the one before the last is of this phase too: ``best.ckpt`` may soon hold other weights than
         those with which the phase began.
         """
+        defer(True)
         if trainer.ckpt_path is None:
             _save(trainer)
             _save(trainer)
+        self._end_where_asked(self._agreement.now())
 
     def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
-        """Saves every so many steps; at the end of the epoch it will be saved anyway.
+        """Saves every so many steps, and where the run is to end; at the end of the epoch it will be saved anyway.
 
         Before a validation within the epoch it waits for the step after: a resumed run would leave the validation out.
         """
         loop = trainer.fit_loop.epoch_loop
-        if not self._every or loop._should_accumulate() or trainer.is_last_batch:
+        if loop._should_accumulate():
             return
-        self._due = self._due or trainer.global_step % self._every == 0
+        self._asked = self._asked or self._agreement.a_step_ago()
+        if trainer.is_last_batch:
+            return
+        self._due = self._due or bool(self._every and trainer.global_step % self._every == 0)
         fetcher = trainer.fit_loop._data_fetcher
         assert fetcher is not None  # while an epoch is under way
-        if self._due and not loop._should_check_val_fx(fetcher):
+        if (self._due or self._asked) and not loop._should_check_val_fx(fetcher):
             self._due = False
             _save(trainer)
+            self._end_where_asked(self._asked)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the epoch."""
         self._due = False
         _save(trainer)
+        self._end_where_asked(self._asked or self._agreement.now())
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on a signal ends a process that is alone at once: nothing would be lost."""
+        defer(False)
+
+    @staticmethod
+    def _end_where_asked(code: int) -> None:
+        if code:
+            finish_undisturbed()  # a launcher may ask again as soon as the first process has ended
+            raise interruption(code)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds what the run has to remember."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tl_lightning.errors import UserError, nearest
-from tl_lightning.interruption import end_with_launcher, exit_code, sigterm_interrupts
+from tl_lightning.interruption import end_with_launcher, exit_code, signals_interrupt
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ COMMANDS = {
     "advise": Command("tl_lightning.choosing.advising.advise", "advise_command", "write a configuration, with reasons"),
     "compare": Command("tl_lightning.choosing.comparing.compare", "compare_command", "say whether transfer helped"),
     "sweep": Command("tl_lightning.running.sweeping.sweep", "sweep_command", "search over settings by a W&B file"),
+    "submit": Command("tl_lightning.running.cluster.command", "submit_command", "have a SLURM cluster run a command"),
     "leaks": Command("tl_lightning.leaks_command", "leaks_command", "list pictures that are there more than once"),
     "crossval": Command("tl_lightning.crossval", "crossval_command", "train a model per fold, score them all together"),
     "resume": Command("tl_lightning.experiment", "resume_command", "go on where a run stopped, to the same weights"),
@@ -92,11 +93,11 @@ def main(args: list[str] | None = None) -> int:
         args: What stands behind ``tl``; by default the process's own arguments.
 
     Returns:
-        0 when all went well, 2 after a user's mistake (one line says which), 130 when interrupted, 143 when ended by
-        SIGTERM; otherwise what the command gives: of ``tl compare`` 1 when a run failed, and 3 when transfer was
+        0 when all went well, 2 after a user's mistake (one line says which), 130 when interrupted, 138 by SIGUSR1, 143
+        by SIGTERM; otherwise what the command gives: of ``tl compare`` 1 when a run failed, and 3 when transfer was
         negative and that was to be reported by ``--fail_on_negative_transfer``.
     """
-    with sigterm_interrupts():  # before the imports that take seconds
+    with signals_interrupt():  # before the imports that take seconds
         return _main(args)
 
 

@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from tl_lightning.agreement import leave_signals_to_us
 from tl_lightning.backbones import preprocess_of
 from tl_lightning.callbacks import EpochLine, MetricsCsv, StepBar, TrainingLoss, Watch
 from tl_lightning.checkpoints import BestCheckpoint, Ingredients, WholeCheckpoints
@@ -27,7 +28,6 @@ from tl_lightning.finetuning.averaging import ExponentialMovingAverage
 from tl_lightning.finetuning.batch_norm import SyncBatchNorm
 from tl_lightning.finetuning.phases import PRESETS, parse_phases, plan
 from tl_lightning.forgetting import Forgetting
-from tl_lightning.interruption import handles_sigterm
 from tl_lightning.parser import ExperimentParser, user_error
 from tl_lightning.precision import fast_precision
 from tl_lightning.processes import process_rank
@@ -300,8 +300,7 @@ class Configuration(LightningCLI):
             trainer = self._instantiate_trainer(given, theirs)
         except (TypeError, ValueError) as error:  # as of a strategy that there is not
             raise UserError(f"trainer: {' '.join(str(error).split())}") from error
-        if handles_sigterm():  # Lightning's handler broadcasts, while other processes may be at another collective
-            trainer._signal_connector._sigterm_notifier_fn = lambda *_: None  # type: ignore[method-assign]
+        leave_signals_to_us(trainer)
         if self.checkpoint is None:
             check_strategy(trainer)
         if self.folder is not None:

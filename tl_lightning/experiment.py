@@ -26,9 +26,9 @@ from tl_lightning.errors import UserError
 from tl_lightning.evaluation import baseline, score, show_result
 from tl_lightning.final_weights import FinalWeights
 from tl_lightning.guards import Caution, cautions
-from tl_lightning.interruption import INTERRUPTED, TERMINATED, Terminated, exit_code, finish_undisturbed
+from tl_lightning.interruption import GRACE, INTERRUPTED, asked_to_end, exit_code, finish_undisturbed, interruption
 from tl_lightning.memory import divide_batches
-from tl_lightning.processes import process_rank
+from tl_lightning.processes import is_started_by_lightning, process_rank
 from tl_lightning.run import Run
 from tl_lightning.run_folder import RunFolder, write_text
 from tl_lightning.tables import data_line, leak_table, split_table
@@ -154,7 +154,8 @@ def _run(args: list[str], *, folder: RunFolder | Literal["new"], checkpoint: Pat
         experiment.write_summary("completed")
         code = 0
     except BaseException as error:
-        interrupted = exit_code(error)
+        # What was asked to end may meet something else first, such as a worker that has ended already.
+        interrupted = exit_code(error) or (None if isinstance(error, UserError) else asked_to_end() or None)
         if interrupted is not None or isinstance(error, SystemExit):
             finish_undisturbed()
             code = interrupted or INTERRUPTED
@@ -164,7 +165,7 @@ def _run(args: list[str], *, folder: RunFolder | Literal["new"], checkpoint: Pat
             experiment.write_summary("interrupted")
             path = experiment.folder.path
             console.print(f"interrupted; tl resume --run_dir {path} goes on with what is there")
-            raise (Terminated if code == TERMINATED else KeyboardInterrupt) from error
+            raise interruption(code) from error
         with suppress(OSError):  # that the disk is full is said below
             experiment.write_summary("failed", error=f"{type(error).__name__}: {error}")
         if isinstance(error, OSError) and error.errno in NO_SPACE:
@@ -315,7 +316,12 @@ class Experiment:
         self.scores = show_result(self.task, self.data, self.results[split], split)
 
     def end_processes(self) -> None:
-        """Ends the processes that Lightning has started: they wait for this one, which will not come."""
+        """Ends the processes that Lightning has started: they wait for this one, which will not come.
+
+        One of those waits to be ended: Lightning kills the first as soon as another has ended by itself.
+        """
+        if is_started_by_lightning():
+            time.sleep(GRACE)
         launcher = self.trainer.strategy.launcher
         if isinstance(launcher, _SubprocessScriptLauncher):
             launcher.kill(signal.SIGKILL)

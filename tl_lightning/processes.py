@@ -15,6 +15,22 @@ def process_rank() -> int:
     return next((int(os.environ[name]) for name in RANKS if name in os.environ), 0)
 
 
+def is_one_of_several() -> bool:
+    """Whether there are processes that this one has not started and cannot end.
+
+    Lightning's own launcher starts the others from the first one, and ends them with it.
+    """
+    counts = {"RANK": "WORLD_SIZE", "SLURM_PROCID": "SLURM_NTASKS"}  # who says which it is says how many there are
+    several = any(int(os.environ.get(counts[name], 1)) > 1 for name in counts if name in os.environ)
+    return several or process_rank() > 0
+
+
+def is_started_by_lightning() -> bool:
+    """Whether this process was started by the first one, which will also end it."""
+    others = ("RANK", "SLURM_PROCID", "TORCHELASTIC_RUN_ID")
+    return int(os.environ.get("LOCAL_RANK", 0)) > 0 and not any(name in os.environ for name in others)
+
+
 def work_alone() -> None:
     """Forgets that a launcher such as ``srun`` has started this process as one of several.
 

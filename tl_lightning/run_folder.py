@@ -61,6 +61,14 @@ class RunFolder:
                 number += 1
 
     @classmethod
+    def next_free(cls, name: str, *, parent: Path = Path("runs")) -> "RunFolder":
+        """The folder that `create` would make next; makes none."""
+        number = 1
+        while (path := parent / f"{name}-{number}").exists():
+            number += 1
+        return cls(path)
+
+    @classmethod
     def open(cls, path: str | Path) -> "RunFolder":
         """Opens the folder of an earlier run.
 

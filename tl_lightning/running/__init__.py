@@ -1,1 +1,1 @@
-"""Many runs at once: sweeps over settings. Imports no torch until something trains, so that it answers at once."""
+"""Many runs, or runs elsewhere: sweeps over settings, jobs of a cluster. Imports no torch until something trains."""

@@ -135,7 +135,7 @@ def test_the_command_has_every_value_exactly():
 def test_options_stand_in_every_way_of_writing():
     args = ["--a", "1", "--b.c=x=y", "--d", "--e+=z", "--f", "-1"]
     assert options(args) == [("a", "1"), ("b.c", "x=y"), ("d", "true"), ("e+", "z"), ("f", "-1")]
-    with pytest.raises(UserError, match="'stray' in the command of the sweep belongs to no option"):
+    with pytest.raises(UserError, match="'stray' belongs to no option"):
         options(["--a=1", "stray"])
 
 

@@ -35,7 +35,7 @@ def options(args: Sequence[str]) -> list[tuple[str, str]]:
             name, _, text = word[2:].partition("=")
             found.append((name, text))
         else:
-            raise UserError(f"{word!r} in the command of the sweep belongs to no option; write --key=value")
+            raise UserError(f"{word!r} belongs to no option; write --key=value")
     return found
 
 

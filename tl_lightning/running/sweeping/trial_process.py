@@ -27,7 +27,7 @@ from tl_lightning.callbacks import MetricsCsv
 from tl_lightning.checkpoints import is_for_want_of_room
 from tl_lightning.errors import UserError
 from tl_lightning.experiment import resume, run
-from tl_lightning.interruption import sigterm_interrupts
+from tl_lightning.interruption import signals_interrupt
 from tl_lightning.run_folder import RunFolder
 
 AGAIN = 3.0  # seconds until a trial is asked once more to end
@@ -158,7 +158,7 @@ def _run(args: Sequence[str], folder: Path, metric: str, channel: socket.socket)
     watch = _Watch(metric, folder, channel)
     end, error, final = "failed", "", None
     try:
-        with sigterm_interrupts():
+        with signals_interrupt():
             _make(args, folder, watch)
         end, final = "completed", _final(folder, metric)
         if not watch.history and final is None:

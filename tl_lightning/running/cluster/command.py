@@ -1,0 +1,153 @@
+"""``tl submit slurm``: checks a job, writes its batch script, and queues it."""
+
+import os
+import re
+import shlex
+import sys
+from argparse import Namespace
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from tl_lightning.arguments import OptionParser
+from tl_lightning.console import console
+from tl_lightning.errors import UserError, shown
+from tl_lightning.run_folder import write_text
+from tl_lightning.running.cluster.resources import Resources, add_options, read_resources
+from tl_lightning.running.cluster.script import Batch, Command, write_script
+from tl_lightning.running.cluster.slurm import cancel, check_resources, check_slurm, queue
+from tl_lightning.running.cluster.work import Work, plan_work
+
+UNSEEN = ("bash", "interactive")  # names of jobs in which Lightning takes itself to be alone
+
+
+def submit_command(args: list[str]) -> None:
+    """``tl submit``: has a cluster run a command of ``tl``.
+
+    Args:
+        args: ``slurm``, options, ``--`` and the command.
+
+    Raises:
+        UserError: If something is wrong; nothing is queued then.
+    """
+    place = args.index("--") if "--" in args else len(args)
+    options = _parser().parse_args(args[:place])
+    words = args[place + 1 :]
+    if not words:
+        raise UserError("say what to run behind --, such as: tl submit slurm --nodes 2 -- fit --config FILE")
+    resources, name = read_resources(options), options.job_name
+    if name is not None and (name in UNSEEN or not re.fullmatch(r"[\w.-]+", name)):
+        raise UserError(
+            f"--job_name is {name!r}; use letters, digits, points and dashes, but not {' or '.join(UNSEEN)}"
+        )
+    for key in ("requeues", "at_once"):
+        value, least = getattr(options, key), int(key == "at_once")
+        if value is not None and value < least:
+            raise UserError(f"--{key} is {value}; it must be {least} or more")
+    typed = shown(shlex.join(["tl", "submit", *args]))
+    if options.dry_run:
+        work = plan_work(words, resources, seeds=options.seeds, keep=False)
+        for text in _scripts(_batch(options, work, typed), resources, work):
+            print(text, end="")
+        return
+    check_slurm()
+    check_resources(resources)
+    _check_fit(plan_work(words, resources, seeds=options.seeds, keep=False), resources)
+    work = plan_work(words, resources, seeds=options.seeds, keep=True)
+    _submit(_batch(options, work, typed), resources, work)
+
+
+def _parser() -> OptionParser:
+    parser = OptionParser(
+        "submit",
+        "Has SLURM run tl fit, resume, crossval or sweep: writes a batch script that you can read, and queues it. A "
+        "job that is pre-empted is queued again and goes on where it was. What stands behind -- is the command: "
+        "tl submit slurm --nodes 2 --gpus_per_node 4 -- fit --config configs/elpv.yaml",
+    )
+    parser.add_argument("system", choices=["slurm"], help="which batch system")
+    add_options(parser)
+    parser.add_argument("--seeds", help="an array with a tl fit for each seed, such as 0,1,2")
+    parser.add_argument("--at_once", type=int, help="of an array, tasks at a time (default: as many as there is room)")
+    parser.add_argument("--requeues", type=int, default=100, help="times that it may go on (default: %(default)s)")
+    parser.add_argument("--job_name", help="by default the configuration's")
+    parser.add_argument("--logs", default="slurm", help="folder of scripts and logs (default: %(default)s)")
+    parser.add_argument(
+        "--setup", action="append", default=[], help="a line that the script begins with, or a file that it sources"
+    )
+    parser.add_argument("--dry_run", action="store_true", help="print the script; check and queue nothing")
+    return parser
+
+
+def _batch(options: Namespace, work: Work, typed: str) -> Batch:
+    # A file is named in full, as bash looks for a bare name elsewhere first.
+    setup = [f". {shlex.quote(os.path.abspath(line))}" if os.path.isfile(line) else line for line in options.setup]
+    return Batch(
+        name=options.job_name or work.name,
+        typed=typed,
+        cwd=Path.cwd(),
+        python=sys.executable,
+        logs=Path(options.logs),
+        setup=tuple(setup),
+        requeues=options.requeues,
+        at_once=options.at_once,
+    )
+
+
+def _scripts(batch: Batch, resources: Resources, work: Work) -> list[str]:
+    texts = [write_script(batch, resources, work.first)]
+    if work.after is not None:  # in one process
+        alone = replace(resources, nodes=1, processes_per_node=1, gpus_per_node=min(resources.gpus_per_node, 1))
+        texts.append(write_script(replace(batch, name=f"{batch.name}-score"), alone, work.after))
+    return texts
+
+
+def _check_fit(work: Work, resources: Resources) -> None:
+    """Builds what a job would build, here and in one process, so that mistakes do not wait in a queue."""
+    if work.fit is None:
+        return
+    with console.status("checking the configuration"):
+        from tl_lightning.configuration import Configuration, quiet
+
+        quiet()
+        here = ["--trainer.num_nodes", "1", "--trainer.devices", "1", "--trainer.accelerator", "cpu"]
+        if resources.gpus_per_node:  # whose precision may be none of this machine's
+            here += ["--trainer.precision", "32-true"]
+        own = () if isinstance(work.first, Command) else work.first.tasks[0].options
+        configuration = Configuration([*work.fit, *own, *here], folder=None)
+    data, trainer = configuration.datamodule, configuration.trainer
+    together = data.batch_size * resources.processes * trainer.accumulate_grad_batches
+    if resources.processes > 1:
+        console.print(
+            f"batch      {together} pictures a step: {data.batch_size} in each of {resources.processes} processes"
+            + (f", {trainer.accumulate_grad_batches} times" if trainer.accumulate_grad_batches > 1 else "")
+        )
+
+
+def _submit(batch: Batch, resources: Resources, work: Work) -> None:
+    jobs: list[str] = []
+    try:
+        batch.logs.mkdir(parents=True, exist_ok=True)  # SLURM would make no folder for a log
+        for suffix, text in zip(("", "-score"), _scripts(batch, resources, work), strict=False):
+            script = _free(batch.logs, f"{batch.name}{suffix}")
+            write_text(script, text)
+            jobs.append(queue(script, after=jobs[0] if jobs else None))
+    except BaseException as error:
+        for job in jobs:
+            cancel(job)
+        with suppress(OSError):  # one that holds a run stays
+            work.folder.rmdir()
+        if isinstance(error, OSError):
+            raise UserError(f"--logs {batch.logs}: {error.strerror or error}") from error
+        raise
+    is_array = work.first.count > 1
+    what = f"jobs {jobs[0]} (array of {work.first.count})" if is_array else f"job {jobs[0]}"
+    scored = f", then {jobs[1]} to score them" if jobs[1:] else ""
+    where = f"log {batch.log(jobs[0], is_array=is_array)}, folder {work.folder}"
+    console.print(f"{what}{scored}: {where}; scancel {' '.join(jobs)} ends {'them' if is_array else 'it'}")
+
+
+def _free(folder: Path, name: str) -> Path:
+    number = 1
+    while (path := folder / f"{name}-{number}.sh").exists():
+        number += 1
+    return path

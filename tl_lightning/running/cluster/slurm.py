@@ -1,0 +1,116 @@
+"""Asks SLURM what there is, and queues scripts."""
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tl_lightning.errors import UserError, nearest
+from tl_lightning.running.cluster.resources import Resources, seconds
+
+PATIENCE = 60  # seconds that a controller may take to answer
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A queue of the cluster.
+
+    Attributes:
+        name: Of it.
+        is_default: Whether jobs that name none go there.
+        nodes: How many it has.
+        limit: Seconds that a job may take; `None` for no limit.
+    """
+
+    name: str
+    is_default: bool
+    nodes: int
+    limit: int | None
+
+
+def check_slurm() -> None:
+    """Makes sure that this machine can queue jobs.
+
+    Raises:
+        UserError: If SLURM's commands are not here.
+    """
+    for command in ("sbatch", "sinfo"):
+        if shutil.which(command) is None:
+            raise UserError(
+                f"there is no {command} on this machine: submit on a login node of the cluster; --dry_run shows the "
+                "script anywhere"
+            )
+
+
+def check_resources(resources: Resources) -> None:
+    """Makes sure that the cluster has a place for the job, which SLURM itself might queue for ever.
+
+    Raises:
+        UserError: If the partition does not exist, or has fewer nodes or less time.
+    """
+    found = partitions()
+    wanted = resources.partition
+    if wanted is not None and wanted not in found:
+        known = ", ".join(found)
+        raise UserError(f"--partition {wanted}: the cluster has none of that name{nearest(wanted, found)} ({known})")
+    chosen = [part for part in found.values() if (part.is_default if wanted is None else part.name == wanted)]
+    if not chosen:
+        raise UserError(f"the cluster has no default partition; name one by --partition ({', '.join(found)})")
+    (partition,) = chosen
+    if resources.nodes > partition.nodes:
+        has = "1 node" if partition.nodes == 1 else f"{partition.nodes} nodes"
+        raise UserError(f"--nodes is {resources.nodes}, but partition {partition.name} has {has}")
+    if partition.limit is not None and seconds(resources.time, "--time") > partition.limit:
+        raise UserError(
+            f"--time is {resources.time}, but in partition {partition.name} a job may take {partition.limit // 60} min"
+        )
+
+
+def partitions() -> dict[str, Partition]:
+    """The cluster's partitions by name.
+
+    Raises:
+        UserError: If the cluster does not answer.
+    """
+    found: dict[str, Partition] = {}
+    for line in _ask(["sinfo", "--noheader", "--format=%P|%D|%l"]).splitlines():
+        shown, count, limit = line.strip().split("|")
+        name = shown.rstrip("*")
+        nodes = int(count) + (found[name].nodes if name in found else 0)  # a line for each kind of node
+        most = seconds(limit, f"the limit of partition {name}") if re.fullmatch(r"[\d:-]+", limit) else None
+        found[name] = Partition(name, shown.endswith("*"), nodes, most)
+    return found
+
+
+def queue(script: Path, *, after: str | None = None) -> str:
+    """Queues a script.
+
+    Args:
+        script: The file.
+        after: The number of a job, or an array, that has to end well before.
+
+    Returns:
+        The job's number.
+
+    Raises:
+        UserError: If SLURM refuses it.
+    """
+    waiting = [] if after is None else [f"--dependency=afterok:{after}", "--kill-on-invalid-dep=yes"]
+    return _ask(["sbatch", "--parsable", *waiting, str(script)]).partition(";")[0]
+
+
+def cancel(job: str) -> None:
+    """Takes a job back."""
+    _ask(["scancel", job])
+
+
+def _ask(command: list[str]) -> str:
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    except subprocess.TimeoutExpired as error:
+        raise UserError(f"{command[0]} did not answer within {PATIENCE} s; is the cluster up?") from error
+    if ended.returncode:
+        said = ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"]
+        raise UserError(f"SLURM refuses: {said[-1]}")  # which says most
+    return ended.stdout.strip()
