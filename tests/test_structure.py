@@ -65,6 +65,7 @@ TOP = [
     "forgetting",
     "checks",
     "wandb_run",
+    "global_batch",
     "configuration",
     "evaluation",
     "memory",
