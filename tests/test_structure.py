@@ -59,6 +59,7 @@ TOP = [
     "callbacks",
     "checkpoints",
     "compilation",
+    "throughput",
     "extraction",
     "parser",
     "run",

@@ -29,6 +29,7 @@ from tl_lightning.data.leaks import (
     report_leaks,
     settle_leaks,
 )
+from tl_lightning.data.loader import TimedLoader
 from tl_lightning.data.mixing import check_mixing, mix
 from tl_lightning.data.samples import SPLITS, AnswerKind, check_training_has_all, name_some
 from tl_lightning.data.sampling import EpochSampler
@@ -525,7 +526,7 @@ class ImageDataModule(LightningDataModule):
         self, sampler: EpochSampler, transform: Transform, *, seed: int | None = None, batch_size: int | None = None
     ) -> DataLoader[Item]:
         workers = self._workers()
-        return DataLoader(
+        return TimedLoader(
             PictureDataset(self.store, self._answers, transform=transform, seed=seed),
             batch_size=batch_size or self.loaded_batch_size,
             sampler=sampler,  # leaves out the incomplete batch in training, hence no drop_last
@@ -546,7 +547,7 @@ class ImageDataModule(LightningDataModule):
         return default_workers(processes=processes, beside_gpu=torch.cuda.is_available() and not on_cpu)
 
     def _kept_loader(self, dataset: KeptDataset, sampler: EpochSampler) -> DataLoader[Item]:
-        return DataLoader(
+        return TimedLoader(
             dataset,  # type: ignore[arg-type]  # its batches have activations in the place of the image
             batch_size=self.loaded_batch_size,
             sampler=sampler,
