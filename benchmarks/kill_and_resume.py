@@ -125,7 +125,7 @@ def interrupt(run: str, dice: random.Random, seconds: float, *, cut: bool) -> li
 
 def differences(one: Any, other: Any, where: str = "") -> list[str]:  # noqa: ANN401 - whatever a checkpoint holds
     """Names what is not the same to the last bit; times and folders may differ."""
-    if where.endswith(("/fit_s", "/dirpath", "_path", "/best_k_models")):
+    if where.endswith(("/fit_s", "/throughput", "/dirpath", "_path", "/best_k_models")):
         return []
     if isinstance(one, dict) and isinstance(other, dict):
         keys = sorted(map(str, {*one, *other}))

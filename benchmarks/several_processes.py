@@ -23,7 +23,8 @@ from tl_lightning.cli import main as tl
 from tl_lightning.experiment import resume  # noqa: F401 - imported here, it need not be in every child
 
 CONFIG = {
-    "data": {"source": "pictures", "image_size": 32, "batch_size": 4, "augmentation": "none"},
+    "data": {"source": "pictures", "image_size": 32, "augmentation": "none"},
+    "global_batch": 8,
     "model": {"backbone": "timm/test_efficientnet", "weights": "none", "lr": 0.003},
     "phases": "gradual",
     "trainer": {
@@ -113,7 +114,7 @@ def main() -> int:
         plain, lively = ["fit", "--config", "run.yaml"], ["fit", "--config", "run.yaml", "--config", "lively.yaml"]
 
         finish(*plain, "--run_dir", "two")
-        finish(*plain, "--run_dir", "one", "--trainer.devices", "1", "--data.batch_size", "8", processes=1)
+        finish(*plain, "--run_dir", "one", "--trainer.devices", "1", processes=1)
         to_one = largest(weights("one"), weights("two"))
         print(f"two processes to one at the same global batch, gradual: {to_one:.1e}")
         tests = [json.loads(Path(run, "summary.json").read_text())["test"] for run in ("one", "two")]

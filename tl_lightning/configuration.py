@@ -28,6 +28,7 @@ from tl_lightning.finetuning.averaging import ExponentialMovingAverage
 from tl_lightning.finetuning.batch_norm import SyncBatchNorm
 from tl_lightning.finetuning.phases import PRESETS, parse_phases, plan
 from tl_lightning.forgetting import Forgetting
+from tl_lightning.global_batch import LrScaling, scale_rates, share_out
 from tl_lightning.parser import ExperimentParser, user_error
 from tl_lightning.precision import fast_precision
 from tl_lightning.processes import process_rank
@@ -45,6 +46,8 @@ class Configuration(LightningCLI):
         trainer: Lightning's trainer, with our callbacks.
         phases: What to train, in order.
         implied: Settings of the model that the preset of phases brought with it.
+        batch: Pictures of one step, where something is trained.
+        lr_factor: What `lr_scaling` has multiplied the learning rates with.
         folder: The run's folder; on the first process of a training run.
         resolved: The whole configuration as YAML, defaults included; ``tl fit --config`` on it repeats the run.
 
@@ -115,6 +118,25 @@ class Configuration(LightningCLI):
             type=Literal["off", "auto", "require"],
             default="auto",
             help="Compute what a phase freezes once and keep it: never, where it can be and pays, or else fail.",
+        )
+        parser.add_argument(
+            "--global_batch",
+            type=int | None,
+            default=None,
+            help="Pictures of a step over all processes, in the place of data.batch_size: the same on 1 GPU and on 8.",
+        )
+        parser.add_argument(
+            "--lr_scaling",
+            type=LrScaling,
+            default="none",
+            help="Scale the learning rates with the global batch over lr_scaling_batch: by its square root, which is "
+            "for AdamW, in proportion, which is for SGD, or not at all.",
+        )
+        parser.add_argument(
+            "--lr_scaling_batch",
+            type=int | None,
+            default=None,
+            help="The batch, over all processes, that model.lr was set for.",
         )
         parser.add_argument(
             "--compile",
@@ -258,6 +280,9 @@ class Configuration(LightningCLI):
         try:
             super().instantiate_classes()
             if self.checkpoint is None:
+                config = self.config
+                self.batch = share_out(config.global_batch, self.datamodule, self.trainer)
+                self.lr_factor = scale_rates(self.model, config.lr_scaling, self.batch, config.lr_scaling_batch)
                 self.phases = plan(self.phases, self.model.stages)
                 check_phases(self.phases, self.config.trainer)
         except BaseException as error:

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from tl_lightning.console import console
 from tl_lightning.errors import UserError
 from tl_lightning.evaluation import baseline, score, show_result
 from tl_lightning.final_weights import FinalWeights
+from tl_lightning.global_batch import WORDS
 from tl_lightning.guards import Caution, cautions
 from tl_lightning.interruption import GRACE, INTERRUPTED, asked_to_end, exit_code, finish_undisturbed, interruption
 from tl_lightning.memory import divide_batches
@@ -247,6 +249,15 @@ class Experiment:
             console.print(f"phases     {config.phases}, which means {implied}")
         processes = f", {self.trainer.world_size} processes" if self.trainer.world_size > 1 else ""
         console.print(f"machine    {self.trainer.accelerator.name()}{processes}, precision {self.trainer.precision}")
+        batch = self.configuration.batch
+        if batch.processes > 1 or batch.accumulate > 1:
+            console.print(f"batch      {batch}")
+        if config.lr_scaling != "none":
+            word = WORDS[config.lr_scaling]
+            console.print(
+                f"rates      x {self.configuration.lr_factor:.3g}: {word}{batch.pictures} pictures a step over the "
+                f"{config.lr_scaling_batch} that model.lr is for"
+            )
         if self.configuration.folder is not None:
             console.print(f"run folder {self.folder.path}")
         for caution in self._cautions():
@@ -355,6 +366,7 @@ class Experiment:
             **self.scores,
             **({"averages": self.averages} if self.averages else {}),
             "baseline": baseline(self.task, self.data, "test" if tested else "val"),
+            "batch": {**asdict(self.configuration.batch), "lr_factor": self.configuration.lr_factor},
             "phases": self.training.records,
             "timing": {
                 "total_s": self.training.seconds_before + time.perf_counter() - self.started,

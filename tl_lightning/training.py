@@ -25,6 +25,7 @@ from tl_lightning.forgetting import ForgettingMeter
 from tl_lightning.head_solver import HeadSolver
 from tl_lightning.keeping import Keeping, Plan
 from tl_lightning.tables import stage_table
+from tl_lightning.throughput import Throughput
 
 
 class Training:
@@ -57,6 +58,8 @@ class Training:
         self.forgetting = ForgettingMeter(self._task, self._data, self._trainer, configuration.config_init.forgetting)
         self._solver = HeadSolver(self._keeping, self._data, self._head_report)
         callbacks.insert(0, self._solver)
+        self._throughput = Throughput()
+        callbacks.insert(1, self._throughput)
         callbacks.append(LastCheckpoint(every=configuration.config.save_every, state=self._state))
         self._stopping = next((callback for callback in callbacks if isinstance(callback, EarlyStopping)), None)
         self.patience: Any = math.inf if self._stopping is None else self._stopping.patience
@@ -253,7 +256,9 @@ class Training:
             self._stopping.min_delta = delta if self._stopping.mode == "max" else -delta
 
     def _end_phase(self) -> None:
-        """Goes back to the best weights so far, and notes what has become of the pretrained ones."""
+        """Goes back to the best weights so far; notes how fast it was, and what has become of the pretrained ones."""
+        if self._throughput.measured:
+            self.records[-1]["throughput"] = self._throughput.measured
         checkpoint = self._trainer.checkpoint_callback
         path = getattr(checkpoint, "best_model_path", "")
         if path:

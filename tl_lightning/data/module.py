@@ -29,6 +29,7 @@ from tl_lightning.data.leaks import (
     report_leaks,
     settle_leaks,
 )
+from tl_lightning.data.loader import TimedLoader
 from tl_lightning.data.mixing import check_mixing, mix
 from tl_lightning.data.samples import SPLITS, AnswerKind, check_training_has_all, name_some
 from tl_lightning.data.sampling import EpochSampler
@@ -106,7 +107,8 @@ class ImageDataModule(LightningDataModule):
                 table, torchvision/NAME, datasets/NAME[:CONFIG] or datasets/FOLDER (of the Hugging Face library), or
                 elpv.
             preprocess: What the weights were pretrained with; comes from the backbone.
-            batch_size: Pictures per step of one process; several processes train on that many each.
+            batch_size: Pictures per step of one process; several processes train on that many each. --global_batch
+                takes its place.
             micro_batch_size: Computes a batch in parts of so many pictures and adds up their gradients, which needs
                 less memory; auto for the largest that fits into what is free.
             image_size: Side in pixels of the square that the model sees; by default the weights' own.
@@ -161,13 +163,8 @@ class ImageDataModule(LightningDataModule):
             UserError: If the source or one of the settings cannot be used.
         """
         super().__init__()
-        if batch_size < 1:
-            raise UserError(f"data.batch_size is {batch_size}; it must be 1 or more")
-        check_mixing(mixup, cutmix, batch_size)
-        if isinstance(micro_batch_size, int) and (micro_batch_size < 1 or batch_size % micro_batch_size):
-            raise UserError(f"data.micro_batch_size is {micro_batch_size}; it must divide data.batch_size {batch_size}")
-        if isinstance(micro_batch_size, int):
-            check_mixing(mixup, cutmix, micro_batch_size)
+        self.micro_batch_size, self.mixup, self.cutmix = micro_batch_size, mixup, cutmix
+        self.set_batch_size(batch_size)
         if num_workers is not None and num_workers < 0:
             raise UserError(f"data.num_workers is {num_workers}; it must be 0 or more")
         if sampler not in ("shuffled", "balanced"):
@@ -179,14 +176,10 @@ class ImageDataModule(LightningDataModule):
         self.source = source
         self.split = split
         self.split_seed = split_seed
-        self.batch_size = batch_size
-        self.micro_batch_size = micro_batch_size
         self.on_error = on_error
         self.on_leak = on_leak
         self.seed = seed
         self.sampler = sampler
-        self.mixup = mixup
-        self.cutmix = cutmix
         self.num_workers = num_workers
         weights_own = Preprocess.from_dict(preprocess)
         own_size = weights_own.with_size(image_size).with_interpolation(interpolation)
@@ -229,6 +222,25 @@ class ImageDataModule(LightningDataModule):
         self._kept: Callable[[], Kept | None] | None = None
         self._resume: dict[str, int] | None = None
         self._store: PictureStore | None = None
+
+    def set_batch_size(self, batch_size: int) -> None:
+        """Says how many pictures a step of one process has.
+
+        Args:
+            batch_size: 1 or more.
+
+        Raises:
+            UserError: If it is less, its parts do not divide it, or mixing cannot pair its pictures.
+        """
+        if batch_size < 1:
+            raise UserError(f"data.batch_size is {batch_size}; it must be 1 or more")
+        check_mixing(self.mixup, self.cutmix, batch_size)
+        parts = self.micro_batch_size
+        if isinstance(parts, int):
+            if parts < 1 or batch_size % parts:
+                raise UserError(f"data.micro_batch_size is {parts}; it must divide data.batch_size {batch_size}")
+            check_mixing(self.mixup, self.cutmix, parts)
+        self.batch_size = batch_size
 
     def split_for(self, fold: int | None, *, labelled_fraction: float | None = None) -> dict[str, NDArray[np.int64]]:
         """The splits of another fold, or of another share of the labels, of the same pictures.
@@ -514,7 +526,7 @@ class ImageDataModule(LightningDataModule):
         self, sampler: EpochSampler, transform: Transform, *, seed: int | None = None, batch_size: int | None = None
     ) -> DataLoader[Item]:
         workers = self._workers()
-        return DataLoader(
+        return TimedLoader(
             PictureDataset(self.store, self._answers, transform=transform, seed=seed),
             batch_size=batch_size or self.loaded_batch_size,
             sampler=sampler,  # leaves out the incomplete batch in training, hence no drop_last
@@ -535,7 +547,7 @@ class ImageDataModule(LightningDataModule):
         return default_workers(processes=processes, beside_gpu=torch.cuda.is_available() and not on_cpu)
 
     def _kept_loader(self, dataset: KeptDataset, sampler: EpochSampler) -> DataLoader[Item]:
-        return DataLoader(
+        return TimedLoader(
             dataset,  # type: ignore[arg-type]  # its batches have activations in the place of the image
             batch_size=self.loaded_batch_size,
             sampler=sampler,
