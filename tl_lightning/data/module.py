@@ -161,13 +161,8 @@ class ImageDataModule(LightningDataModule):
             UserError: If the source or one of the settings cannot be used.
         """
         super().__init__()
-        if batch_size < 1:
-            raise UserError(f"data.batch_size is {batch_size}; it must be 1 or more")
-        check_mixing(mixup, cutmix, batch_size)
-        if isinstance(micro_batch_size, int) and (micro_batch_size < 1 or batch_size % micro_batch_size):
-            raise UserError(f"data.micro_batch_size is {micro_batch_size}; it must divide data.batch_size {batch_size}")
-        if isinstance(micro_batch_size, int):
-            check_mixing(mixup, cutmix, micro_batch_size)
+        self.micro_batch_size, self.mixup, self.cutmix = micro_batch_size, mixup, cutmix
+        self.set_batch_size(batch_size)
         if num_workers is not None and num_workers < 0:
             raise UserError(f"data.num_workers is {num_workers}; it must be 0 or more")
         if sampler not in ("shuffled", "balanced"):
@@ -179,14 +174,10 @@ class ImageDataModule(LightningDataModule):
         self.source = source
         self.split = split
         self.split_seed = split_seed
-        self.batch_size = batch_size
-        self.micro_batch_size = micro_batch_size
         self.on_error = on_error
         self.on_leak = on_leak
         self.seed = seed
         self.sampler = sampler
-        self.mixup = mixup
-        self.cutmix = cutmix
         self.num_workers = num_workers
         weights_own = Preprocess.from_dict(preprocess)
         own_size = weights_own.with_size(image_size).with_interpolation(interpolation)
@@ -229,6 +220,25 @@ class ImageDataModule(LightningDataModule):
         self._kept: Callable[[], Kept | None] | None = None
         self._resume: dict[str, int] | None = None
         self._store: PictureStore | None = None
+
+    def set_batch_size(self, batch_size: int) -> None:
+        """Says how many pictures a step of one process has.
+
+        Args:
+            batch_size: 1 or more.
+
+        Raises:
+            UserError: If it is less, its parts do not divide it, or mixing cannot pair its pictures.
+        """
+        if batch_size < 1:
+            raise UserError(f"data.batch_size is {batch_size}; it must be 1 or more")
+        check_mixing(self.mixup, self.cutmix, batch_size)
+        parts = self.micro_batch_size
+        if isinstance(parts, int):
+            if parts < 1 or batch_size % parts:
+                raise UserError(f"data.micro_batch_size is {parts}; it must divide data.batch_size {batch_size}")
+            check_mixing(self.mixup, self.cutmix, parts)
+        self.batch_size = batch_size
 
     def split_for(self, fold: int | None, *, labelled_fraction: float | None = None) -> dict[str, NDArray[np.int64]]:
         """The splits of another fold, or of another share of the labels, of the same pictures.
