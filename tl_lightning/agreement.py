@@ -4,6 +4,7 @@ Whoever saves in a signal's handler, or as soon as it has heard of it, waits for
 collective operation (Lightning's own handlers do).
 """
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import distributed
 from tl_lightning.interruption import asked_to_end, handles_signals
 
 TIMEOUT = timedelta(minutes=10)  # for a process that is alive and does not come to its next step
+LOST = re.compile("gloo|nccl|connection (was )?(closed|reset|refused)|broken pipe|timed out|TCPStore", re.IGNORECASE)
 
 
 class Agreement:
@@ -61,6 +63,11 @@ class Agreement:
 
 def _are_several() -> bool:
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def is_of_a_lost_process(error: BaseException) -> bool:
+    """Whether an error is what an operation of several processes ends with where one of them has gone."""
+    return _are_several() and isinstance(error, RuntimeError) and bool(LOST.search(str(error)))
 
 
 def leave_signals_to_us(trainer: Trainer) -> None:

@@ -35,14 +35,17 @@ class TrainingLoss(Callback):
         self._parts: list[Tensor] = []  # the batches of the step under way
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Adds the loss so far in the epoch under way, the mean over the processes."""
-        self._total = self._mean(trainer, self._total, pl_module)
-        checkpoint["training_loss"] = {"total": float(self._total), "batches": self._batches}
+        """Adds the loss so far in the epoch under way, of each process: that a run was saved must not be seen in it."""
+        totals = trainer.strategy.all_gather(torch.as_tensor(self._total, device=pl_module.device))
+        checkpoint["training_loss"] = {"totals": totals.flatten().tolist(), "batches": self._batches}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Goes on from there."""
-        self._total = checkpoint["training_loss"]["total"]
-        self._batches = checkpoint["training_loss"]["batches"]
+        """Goes on from there; with another number of processes from the mean."""
+        saved = checkpoint["training_loss"]
+        totals = saved.get("totals") or [saved["total"]]  # older runs have their mean
+        alike = len(totals) == trainer.world_size
+        self._total = totals[trainer.global_rank] if alike else sum(totals) / len(totals)
+        self._batches = saved["batches"]
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: object) -> None:  # noqa: ANN401
         """Adds a batch."""

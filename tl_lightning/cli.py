@@ -10,6 +10,7 @@ from types import ModuleType
 
 from tl_lightning.errors import UserError, nearest
 from tl_lightning.interruption import end_with_launcher, exit_code, signals_interrupt
+from tl_lightning.processes import ProcessLost
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,9 @@ def main(args: list[str] | None = None) -> int:
 
     Returns:
         0 when all went well, 2 after a user's mistake (one line says which), 130 when interrupted, 138 by SIGUSR1, 143
-        by SIGTERM; otherwise what the command gives: of ``tl compare`` 1 when a run failed, and 3 when transfer was
-        negative and that was to be reported by ``--fail_on_negative_transfer``.
+        by SIGTERM, 1 when another process of the run was lost; otherwise what the command gives: of ``tl compare`` 1
+        when a run failed, and 3 when transfer was negative and that was to be reported by
+        ``--fail_on_negative_transfer``.
     """
     with signals_interrupt():  # before the imports that take seconds
         return _main(args)
@@ -115,9 +117,9 @@ def _main(args: list[str] | None) -> int:
         code: int | None = getattr(_load(command.module), command.function)(rest)
     except BaseException as stop:
         interrupted = exit_code(stop)
-        if interrupted is None and isinstance(stop, UserError):
+        if interrupted is None and isinstance(stop, UserError | ProcessLost):
             print(f"tl {name}: {stop}", file=sys.stderr)
-            return 2
+            return 2 if isinstance(stop, UserError) else 1
         if interrupted is None:
             raise
         return interrupted

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
+from tl_lightning.agreement import is_of_a_lost_process
 from tl_lightning.answers_file import write_answers
 from tl_lightning.arguments import OptionParser
 from tl_lightning.backbones import preprocess_of
@@ -30,7 +31,7 @@ from tl_lightning.global_batch import WORDS
 from tl_lightning.guards import Caution, cautions
 from tl_lightning.interruption import GRACE, INTERRUPTED, asked_to_end, exit_code, finish_undisturbed, interruption
 from tl_lightning.memory import divide_batches
-from tl_lightning.processes import is_started_by_lightning, process_rank
+from tl_lightning.processes import ProcessLost, is_started_by_lightning, process_rank
 from tl_lightning.run import Run
 from tl_lightning.run_folder import RunFolder, write_text
 from tl_lightning.tables import data_line, leak_table, split_table
@@ -112,6 +113,7 @@ def resume(run_dir: str | Path, args: Sequence[str] = (), *, watch: Watch | None
     Args:
         run_dir: Its folder.
         args: ``--trainer.*`` options to change; a run resumed on other hardware ends near its weights, not at them.
+            With another number of processes a step keeps its pictures, which those share out anew.
         watch: As of `run`.
 
     Returns:
@@ -168,8 +170,17 @@ def _run(args: list[str], *, folder: RunFolder | Literal["new"], checkpoint: Pat
             path = experiment.folder.path
             console.print(f"interrupted; tl resume --run_dir {path} goes on with what is there")
             raise interruption(code) from error
+        lost = is_of_a_lost_process(error)
+        if lost:
+            experiment.end_processes()
         with suppress(OSError):  # that the disk is full is said below
             experiment.write_summary("failed", error=f"{type(error).__name__}: {error}")
+        if lost:
+            said = " ".join(str(error).split())[:200]
+            raise ProcessLost(
+                f"another process of the run was lost ({said}); what was written is whole: "
+                f"tl resume --run_dir {experiment.folder.path} goes on from it"
+            ) from error
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             where = error.filename or experiment.folder.path
             raise UserError(f"{where}: {error.strerror}; make room, then go on with tl resume") from error
@@ -228,6 +239,7 @@ class Experiment:
 
     def prepare(self) -> None:
         """Checks everything, begins the run folder, and shows what is about to be trained on what."""
+        self.training.read(self.checkpoint)
         self.check()
         config, hyper_parameters = self.configuration.config, self.task.hparams
         if self.configuration.created:
@@ -262,7 +274,7 @@ class Experiment:
             console.print(f"run folder {self.folder.path}")
         for caution in self._cautions():
             console.print(f"caution    {caution.text}", style="yellow")
-        self.training.take_up(self.checkpoint)
+        self.training.take_up()
         divide_batches(self.task, self.data, self.trainer, self.configuration.phases)
         self.wandb.begin(self.configuration.resolved, lambda: self.training.number)
 

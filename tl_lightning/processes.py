@@ -2,6 +2,11 @@
 
 import os
 
+
+class ProcessLost(Exception):
+    """Another of several processes has ended, or no longer answers; exit code 1, and one line for people."""
+
+
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK")
 
 

@@ -50,7 +50,8 @@ class Training:
         self._position = 0  # among the configured phases
         self._cooling: float | None = None  # in a cool-down, the share of the phase's rates that it starts from
         self._checkpoint: Path | None = None  # to go on from
-        self._epochs, self._stopped = 0, False  # of that checkpoint
+        self._run: dict[str, Any] = {}  # what that checkpoint remembers
+        self._epochs, self._step, self._stopped = 0, 0, False  # of it
         self.seconds_before = 0.0
         self._seconds, self._begun = 0.0, math.nan
         callbacks = self._trainer.callbacks  # type: ignore[attr-defined]
@@ -98,28 +99,56 @@ class Training:
         except UserError as error:
             raise UserError(f"phase {phase.name}: {error}") from error
 
-    def take_up(self, checkpoint: Path | None) -> None:
-        """Goes back to the state of a checkpoint, or to the beginning.
+    def read(self, checkpoint: Path | None) -> None:
+        """Reads where a run stopped, and shares its batches out among the processes that there are now.
+
+        Raises:
+            UserError: If the checkpoint is too old, or these processes cannot share a batch evenly.
+        """
+        if checkpoint is None:
+            return
+        content = load_checkpoint(checkpoint)
+        if "run" not in content:
+            raise UserError(f"{checkpoint} is of a version that could not resume; tl fit --config starts anew")
+        run = content["run"]
+        self._run, self._step = run, int(content["global_step"])
+        self._epochs = int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+        self._checkpoint = checkpoint
+        self._data.micro_batch_size = run["micro_batch_size"]
+        if "processes" in run:  # older runs have those of their configuration
+            self._share_batches(run["batch_size"], run["micro_batch_size"] or run["batch_size"], run["processes"])
+
+    def _share_batches(self, batch_size: int, part: int, processes: int) -> None:
+        """Keeps the pictures of a step, and in how many parts each process takes its share of them."""
+        now, together, parts = self._trainer.world_size, batch_size * processes, batch_size // part
+        fitting = [count for count in range(1, together // parts + 1) if together % (count * parts) == 0]
+        if now not in fitting:
+            near = [[count for count in fitting if count < now][-1:], [count for count in fitting if count > now][:1]]
+            divided = f" in {parts} parts each" if parts > 1 else ""
+            raise UserError(
+                f"a step of the run has {together} pictures, which {now} processes cannot share evenly{divided}; "
+                f"{' or '.join(str(count) for counts in near for count in counts)} could"
+            )
+        share = together // now
+        self._data.micro_batch_size = None if self._data.micro_batch_size is None else share // parts
+        self._data.set_batch_size(share)
+
+    def take_up(self) -> None:
+        """Goes back to the state that was read, or to the beginning.
 
         Raises:
             UserError: If the pictures have changed since.
         """
-        step = 0
-        if checkpoint is not None:
-            content = load_checkpoint(checkpoint)
-            if "run" not in content:
-                raise UserError(f"{checkpoint} is of a version that could not resume; tl fit --config starts anew")
-            run, step = content["run"], int(content["global_step"])
+        step = self._step
+        if self._checkpoint is not None:
+            run = self._run
             if run["split_digest"] != self._data.split_digest:
                 raise UserError(f"the pictures of {self._data.source} are not those that the run began with")
             if run.get("answers_digest", self._data.answers_digest) != self._data.answers_digest:  # older runs lack it
                 raise UserError(f"the answers of {self._data.source} are not those that the run began with")
             self.records, self._position, self._cooling = run["phases"], run["position"], run["cooling"]
-            self._data.micro_batch_size = run["micro_batch_size"]
             self._stopped, self.seconds_before = run["stopped"], float(run["fit_s"])
             self._keeping.seconds = float(run.get("cache_s", 0.0))
-            self._epochs = int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
-            self._checkpoint = checkpoint
             console.print(f"resuming   phase {self.records[-1]['name']} after epoch {self._epochs}, step {step}")
         for logger in self._trainer.loggers:
             if isinstance(logger, MetricsCsv):
@@ -177,7 +206,9 @@ class Training:
             "cache_s": self._keeping.seconds,
             "split_digest": self._data.split_digest,
             "answers_digest": self._data.answers_digest,
+            "batch_size": self._data.batch_size,
             "micro_batch_size": self._data.micro_batch_size,
+            "processes": self._trainer.world_size,
         }
 
     def _train(self, phase: Phase) -> None:
