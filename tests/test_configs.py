@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pictures import BACKBONE, write_pictures
+from pictures import BACKBONE, write_pictures, write_tiny
+from pictures import TINY as BARE
 from PIL import Image
 
 from tl_lightning.arguments import OF_FIT
@@ -145,6 +146,40 @@ def test_a_logger_is_added_by_one_more_configuration_and_keeps_to_the_run_folder
     assert main(["test", "--run_dir", str(run)]) == 0  # opens no logger anew
     shutil.rmtree("pictures")
     assert {path.name for path in here.iterdir()} == {"runs"}
+
+
+MACHINES = {  # what a machine without a GPU says of it; empty where it runs
+    "cpu2": "",
+    "bf16": "",
+    "gpu": "No supported gpu backend found!",
+    "ddp": "No supported gpu backend found!",
+    "nodes": "No supported gpu backend found!",
+    "fp16": "No supported gpu backend found!",
+}
+
+
+def test_every_machine_is_tested():
+    assert {path.stem for path in CONFIGS.glob("machines/*.yaml")} == set(MACHINES)
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_a_configuration_of_a_machine_is_read_and_what_the_machine_lacks_is_one_line(here, capsys, monkeypatch, name):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    write_tiny(here)
+    options = [option for option in BARE if option not in ("--trainer.accelerator", "cpu")]
+    args = [*options, "--config", str(CONFIGS / "machines" / f"{name}.yaml"), "--phases", "full"]
+    if not MACHINES[name]:
+        quiet()
+        built = Configuration(args, folder=None)
+        processes = 2 if name == "cpu2" else 1
+        assert built.batch.processes == processes
+        assert built.datamodule.batch_size == (16 if name == "cpu2" else 4)
+        assert built.trainer.precision == ("bf16-mixed" if name == "bf16" else "32-true")
+        return
+    assert main(["fit", *args]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"tl fit: {MACHINES[name]}"
+    assert not Path("runs").exists() or not list(Path("runs").iterdir())
 
 
 def test_scratch_prepares_pictures_as_the_weights_that_it_sets_aside_also_when_it_is_repeated(tmp_path):

@@ -207,6 +207,12 @@ def test_a_run_that_keeps_no_weights_fails(here, capsys):
         (["--trainer.min_steps", "2"], "trainer.min_steps would count the run, not the phase"),
         (["--trainer.max_time", "00:01:00:00", "--phases", "lp_ft"], "trainer.max_time would end one phase"),
         (["--trainer.devices", "many"], "trainer: `devices` selected with `CPUAccelerator` should be an int > 0."),
+        (
+            ["--trainer.precision", "16-mixed"],
+            "trainer.precision 16-mixed needs a GPU, and this run is on a CPU; use 32-true or bf16-mixed",
+        ),
+        (["--trainer.precision", "16-true"], "trainer.precision 16-true needs a GPU, and this run is on a CPU"),
+        (["--trainer.sync_batchnorm", "true"], "trainer.sync_batchnorm needs GPUs, and this run is on a CPU; leave"),
         (["--trainer.callbacks+=BackboneFinetuning"], "BackboneFinetuning cannot work beside phases; use --phases"),
         (["--trainer.use_distributed_sampler", "true"], "trainer.use_distributed_sampler: the data module shares"),
         (["--trainer.strategy", "fsdp"], "trainer.strategy fsdp cannot run here: it shards parameters once"),

@@ -119,11 +119,28 @@ def check_trainer(trainer: Namespace | None) -> None:
         )
     if isinstance(trainer.strategy, str) and trainer.strategy.startswith(("fsdp", "deepspeed", "xla")):
         raise cannot_shard(trainer.strategy)  # Lightning looks for their hardware or packages first
+    _check_arithmetic(trainer)
     if trainer.use_distributed_sampler:
         raise UserError("trainer.use_distributed_sampler: the data module shares the pictures out itself; leave it out")
     for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
         if trainer[name] == 0:
             raise UserError(f"trainer.{name} is 0, but a run trains, validates and tests; leave it out")
+
+
+def _check_arithmetic(trainer: Namespace) -> None:
+    """Refuses what the chosen device cannot do, and Lightning would do otherwise, or emulate, or fail at in a step."""
+    accelerator, precision = str(trainer.accelerator), str(trainer.precision)
+    on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
+    if on_cpu and precision.startswith("16"):
+        raise UserError(
+            f"trainer.precision {precision} needs a GPU, and this run is on a CPU; use 32-true or bf16-mixed"
+        )
+    if on_cpu and trainer.sync_batchnorm:
+        raise UserError("trainer.sync_batchnorm needs GPUs, and this run is on a CPU; leave it out")
+    if on_gpu and precision.startswith("bf16") and torch.cuda.is_available():  # else Lightning says that there is none
+        if not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise UserError(f"trainer.precision {precision}: this GPU has no bfloat16; use 16-mixed or 32-true")
 
 
 def check_monitor(callback: Namespace, key: str, task: type[TransferTask]) -> None:

@@ -380,6 +380,7 @@ class Experiment:
             "baseline": baseline(self.task, self.data, "test" if tested else "val"),
             "batch": {**asdict(self.configuration.batch), "lr_factor": self.configuration.lr_factor},
             "phases": self.training.records,
+            "throughput": self.training.throughput,
             "timing": {
                 "total_s": self.training.seconds_before + time.perf_counter() - self.started,
                 "fit_s": self.training.seconds - self.training.cache_seconds,

@@ -33,6 +33,7 @@ class Training:
 
     Attributes:
         records: What each phase trained so far, as ``summary.json`` tells it; the last one may be under way.
+        throughput: How fast each phase was that was trained by steps; see `Throughput`.
         seconds_before: How long it had trained when it was interrupted.
         patience: Validations without a gain that end a phase which says nothing else.
         forgetting: Compares the backbone with the weights that the configuration builds.
@@ -47,6 +48,7 @@ class Training:
         self._trainer = configuration.trainer
         self._task.seed = int(configuration.config.seed_everything)
         self.records: list[dict[str, Any]] = []
+        self.throughput: list[dict[str, Any]] = []
         self._position = 0  # among the configured phases
         self._cooling: float | None = None  # in a cool-down, the share of the phase's rates that it starts from
         self._checkpoint: Path | None = None  # to go on from
@@ -148,6 +150,7 @@ class Training:
                 raise UserError(f"the answers of {self._data.source} are not those that the run began with")
             self.records, self._position, self._cooling = run["phases"], run["position"], run["cooling"]
             self._stopped, self.seconds_before = run["stopped"], float(run["fit_s"])
+            self.throughput = run.get("throughput", [])  # older runs lack it
             self._keeping.seconds = float(run.get("cache_s", 0.0))
             console.print(f"resuming   phase {self.records[-1]['name']} after epoch {self._epochs}, step {step}")
         for logger in self._trainer.loggers:
@@ -203,6 +206,7 @@ class Training:
             "cooling": self._cooling,
             "stopped": bool(self._trainer.should_stop),
             "fit_s": self.seconds,
+            "throughput": self.throughput,
             "cache_s": self._keeping.seconds,
             "split_digest": self._data.split_digest,
             "answers_digest": self._data.answers_digest,
@@ -289,7 +293,7 @@ class Training:
     def _end_phase(self) -> None:
         """Goes back to the best weights so far; notes how fast it was, and what has become of the pretrained ones."""
         if self._throughput.measured:
-            self.records[-1]["throughput"] = self._throughput.measured
+            self.throughput.append({"phase": self.records[-1]["name"], **self._throughput.measured})
         checkpoint = self._trainer.checkpoint_callback
         path = getattr(checkpoint, "best_model_path", "")
         if path:
