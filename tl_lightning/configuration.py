@@ -280,9 +280,8 @@ class Configuration(LightningCLI):
         try:
             super().instantiate_classes()
             if self.checkpoint is None:
-                config = self.config
-                self.batch = share_out(config.global_batch, self.datamodule, self.trainer)
-                self.lr_factor = scale_rates(self.model, config.lr_scaling, self.batch, config.lr_scaling_batch)
+                self._configured_rates = self.model.rates
+                self.share_out(self.config.global_batch)
                 self.phases = plan(self.phases, self.model.stages)
                 check_phases(self.phases, self.config.trainer)
         except BaseException as error:
@@ -293,6 +292,19 @@ class Configuration(LightningCLI):
             if (mistake := user_error(error)) is not None:
                 raise mistake from error
             raise
+
+    def share_out(self, global_batch: int | None) -> None:
+        """Shares a step's pictures out among the processes, and has the learning rates follow; anew on each call.
+
+        Args:
+            global_batch: Pictures of one step; `None` for the data's batch size on each process.
+
+        Raises:
+            UserError: As of `global_batch.share_out` and `scale_rates`.
+        """
+        self.batch = share_out(global_batch, self.datamodule, self.trainer)
+        self.model.rates = self._configured_rates
+        self.lr_factor = scale_rates(self.model, self.config.lr_scaling, self.batch, self.config.lr_scaling_batch)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - the signature is Lightning's
         """Builds the trainer with our callbacks; a user's own bar or early stopping takes the place of ours."""

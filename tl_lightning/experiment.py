@@ -239,7 +239,9 @@ class Experiment:
 
     def prepare(self) -> None:
         """Checks everything, begins the run folder, and shows what is about to be trained on what."""
-        self.training.read(self.checkpoint)
+        if self.checkpoint is not None:
+            self.training.read(self.checkpoint)
+            self.configuration.share_out(None)  # the rates follow the batch of the run, whatever shares it now
         self.check()
         config, hyper_parameters = self.configuration.config, self.task.hparams
         if self.configuration.created:

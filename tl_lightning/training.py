@@ -101,14 +101,12 @@ class Training:
         except UserError as error:
             raise UserError(f"phase {phase.name}: {error}") from error
 
-    def read(self, checkpoint: Path | None) -> None:
+    def read(self, checkpoint: Path) -> None:
         """Reads where a run stopped, and shares its batches out among the processes that there are now.
 
         Raises:
             UserError: If the checkpoint is too old, or these processes cannot share a batch evenly.
         """
-        if checkpoint is None:
-            return
         content = load_checkpoint(checkpoint)
         if "run" not in content:
             raise UserError(f"{checkpoint} is of a version that could not resume; tl fit --config starts anew")
