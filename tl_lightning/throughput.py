@@ -102,6 +102,7 @@ def _exchange_seconds(model: object) -> float:
     """Of an average step, what of the exchange of gradients came after the backward pass; 0 where there is none."""
     if not isinstance(model, DistributedDataParallel):
         return 0.0
-    clocks = model._get_ddp_logging_data()  # in nanoseconds; of a GPU by its own events, without waiting for it  # type: ignore[no-untyped-call]
+    # In nanoseconds; of a GPU by its own events, without waiting for it.
+    clocks = model._get_ddp_logging_data()  # type: ignore[no-untyped-call]
     together = clocks.get("avg_backward_comm_time", 0) - clocks.get("avg_backward_compute_comm_overlap_time", 0)
     return float(max(together, 0)) / 1e9
