@@ -44,6 +44,16 @@ def test_two_processes_train_one_model():
 
 
 @pytest.mark.slow
+def test_two_processes_are_pre_empted_and_go_on_bit_identical():
+    assert "2 of 2 ended as they should" in printed("preemption.py", "--runs", "2", "--seed", "1")
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_number_of_processes():
+    assert printed("other_ranks.py").count("the same pictures in every step") == 2
+
+
+@pytest.mark.slow
 def test_the_loader_is_timed_with_every_number_of_workers_and_augmentation():
     shown = printed("pictures.py", "--quick")
     assert [line.split()[0] for line in shown.splitlines() if "workers  " in line] == ["0", "1", "2"]

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.progress import Progress, TaskID
-from torch import Tensor
+from torch import Tensor, distributed
 
 from tl_lightning.console import console, progress_bar
 from tl_lightning.run_folder import write_text
@@ -36,8 +36,11 @@ class TrainingLoss(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the loss so far in the epoch under way, of each process: that a run was saved must not be seen in it."""
-        totals = trainer.strategy.all_gather(torch.as_tensor(self._total, device=pl_module.device))
-        checkpoint["training_loss"] = {"totals": totals.flatten().tolist(), "batches": self._batches}
+        own = torch.as_tensor(self._total, device=pl_module.device)
+        totals = [own.clone() for _ in range(trainer.world_size)]
+        if len(totals) > 1:
+            distributed.all_gather(totals, own)
+        checkpoint["training_loss"] = {"totals": [float(total) for total in totals], "batches": self._batches}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Goes on from there; with another number of processes from the mean."""
