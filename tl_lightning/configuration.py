@@ -323,7 +323,11 @@ class Configuration(LightningCLI):
         given = {**self.config_init.trainer, "callbacks": ours, "plugins": plugins, **kwargs}
         try:
             trainer = self._instantiate_trainer(given, theirs)
-        except (TypeError, ValueError) as error:  # as of a strategy that there is not
+        except (
+            TypeError,
+            ValueError,
+            ImportError,
+        ) as error:  # as of a strategy that there is not, or lacks its package
             raise UserError(f"trainer: {' '.join(str(error).split())}") from error
         if handles_sigterm():  # Lightning's handler broadcasts, while other processes may be at another collective
             trainer._signal_connector._sigterm_notifier_fn = lambda *_: None  # type: ignore[method-assign]
