@@ -133,15 +133,13 @@ def _check_arithmetic(trainer: Namespace) -> None:
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     if accelerator in ("gpu", "cuda") and not has_gpu:
         raise UserError(
-            f"trainer.accelerator {accelerator}: torch finds no GPU on this machine; use --trainer.accelerator auto or cpu"
+            f"trainer.accelerator {accelerator}: torch finds no GPU here; use --trainer.accelerator auto or cpu"
         )
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not has_gpu)
     if on_cpu and precision.startswith("16"):
-        raise UserError(
-            f"trainer.precision {precision} needs a GPU, and this run is on a CPU; use 32-true or bf16-mixed"
-        )
+        raise UserError(f"trainer.precision {precision} needs a GPU, and this is a CPU; use 32-true or bf16-mixed")
     if on_cpu and trainer.sync_batchnorm:
-        raise UserError("trainer.sync_batchnorm needs GPUs, and this run is on a CPU; leave it out")
+        raise UserError("trainer.sync_batchnorm needs GPUs, and this is a CPU; leave it out")
     if not on_cpu and precision.startswith("bf16") and torch.cuda.is_available():
         if not torch.cuda.is_bf16_supported(including_emulation=False):
             raise UserError(f"trainer.precision {precision}: this GPU has no bfloat16; use 16-mixed or 32-true")

@@ -327,7 +327,7 @@ class Configuration(LightningCLI):
             TypeError,
             ValueError,
             ImportError,
-        ) as error:  # as of a strategy that there is not, or lacks its package
+        ) as error:  # there is no such strategy, or its package lacks
             raise UserError(f"trainer: {' '.join(str(error).split())}") from error
         if handles_sigterm():  # Lightning's handler broadcasts, while other processes may be at another collective
             trainer._signal_connector._sigterm_notifier_fn = lambda *_: None  # type: ignore[method-assign]
