@@ -48,7 +48,7 @@ def options(size: int, batch: int, accelerator: str) -> list[str]:
 def processes(size: int, batch: int, steps: int, rounds: int) -> None:
     """Prints what n processes make of a CPU's cores, beside one process with as many threads."""
     common = ["fit", *options(size, batch, "cpu"), "--trainer.precision", "32-true"]
-    common += ["--trainer.limit_train_batches", str(steps), "--checkpoint.save_weights_only", "true"]
+    common += ["--trainer.limit_train_batches", str(steps)]
     cases = {"1 process, 1 thread": (1, 1), f"1 process, {COUNT} threads": (1, COUNT), f"{COUNT} processes": (COUNT, 1)}
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in cases}
     for number in range(rounds):

@@ -54,6 +54,18 @@ def test_a_run_goes_on_with_another_number_of_processes():
 
 
 @pytest.mark.slow
+def test_processes_and_ways_to_train_are_timed_and_processes_change_nothing():
+    small = ("--size", "32", "--batch", "8", "--steps", "4", "--rounds", "1")
+    lines = printed("scaling.py", *small).splitlines()
+    assert [line.split("  ")[0] for line in lines[:3]] == ["1 process, 1 thread", "1 process, 2 threads", "2 processes"]
+    assert "waiting for others" in lines[2]
+    assert lines[4].startswith("efficiency: ")
+    assert float(lines[5].removeprefix("largest difference of the weights after 3 steps: ")) < 1e-9
+    (_, row) = printed("scaling.py", *small, "--devices", "cpu", "--ways", "fp32").splitlines()
+    assert row.startswith("fp32 ") and row.endswith("% of the bare loop")
+
+
+@pytest.mark.slow
 def test_the_loader_is_timed_with_every_number_of_workers_and_augmentation():
     shown = printed("pictures.py", "--quick")
     assert [line.split()[0] for line in shown.splitlines() if "workers  " in line] == ["0", "1", "2"]

@@ -148,13 +148,14 @@ def test_a_logger_is_added_by_one_more_configuration_and_keeps_to_the_run_folder
     assert {path.name for path in here.iterdir()} == {"runs"}
 
 
+NO_GPU = "trainer.accelerator gpu: torch finds no GPU here; use --trainer.accelerator auto or cpu"
 MACHINES = {  # what a machine without a GPU says of it; empty where it runs
     "cpu2": "",
     "bf16": "",
-    "gpu": "No supported gpu backend found!",
-    "ddp": "No supported gpu backend found!",
-    "nodes": "No supported gpu backend found!",
-    "fp16": "No supported gpu backend found!",
+    "gpu": NO_GPU,
+    "ddp": NO_GPU,
+    "nodes": NO_GPU,
+    "fp16": NO_GPU,
 }
 
 

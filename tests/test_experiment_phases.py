@@ -163,6 +163,14 @@ def test_an_augmentation_that_does_not_exist_is_refused_before_anything_trains(h
     assert "phase all: augmentation: torchvision.transforms.v2.RandomHorizontalFlip refuses its init_args" in line
 
 
+def test_bfloat16_is_refused_of_a_gpu_that_would_emulate_it(here, capsys, monkeypatch):
+    monkeypatch.setattr("tl_lightning.configuration.fast_precision", lambda: "32-true")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: including_emulation)
+    line = refused(capsys, "--trainer.accelerator", "gpu", "--trainer.precision", "bf16-mixed")
+    assert "trainer.precision bf16-mixed: this GPU has no bfloat16; use 16-mixed or 32-true" in line
+
+
 def test_a_caution_is_shown_unless_it_is_silenced(here, capsys):
     text = "caution    the backbone's weights are random and no phase trains them"
     assert fit({"train": "head"}, epochs=1) == 0
@@ -209,10 +217,11 @@ def test_a_run_that_keeps_no_weights_fails(here, capsys):
         (["--trainer.devices", "many"], "trainer: `devices` selected with `CPUAccelerator` should be an int > 0."),
         (
             ["--trainer.precision", "16-mixed"],
-            "trainer.precision 16-mixed needs a GPU, and this run is on a CPU; use 32-true or bf16-mixed",
+            "trainer.precision 16-mixed needs a GPU, and this is a CPU; use 32-true or bf16-mixed",
         ),
-        (["--trainer.precision", "16-true"], "trainer.precision 16-true needs a GPU, and this run is on a CPU"),
-        (["--trainer.sync_batchnorm", "true"], "trainer.sync_batchnorm needs GPUs, and this run is on a CPU; leave"),
+        (["--trainer.precision", "16-true"], "trainer.precision 16-true needs a GPU, and this is a CPU"),
+        (["--trainer.precision", "transformer-engine"], "trainer: Requirement 'transformer_engine>=0.11.0' not met"),
+        (["--trainer.sync_batchnorm", "true"], "trainer.sync_batchnorm needs GPUs, and this is a CPU; leave"),
         (["--trainer.callbacks+=BackboneFinetuning"], "BackboneFinetuning cannot work beside phases; use --phases"),
         (["--trainer.use_distributed_sampler", "true"], "trainer.use_distributed_sampler: the data module shares"),
         (["--trainer.strategy", "fsdp"], "trainer.strategy fsdp cannot run here: it shards parameters once"),

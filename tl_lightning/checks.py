@@ -130,15 +130,17 @@ def check_trainer(trainer: Namespace | None) -> None:
 def _check_arithmetic(trainer: Namespace) -> None:
     """Refuses what the chosen device cannot do, and Lightning would do otherwise, or emulate, or fail at in a step."""
     accelerator, precision = str(trainer.accelerator), str(trainer.precision)
-    on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
-    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
-    if on_cpu and precision.startswith("16"):
+    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if accelerator in ("gpu", "cuda") and not has_gpu:
         raise UserError(
-            f"trainer.precision {precision} needs a GPU, and this run is on a CPU; use 32-true or bf16-mixed"
+            f"trainer.accelerator {accelerator}: torch finds no GPU here; use --trainer.accelerator auto or cpu"
         )
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not has_gpu)
+    if on_cpu and precision.startswith("16"):
+        raise UserError(f"trainer.precision {precision} needs a GPU, and this is a CPU; use 32-true or bf16-mixed")
     if on_cpu and trainer.sync_batchnorm:
-        raise UserError("trainer.sync_batchnorm needs GPUs, and this run is on a CPU; leave it out")
-    if on_gpu and precision.startswith("bf16") and torch.cuda.is_available():  # else Lightning says that there is none
+        raise UserError("trainer.sync_batchnorm needs GPUs, and this is a CPU; leave it out")
+    if not on_cpu and precision.startswith("bf16") and torch.cuda.is_available():
         if not torch.cuda.is_bf16_supported(including_emulation=False):
             raise UserError(f"trainer.precision {precision}: this GPU has no bfloat16; use 16-mixed or 32-true")
 

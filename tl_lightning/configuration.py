@@ -335,7 +335,11 @@ class Configuration(LightningCLI):
         given = {**self.config_init.trainer, "callbacks": ours, "plugins": plugins, **kwargs}
         try:
             trainer = self._instantiate_trainer(given, theirs)
-        except (TypeError, ValueError) as error:  # as of a strategy that there is not
+        except (
+            TypeError,
+            ValueError,
+            ImportError,
+        ) as error:  # there is no such strategy, or its package lacks
             raise UserError(f"trainer: {' '.join(str(error).split())}") from error
         leave_signals_to_us(trainer)
         if self.checkpoint is None:
