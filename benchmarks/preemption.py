@@ -144,7 +144,7 @@ def main() -> int:
             to = "second" if last == 0 else dice.choice(("both", "both", "apart", "first", "second"))
             # Before the handler is there nobody could note anything; and who is alone when another is lost at the start
             # waits for it until the rendezvous's time is over.
-            moment = dice.uniform(0.55 if last == 0 else 0.1, 0.95) * seconds
+            moment = dice.uniform(0.55 if last == 0 or to in ("first", "second") else 0.1, 0.95) * seconds
             place, codes, took = pre_empt(run, args, signum, to, moment)
             wanted: list[int | str] = [CODES[signum]] * 2 if signum != signal.SIGKILL else [1, -9]
             said = "completed before" if codes == [0, 0] else ""
