@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tl_lightning.errors import UserError, nearest
-from tl_lightning.interruption import end_with_launcher, exit_code, signals_interrupt
+from tl_lightning.interruption import STOPS, end_with_launcher, exit_code, signals_interrupt
 from tl_lightning.processes import ProcessLost
 
 
@@ -131,6 +132,8 @@ def entry_point() -> None:
     end_with_launcher()
     try:
         code = main()
+        if code in STOPS:  # srun ends the others as soon as one has ended, and their exit code would hide this one
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         sys.stdout.flush()
     except BrokenPipeError:  # what reads our output, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
