@@ -263,6 +263,8 @@ def test_the_length_of_a_run_cannot_change(whole, capsys, tmp_path, monkeypatch)
     before = contents("run")
     line = refused(capsys, "--run_dir", "run", "--trainer.max_epochs=8")
     assert line == "tl resume: --trainer.max_epochs: the phases' lengths follow from it, so it cannot change in a run"
+    line = refused(capsys, "--run_dir", "run", "--trainer.accumulate_grad_batches=2")
+    assert line == "tl resume: --trainer.accumulate_grad_batches: a step's pictures follow from it, so it cannot change"
     assert contents("run") == before
 
 

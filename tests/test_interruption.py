@@ -233,3 +233,13 @@ def test_of_two_processes_none_is_left_behind(here, place):
             break
         time.sleep(0.1)
     assert not living(pid)
+
+
+def test_a_worker_that_hears_the_signals_of_the_whole_job_goes_on():
+    child = os.fork()
+    if child == 0:
+        interruption.leave_signals_to_parent()
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

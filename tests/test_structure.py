@@ -30,7 +30,7 @@ ALLOWED = {
     "plots": set(),
     "arguments": {"errors"},
     "backbones": {*BASE, "run_folder"},
-    "data": {*BASE, "randomness", "cache_folder"},
+    "data": {*BASE, "randomness", "cache_folder", "interruption"},
     "finetuning": {"errors", "backbones"},
     "guards": {"errors", "finetuning"},
     "tasks": {*BASE, "backbones", "heads", "losses", "metrics", "precision", "finetuning", "probe", "randomness"},

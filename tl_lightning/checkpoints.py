@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +206,7 @@ class LastCheckpoint(Checkpoint):
         if trainer.ckpt_path is None:
             _save(trainer)
             _save(trainer)
-        self._end_where_asked(self._agreement.now())
+        _end(self._agreement.now())
 
     def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
         """Saves every so many steps, and where the run is to end; at the end of the epoch it will be saved anyway.
@@ -223,24 +224,21 @@ class LastCheckpoint(Checkpoint):
         assert fetcher is not None  # while an epoch is under way
         if (self._due or self._asked) and not loop._should_check_val_fx(fetcher):
             self._due = False
-            _save(trainer)
-            self._end_where_asked(self._asked)
+            _save_and_end(trainer, self._asked)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the epoch."""
         self._due = False
-        _save(trainer)
-        self._end_where_asked(self._asked or self._agreement.now())
+        _save_and_end(trainer, self._asked or self._agreement.now())
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on a signal ends a process that is alone at once: nothing would be lost."""
         defer(False)
 
-    @staticmethod
-    def _end_where_asked(code: int) -> None:
-        if code:
-            finish_undisturbed()  # a launcher may ask again as soon as the first process has ended
-            raise interruption(code)
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """What comes after a failed run, such as the next one of a comparison, looks at no signals by itself."""
+        with suppress(KeyboardInterrupt):  # something is on its way already
+            defer(False)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds what the run has to remember."""
@@ -250,3 +248,17 @@ class LastCheckpoint(Checkpoint):
 def _save(trainer: Trainer) -> None:
     best: Any = trainer.checkpoint_callback  # whose folder Lightning has told to all processes
     trainer.save_checkpoint(Path(best.dirpath, "last.ckpt"), weights_only=False)
+
+
+def _save_and_end(trainer: Trainer, code: int) -> None:
+    """Saves; then ends this process where all have agreed to, for which the writing may take the time that it takes."""
+    if code:
+        finish_undisturbed()
+    _save(trainer)
+    _end(code)
+
+
+def _end(code: int) -> None:
+    if code:
+        finish_undisturbed()  # a launcher may ask again as soon as the first process has ended
+        raise interruption(code)

@@ -125,6 +125,8 @@ def resume(run_dir: str | Path, args: Sequence[str] = (), *, watch: Watch | None
     folder = RunFolder.open(run_dir)
     if any(option.partition("=")[0] == "--trainer.max_epochs" for option in args):
         raise UserError("--trainer.max_epochs: the phases' lengths follow from it, so it cannot change in a run")
+    if any(option.partition("=")[0] == "--trainer.accumulate_grad_batches" for option in args):
+        raise UserError("--trainer.accumulate_grad_batches: a step's pictures follow from it, so it cannot change")
     if folder.is_complete:
         raise UserError(f"{folder.path} is complete; there is nothing to resume (tl test --run_dir scores it again)")
     for leftover in folder.checkpoints.glob(".*.tmp"):  # of a write that was cut off

@@ -169,6 +169,16 @@ def finish_undisturbed() -> None:
         signal.signal(signum, signal.SIG_IGN)
 
 
+def leave_signals_to_parent(worker: int = 0) -> None:
+    """Has a worker that prepares data ignore signals to all processes of a job: its parent still needs it.
+
+    Args:
+        worker: Its number, which torch's loaders give.
+    """
+    for signum in CODES:
+        signal.signal(signum, signal.SIG_IGN)
+
+
 def exit_code(stop: BaseException | None) -> int | None:
     """The exit code of an interrupted process; `None` if it was not interrupted.
 

@@ -38,6 +38,7 @@ from tl_lightning.data.splits import split_samples
 from tl_lightning.data.store import PictureStore
 from tl_lightning.data.workers import default_workers
 from tl_lightning.errors import UserError, shown
+from tl_lightning.interruption import leave_signals_to_parent
 from tl_lightning.preprocess import Preprocess
 
 VIEW_SEED = 0  # of the views that are kept, whatever the run's seed, so that runs can share them
@@ -533,6 +534,7 @@ class ImageDataModule(LightningDataModule):
             collate_fn=as_it_is,  # type: ignore[arg-type]  # the data set makes whole batches
             num_workers=workers,
             persistent_workers=workers > 0,
+            worker_init_fn=leave_signals_to_parent,
             pin_memory=torch.cuda.is_available(),
             # Without one of its own a loader draws from the global generator, and dropout would depend on it.
             generator=torch.Generator().manual_seed(self.seed),
