@@ -15,8 +15,8 @@ from tl_lightning.errors import UserError
 from tl_lightning.global_batch import GlobalBatch, scale_rates, share_out
 
 
-def trainer(processes, accumulate=1):
-    return SimpleNamespace(world_size=processes, accumulate_grad_batches=accumulate)
+def shared_by(processes, accumulate=1):
+    return {"processes": processes, "accumulate": accumulate}
 
 
 def data(batch_size=32, **options):
@@ -29,13 +29,13 @@ def data(batch_size=32, **options):
 @pytest.mark.parametrize(("processes", "accumulate", "share"), [(1, 1, 64), (2, 1, 32), (8, 1, 8), (4, 2, 8)])
 def test_every_process_gets_its_share_of_the_global_batch(processes, accumulate, share):
     pictures = data()
-    batch = share_out(64, pictures, trainer(processes, accumulate))
+    batch = share_out(64, pictures, **shared_by(processes, accumulate))
     assert pictures.batch_size == share
     assert batch == GlobalBatch(64, share, processes, accumulate)
 
 
 def test_without_a_global_batch_each_process_keeps_its_batch_size():
-    assert share_out(None, data(4), trainer(3, 2)) == GlobalBatch(24, 4, 3, 2)
+    assert share_out(None, data(4), **shared_by(3, 2)) == GlobalBatch(24, 4, 3, 2)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_without_a_global_batch_each_process_keeps_its_batch_size():
 )
 def test_what_cannot_be_shared_evenly_is_said_with_what_could(asked, processes, accumulate, words):
     with pytest.raises(UserError) as error:
-        share_out(asked, data(), trainer(processes, accumulate))
+        share_out(asked, data(), **shared_by(processes, accumulate))
     assert words in str(error.value)
 
 
@@ -62,7 +62,7 @@ def test_what_cannot_be_shared_evenly_is_said_with_what_could(asked, processes, 
 )
 def test_a_share_that_the_data_cannot_have_is_refused(options, words):
     with pytest.raises(UserError, match=words):
-        share_out(10, data(**options), trainer(2))
+        share_out(10, data(**options), **shared_by(2))
 
 
 @pytest.mark.parametrize(("rule", "factor"), [("none", 1.0), ("sqrt", 2.0), ("linear", 4.0)])

@@ -302,7 +302,8 @@ class Configuration(LightningCLI):
         Raises:
             UserError: As of `global_batch.share_out` and `scale_rates`.
         """
-        self.batch = share_out(global_batch, self.datamodule, self.trainer)
+        processes, accumulate = self.trainer.world_size, self.trainer.accumulate_grad_batches
+        self.batch = share_out(global_batch, self.datamodule, processes=processes, accumulate=accumulate)
         self.model.rates = self._configured_rates
         self.lr_factor = scale_rates(self.model, self.config.lr_scaling, self.batch, self.config.lr_scaling_batch)
 

@@ -4,8 +4,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from lightning.pytorch import Trainer
-
 from tl_lightning.data.module import ImageDataModule
 from tl_lightning.errors import UserError
 from tl_lightning.tasks.base import TransferTask
@@ -37,18 +35,18 @@ class GlobalBatch:
         return f"{self.pictures} pictures a step: {self.batch_size}{shared}{added}"
 
 
-def share_out(global_batch: int | None, data: ImageDataModule, trainer: Trainer) -> GlobalBatch:
+def share_out(global_batch: int | None, data: ImageDataModule, *, processes: int, accumulate: int) -> GlobalBatch:
     """Gives every process its share of a global batch.
 
     Args:
         global_batch: Pictures of one step over all processes; `None` to leave each process its ``data.batch_size``.
         data: Gets the batch size that follows.
-        trainer: Says how many processes there are, and how many batches each adds up.
+        processes: How many there are.
+        accumulate: How many batches each adds up.
 
     Raises:
         UserError: If the batch cannot be shared out evenly, or a share is one that the data cannot have.
     """
-    processes, accumulate = trainer.world_size, trainer.accumulate_grad_batches
     together = processes * accumulate
     if global_batch is not None:
         share, rest = divmod(global_batch, together)

@@ -34,7 +34,6 @@ GOLDEN = """\
 #SBATCH --signal=USR1@120
 #SBATCH --requeue
 
-set -u
 export PYTHONUNBUFFERED=1
 export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-8}}
 
@@ -63,7 +62,9 @@ srun --kill-on-bad-exit=1 --cpus-per-task=8 {python} -m tl_lightning "${{command
 code=$?
 # 138 is pre-emption, behind a checkpoint: queued again, the job comes back to the decision above.
 if [ "$code" -eq 138 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt 100 ]; then
-    exec scontrol requeue "$SLURM_JOB_ID"
+    # Of an array this task alone: the number of its last one is that of the whole array.
+    task=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}
+    exec scontrol requeue "${{task:-$SLURM_JOB_ID}}"
 fi
 exit "$code"
 """
@@ -164,7 +165,7 @@ def test_each_worker_of_a_sweep_is_a_task(here, capsys):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ("slurm --nodes 2 fit --config elpv.yaml", "unrecognized arguments: fit"),
+        ("slurm --nodes 2 fit --config elpv.yaml", "say what to run behind --, such as: tl submit slurm"),
         ("slurm --nodes 2", "say what to run behind --, such as: tl submit slurm --nodes 2 -- fit --config FILE"),
         ("slurm --node 2 -- fit", "unrecognized arguments: --node; did you mean --nodes?"),
         ("slurm -- fitt", "tl fitt cannot be submitted; did you mean fit? (what can: fit, resume, crossval, sweep)"),
@@ -284,6 +285,8 @@ def test_a_job_begins_goes_on_or_leaves_alone_what_is_there(script):
 def test_only_what_was_preempted_is_queued_again_and_not_for_ever(script):
     assert script(CODE="138") == (0, [FIRST, "scontrol requeue 9"])
     assert script(CODE="138", SLURM_RESTART_COUNT="2") == (0, [FIRST, "scontrol requeue 9"])
+    of_array = {"SLURM_ARRAY_JOB_ID": "9", "SLURM_ARRAY_TASK_ID": "2"}  # the last task has the number of the array
+    assert script(CODE="138", **of_array) == (0, [FIRST, "scontrol requeue 9_2"])
     assert script(CODE="138", SLURM_RESTART_COUNT="3") == (138, [FIRST])
     assert script(CODE="2") == (2, [FIRST])
     assert script(CODE="143") == (143, [FIRST])
@@ -292,3 +295,10 @@ def test_only_what_was_preempted_is_queued_again_and_not_for_ever(script):
 def test_times_are_read_as_slurm_reads_them():
     texts = {"90": 5400, "4:30": 270, "4:00:00": 14400, "1-12": 129600, "1-12:30": 131400, "1-12:30:15": 131415}
     assert {text: seconds(text, "--time") for text in texts} == texts
+
+
+def test_a_global_batch_that_the_jobs_processes_cannot_share_is_refused_here(here, capsys, monkeypatch):
+    write_tiny(here)
+    install(here, monkeypatch, sbatch="exit 1", sinfo="echo 'lab*|2|infinite'")
+    said = mistake(capsys, "slurm", "--nodes", "2", "--", "fit", *TINY, "--global_batch", "7")
+    assert said == "global_batch is 7, which 2 processes cannot share evenly; 6 or 8 would do"

@@ -7,6 +7,7 @@ import sys
 from argparse import Namespace
 from contextlib import suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from tl_lightning.arguments import OptionParser
@@ -31,10 +32,10 @@ def submit_command(args: list[str]) -> None:
         UserError: If something is wrong; nothing is queued then.
     """
     place = args.index("--") if "--" in args else len(args)
-    options = _parser().parse_args(args[:place])
     words = args[place + 1 :]
-    if not words:
+    if not words and not {"-h", "--help"} & set(args):
         raise UserError("say what to run behind --, such as: tl submit slurm --nodes 2 -- fit --config FILE")
+    options = _parser().parse_args(args[:place])
     resources, name = read_resources(options), options.job_name
     if name is not None and (name in UNSEEN or not re.fullmatch(r"[\w.-]+", name)):
         raise UserError(
@@ -44,17 +45,18 @@ def submit_command(args: list[str]) -> None:
         value, least = getattr(options, key), int(key == "at_once")
         if value is not None and value < least:
             raise UserError(f"--{key} is {value}; it must be {least} or more")
-    typed = shown(shlex.join(["tl", "submit", *args]))
+    planned = plan_work(words, resources, seeds=options.seeds, keep=False)
+    if options.at_once is not None and planned.first.count == 1:
+        raise UserError(f"--at_once {options.at_once} is for arrays, and this is one job: leave it out")
+    batch = _batch(options, planned, shown(shlex.join(["tl", "submit", *args])))
     if options.dry_run:
-        work = plan_work(words, resources, seeds=options.seeds, keep=False)
-        for text in _scripts(_batch(options, work, typed), resources, work):
+        for text in _scripts(batch, resources, planned):
             print(text, end="")
         return
     check_slurm()
     check_resources(resources)
-    _check_fit(plan_work(words, resources, seeds=options.seeds, keep=False), resources)
-    work = plan_work(words, resources, seeds=options.seeds, keep=True)
-    _submit(_batch(options, work, typed), resources, work)
+    _check_fit(planned, resources)
+    _submit(batch, resources, plan_work(words, resources, seeds=options.seeds, keep=True))
 
 
 def _parser() -> OptionParser:
@@ -82,7 +84,7 @@ def _batch(options: Namespace, work: Work, typed: str) -> Batch:
     # A file is named in full, as bash looks for a bare name elsewhere first.
     setup = [f". {shlex.quote(os.path.abspath(line))}" if os.path.isfile(line) else line for line in options.setup]
     return Batch(
-        name=options.job_name or work.name,
+        name=options.job_name or _job_name(work.name),
         typed=typed,
         cwd=Path.cwd(),
         python=sys.executable,
@@ -91,6 +93,12 @@ def _batch(options: Namespace, work: Work, typed: str) -> Batch:
         requeues=options.requeues,
         at_once=options.at_once,
     )
+
+
+def _job_name(name: str) -> str:
+    """What is left of a configuration's name in that of a job, whose directives have no quotes."""
+    plain = re.sub(r"[^\w.-]+", "-", name).strip(".-") or "tl"
+    return f"{plain}-job" if plain in UNSEEN else plain
 
 
 def _scripts(batch: Batch, resources: Resources, work: Work) -> list[str]:
@@ -107,6 +115,7 @@ def _check_fit(work: Work, resources: Resources) -> None:
         return
     with console.status("checking the configuration"):
         from tl_lightning.configuration import Configuration, quiet
+        from tl_lightning.global_batch import share_out
 
         quiet()
         here = ["--trainer.num_nodes", "1", "--trainer.devices", "1", "--trainer.accelerator", "cpu"]
@@ -114,13 +123,14 @@ def _check_fit(work: Work, resources: Resources) -> None:
             here += ["--trainer.precision", "32-true"]
         own = () if isinstance(work.first, Command) else work.first.tasks[0].options
         configuration = Configuration([*work.fit, *own, *here], folder=None)
-    data, trainer = configuration.datamodule, configuration.trainer
-    together = data.batch_size * resources.processes * trainer.accumulate_grad_batches
+    batch = share_out(
+        configuration.config.global_batch,
+        configuration.datamodule,
+        processes=resources.processes,
+        accumulate=configuration.trainer.accumulate_grad_batches,
+    )
     if resources.processes > 1:
-        console.print(
-            f"batch      {together} pictures a step: {data.batch_size} in each of {resources.processes} processes"
-            + (f", {trainer.accumulate_grad_batches} times" if trainer.accumulate_grad_batches > 1 else "")
-        )
+        console.print(f"batch      {batch}")
 
 
 def _submit(batch: Batch, resources: Resources, work: Work) -> None:
@@ -133,7 +143,8 @@ def _submit(batch: Batch, resources: Resources, work: Work) -> None:
             jobs.append(queue(script, after=jobs[0] if jobs else None))
     except BaseException as error:
         for job in jobs:
-            cancel(job)
+            with suppress(UserError):  # what came first is said
+                cancel(job)
         with suppress(OSError):  # one that holds a run stays
             work.folder.rmdir()
         if isinstance(error, OSError):
@@ -147,7 +158,8 @@ def _submit(batch: Batch, resources: Resources, work: Work) -> None:
 
 
 def _free(folder: Path, name: str) -> Path:
-    number = 1
-    while (path := folder / f"{name}-{number}.sh").exists():
-        number += 1
+    for number in count(1):
+        with suppress(FileExistsError):  # of another submission, perhaps at this moment
+            (path := folder / f"{name}-{number}.sh").touch(exist_ok=False)
+            break
     return path

@@ -94,7 +94,7 @@ def write_script(batch: Batch, resources: Resources, work: Runs | Command) -> st
     """
     parts = [
         ["#!/bin/bash", f"# {batch.typed}", *_directives(batch, resources, work.count)],
-        ["set -u", "export PYTHONUNBUFFERED=1", *_threads(resources), *batch.setup],
+        ["export PYTHONUNBUFFERED=1", *_threads(resources), *batch.setup],
     ]
     if resources.processes > 1:
         parts.append(_meeting_point())
@@ -194,7 +194,9 @@ def _launch(batch: Batch, resources: Resources) -> list[str]:
         "code=$?",
         f"# {PREEMPTED} is pre-emption, behind a checkpoint: queued again, the job comes back to the decision above.",
         f'if [ "$code" -eq {PREEMPTED} ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {batch.requeues} ]; then',
-        '    exec scontrol requeue "$SLURM_JOB_ID"',
+        "    # Of an array this task alone: the number of its last one is that of the whole array.",
+        "    task=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}",
+        '    exec scontrol requeue "${task:-$SLURM_JOB_ID}"',
         "fi",
         'exit "$code"',
     ]

@@ -50,14 +50,19 @@ def check_resources(resources: Resources) -> None:
         UserError: If the partition does not exist, or has fewer nodes or less time.
     """
     found = partitions()
-    wanted = resources.partition
-    if wanted is not None and wanted not in found:
-        known = ", ".join(found)
-        raise UserError(f"--partition {wanted}: the cluster has none of that name{nearest(wanted, found)} ({known})")
-    chosen = [part for part in found.values() if (part.is_default if wanted is None else part.name == wanted)]
+    wanted = [] if resources.partition is None else resources.partition.split(",")  # any of which would do
+    for name in wanted:
+        if name not in found:
+            known = ", ".join(found)
+            raise UserError(f"--partition {name}: the cluster has none of that name{nearest(name, found)} ({known})")
+    chosen = [part for part in found.values() if (part.name in wanted if wanted else part.is_default)]
     if not chosen:
         raise UserError(f"the cluster has no default partition; name one by --partition ({', '.join(found)})")
-    (partition,) = chosen
+    for partition in chosen:
+        _check_partition(partition, resources)
+
+
+def _check_partition(partition: Partition, resources: Resources) -> None:
     if resources.nodes > partition.nodes:
         has = "1 node" if partition.nodes == 1 else f"{partition.nodes} nodes"
         raise UserError(f"--nodes is {resources.nodes}, but partition {partition.name} has {has}")
