@@ -124,7 +124,7 @@ def test_a_mistake_queues_nothing(here, lab):
         (["--partition", "lap"], "--partition lap: the cluster has none of that name; did you mean lab? (lab, small)"),
         (["--nodes", "3"], "--nodes is 3, but partition lab has 2 nodes"),
         (["--partition", "small"], "--time is 4:00:00, but in partition small a job may take 10 min"),
-        (["--qos", "high", "--cpus_per_process", "64"], "SLURM refuses: "),
+        (["--gpus_per_node", "1"], "SLURM refuses: "),
     ):
         ended = subprocess.run([*command, *options, "--", "fit", *FIT], capture_output=True, text=True, check=False)
         assert ended.returncode == 2
