@@ -12,7 +12,9 @@ import yaml
 from pictures import TINY, write_tiny
 
 from tl_lightning.cli import main
-from tl_lightning.running.cluster.resources import seconds
+from tl_lightning.errors import UserError
+from tl_lightning.running.cluster.resources import Resources, seconds
+from tl_lightning.running.cluster.slurm import check_resources
 from tl_lightning.running.cluster.work import FOLDS
 
 GOLDEN = """\
@@ -218,6 +220,13 @@ def test_what_the_cluster_lacks_is_said_before_anything_is_queued(here, capsys, 
     install(here, monkeypatch, sinfo=SINFO, sbatch="touch queued")
     assert mistake(capsys, "slurm", *options.split(), "--", "fit", "--config", "elpv.yaml") == said
     assert not Path("queued").exists()
+
+
+def test_one_of_several_partitions_has_to_have_room(here, monkeypatch):
+    install(here, monkeypatch, sinfo=SINFO)
+    check_resources(Resources(nodes=4, partition="main,long"))
+    with pytest.raises(UserError, match="--nodes is 9, but partition main has 3 nodes"):
+        check_resources(Resources(nodes=9, partition="main,long"))
 
 
 def test_what_is_queued_is_said_in_a_line_and_every_submission_has_its_own_folder(here, capsys, monkeypatch):

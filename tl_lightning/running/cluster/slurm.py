@@ -58,18 +58,21 @@ def check_resources(resources: Resources) -> None:
     chosen = [part for part in found.values() if (part.name in wanted if wanted else part.is_default)]
     if not chosen:
         raise UserError(f"the cluster has no default partition; name one by --partition ({', '.join(found)})")
-    for partition in chosen:
-        _check_partition(partition, resources)
+    mistakes = [_mistake(partition, resources) for partition in chosen]
+    if None not in mistakes and mistakes[0] is not None:
+        raise mistakes[0]
 
 
-def _check_partition(partition: Partition, resources: Resources) -> None:
+def _mistake(partition: Partition, resources: Resources) -> UserError | None:
+    """What a partition has too little of for a job."""
     if resources.nodes > partition.nodes:
         has = "1 node" if partition.nodes == 1 else f"{partition.nodes} nodes"
-        raise UserError(f"--nodes is {resources.nodes}, but partition {partition.name} has {has}")
+        return UserError(f"--nodes is {resources.nodes}, but partition {partition.name} has {has}")
     if partition.limit is not None and seconds(resources.time, "--time") > partition.limit:
-        raise UserError(
+        return UserError(
             f"--time is {resources.time}, but in partition {partition.name} a job may take {partition.limit // 60} min"
         )
+    return None
 
 
 def partitions() -> dict[str, Partition]:
