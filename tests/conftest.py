@@ -1,10 +1,15 @@
 """What every test gets."""
 
+import os
 import signal
 from pathlib import Path
 
 import pytest
 
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # others have the other cores; read when torch is imported, here and in children
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell starts what it puts into the background deaf to Ctrl-C, and so would be what the tests start to interrupt it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

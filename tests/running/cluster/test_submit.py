@@ -29,6 +29,7 @@ GOLDEN = """\
 #SBATCH --mem=64G
 #SBATCH --time=1-12
 #SBATCH --partition=gpu
+#SBATCH --comment={cwd}/runs/elpv-1
 #SBATCH --chdir={cwd}
 #SBATCH --output=slurm/elpv-%j.log
 #SBATCH --open-mode=append
@@ -146,6 +147,19 @@ def test_each_fold_is_a_task_and_the_scores_come_after(here, capsys):
     assert "#SBATCH --job-name=elpv-score\n#SBATCH --nodes=1\n#SBATCH --ntasks-per-node=1\n" in scores
 
 
+def test_each_run_of_a_comparison_is_a_task_and_the_comparison_comes_after(here, capsys):
+    Path("elpv.yaml").write_text("seed_everything: 4\n")
+    options = ["--seeds", "2", "--strategies", "scratch,full", "--fractions", "0.5,1", "--more", "50"]
+    shown = dry(capsys, "--gpus_per_node", "1", "--", "compare", "--config", "elpv.yaml", *options, "--run_dir", "c")
+    runs, compared = shown.split("#!/bin/bash\n")[1:]
+    assert "#SBATCH --array=0-7\n" in runs
+    assert "    1) run=c/full-0.5-seed4 own=(--phases full --data.labelled_fraction 0.5 --seed_everything 4) ;;" in runs
+    assert "    7) run=c/full-seed5 own=(--phases full --data.labelled_fraction 1 --seed_everything 5) ;;" in runs
+    trainer = "--trainer.num_nodes 1 --trainer.devices 1 --trainer.accelerator gpu"
+    assert f"fit=(--config elpv.yaml)\ntrainer=({trainer})\n" in runs
+    assert f"command=(compare --config elpv.yaml {' '.join(options)} {trainer} --run_dir c)\n" in compared
+
+
 def test_without_a_number_of_folds_there_are_as_many_as_the_data_module_makes():
     from tl_lightning.data.module import ImageDataModule
 
@@ -170,8 +184,11 @@ def test_each_worker_of_a_sweep_is_a_task(here, capsys):
         ("slurm --nodes 2 fit --config elpv.yaml", "say what to run behind --, such as: tl submit slurm"),
         ("slurm --nodes 2", "say what to run behind --, such as: tl submit slurm --nodes 2 -- fit --config FILE"),
         ("slurm --node 2 -- fit", "unrecognized arguments: --node; did you mean --nodes?"),
-        ("slurm -- fitt", "tl fitt cannot be submitted; did you mean fit? (what can: fit, resume, crossval, sweep)"),
-        ("slurm -- compare", "tl compare cannot be submitted (what can: fit, resume, crossval, sweep)"),
+        (
+            "slurm -- fitt",
+            "tl fitt cannot be submitted; did you mean fit? (what can: fit, resume, crossval, compare, sweep)",
+        ),
+        ("slurm -- rank", "tl rank cannot be submitted (what can: fit, resume, crossval, compare, sweep)"),
         ("slurm --time soon -- fit", "--time is 'soon'; write minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS"),
         ("slurm --time 1 -- fit", "--signal_before is 120 s; it must be less than --time 1, and at most 65535"),
         ("slurm --nodes 0 -- fit", "--nodes is 0; it must be 1 or more"),
@@ -191,6 +208,10 @@ def test_each_worker_of_a_sweep_is_a_task(here, capsys):
         ("slurm -- fit --config elp.yaml", "--config elp.yaml: there is no such file; did you mean elpv.yaml?"),
         ("slurm -- fit elpv.yaml", "'elpv.yaml' belongs to no option; write --key=value"),
         ("slurm -- crossval --data.folds 1", "data.folds is 1; it must be 2 or more"),
+        ("slurm --processes_per_node 2 -- compare", "a run of tl compare trains in one process: leave --nodes and"),
+        ("slurm -- compare --strategies full", "--reference scratch is not among the strategies (--strategies: full)"),
+        ("slurm -- compare --seed_everything x", "seed_everything is x; it must be a whole number, 0 or more"),
+        ("slurm --seeds 1,2 -- compare", "--seeds makes a tl fit for each seed; tl compare takes none: leave it out"),
     ],
 )
 def test_a_mistake_is_one_line(here, capsys, args, said):
@@ -205,6 +226,7 @@ def test_without_slurm_nothing_is_queued(here, capsys, monkeypatch):
     assert said.startswith("there is no sbatch on this machine: submit on a login node of the cluster")
 
 
+SQUEUE = "echo '7|/elsewhere'"
 SINFO = "printf 'main*|2|1-00:00:00\\nmain*|1|1-00:00:00\\nlong|8|infinite\\n'"
 
 
@@ -217,7 +239,7 @@ SINFO = "printf 'main*|2|1-00:00:00\\nmain*|1|1-00:00:00\\nlong|8|infinite\\n'"
     ],
 )
 def test_what_the_cluster_lacks_is_said_before_anything_is_queued(here, capsys, monkeypatch, options, said):
-    install(here, monkeypatch, sinfo=SINFO, sbatch="touch queued")
+    install(here, monkeypatch, sinfo=SINFO, squeue=SQUEUE, sbatch="touch queued")
     assert mistake(capsys, "slurm", *options.split(), "--", "fit", "--config", "elpv.yaml") == said
     assert not Path("queued").exists()
 
@@ -231,7 +253,7 @@ def test_one_of_several_partitions_has_to_have_room(here, monkeypatch):
 
 def test_what_is_queued_is_said_in_a_line_and_every_submission_has_its_own_folder(here, capsys, monkeypatch):
     write_tiny(here)
-    install(here, monkeypatch, sinfo=SINFO, sbatch='echo "$@" >> queued; echo 4$(wc -l < queued)')
+    install(here, monkeypatch, sinfo=SINFO, squeue=SQUEUE, sbatch='echo "$@" >> queued; echo 4$(wc -l < queued)')
     for number in (1, 2):
         assert main(["submit", "slurm", "--nodes", "3", "--", "fit", *TINY]) == 0
         batch, line = capsys.readouterr().out.splitlines()
@@ -245,6 +267,16 @@ def test_what_is_queued_is_said_in_a_line_and_every_submission_has_its_own_folde
     install(here, monkeypatch, sbatch="echo sbatch: error: no money >&2; exit 1")
     assert mistake(capsys, "slurm", "--", "fit", *TINY) == "SLURM refuses: sbatch: error: no money"
     assert sorted(path.name for path in Path("runs").iterdir()) == ["run-1", "run-2"]
+
+
+def test_a_folder_has_one_job(here, capsys, monkeypatch):
+    write_tiny(here)
+    install(here, monkeypatch, sinfo=SINFO, squeue=f"echo '12|{Path.cwd()}/one'; {SQUEUE}", sbatch="echo 13")
+    said = mistake(capsys, "slurm", "--", "fit", *TINY, "--run_dir", "one")
+    assert said == f"job 12 has {Path.cwd()}/one already; scancel 12 ends it"
+    assert not Path("one").exists()
+    assert main(["submit", "slurm", "--", "fit", *TINY, "--run_dir", "two"]) == 0
+    assert f"#SBATCH --comment={Path.cwd()}/two\n" in Path("slurm/run-1.sh").read_text()
 
 
 def test_a_dry_run_imports_no_torch(here):
@@ -308,6 +340,6 @@ def test_times_are_read_as_slurm_reads_them():
 
 def test_a_global_batch_that_the_jobs_processes_cannot_share_is_refused_here(here, capsys, monkeypatch):
     write_tiny(here)
-    install(here, monkeypatch, sbatch="exit 1", sinfo="echo 'lab*|2|infinite'")
+    install(here, monkeypatch, sinfo=SINFO, squeue=SQUEUE, sbatch="exit 1")
     said = mistake(capsys, "slurm", "--nodes", "2", "--", "fit", *TINY, "--global_batch", "7")
     assert said == "global_batch is 7, which 2 processes cannot share evenly; 6 or 8 would do"

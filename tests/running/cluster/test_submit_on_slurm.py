@@ -1,7 +1,6 @@
 """``tl submit`` on a real SLURM of two nodes."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from pictures import TINY, write_tiny
+from pictures import TINY
 
 pytestmark = pytest.mark.slow
 
@@ -24,25 +23,6 @@ class Weights(Callback):
         Path(f"rank-{trainer.global_rank}-of-{trainer.world_size}-{os.environ.get('SLURMD_NODENAME')}").write_text(state)
 """
 FIT = [*TINY, "--trainer.max_epochs", "2"]
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch, lab):
-    monkeypatch.chdir(tmp_path)
-    for name, value in lab.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    Path("noting.py").write_text(NOTING)
-    return write_tiny(tmp_path)
-
-
-def tl(*args):
-    """Runs a command, and gives what it printed."""
-    command = [sys.executable, "-m", "tl_lightning", *args]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout
 
 
 def jobs(printed):
@@ -62,7 +42,8 @@ def assert_equal(one, other):
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-def test_two_nodes_train_one_model_which_is_that_of_two_processes_here(here, lab):
+def test_two_nodes_train_one_model_which_is_that_of_two_processes_here(on_cluster, lab, tl):
+    Path("noting.py").write_text(NOTING)
     fit = [*FIT, "--trainer.callbacks+=noting.Weights"]
     printed = tl("submit", "slurm", "--nodes", "2", "--", "fit", *fit)
     assert "8 pictures a step: 4 in each of 2 processes" in printed
@@ -80,7 +61,7 @@ def test_two_nodes_train_one_model_which_is_that_of_two_processes_here(here, lab
     assert Path(f"slurm/run-{int(job) + 1}.log").read_text() == "runs/run-1 is complete already\n"
 
 
-def test_an_array_has_a_run_for_each_seed(here, lab):
+def test_an_array_has_a_run_for_each_seed(on_cluster, lab, tl):
     (job,) = jobs(tl("submit", "slurm", "--seeds", "7,11", "--job_name", "seeds", "--", "fit", *FIT))
     assert lab.wait(job) == ["COMPLETED"] * 2, logs()
     for task, seed in enumerate((7, 11)):
@@ -91,7 +72,7 @@ def test_an_array_has_a_run_for_each_seed(here, lab):
     assert_equal(state("runs/run-seeds-1/seed-11"), state("here"))
 
 
-def test_folds_are_trained_side_by_side_and_then_scored_together(here, lab):
+def test_folds_are_trained_side_by_side_and_then_scored_together(on_cluster, lab, tl):
     training, scoring = jobs(tl("submit", "slurm", "--", "crossval", *FIT, "--data.folds", "2"))
     assert lab.wait(training) == ["COMPLETED"] * 2, logs()
     assert lab.wait(scoring) == ["COMPLETED"], logs()
@@ -101,7 +82,19 @@ def test_folds_are_trained_side_by_side_and_then_scored_together(here, lab):
     assert logs().count("is complete already") == 2
 
 
-def test_workers_of_a_sweep_share_its_trials(here, lab):
+def test_a_comparison_finds_the_runs_that_were_trained_side_by_side(on_cluster, lab, tl):
+    Path("wrong.yaml").write_text("model: {lr: 1.0e+30}\n")
+    strategies = ["--strategies", "scratch,full,wrong.yaml", "--seeds", "1", "--trainer.max_epochs", "1"]
+    runs, comparing = jobs(tl("submit", "slurm", "--", "compare", *FIT, *strategies))
+    assert lab.wait(runs) == ["COMPLETED"] * 3, logs()
+    assert lab.wait(comparing) == ["FAILED"], logs()  # as one of the runs diverged
+    summary = json.loads(Path("runs/run-compare-1/summary.json").read_text())
+    found = {run["strategy"]: run["status"] for run in summary["runs"]}
+    assert found == {"scratch": "completed", "full": "completed", "wrong": "failed"}
+    assert logs().count("is complete already") == 3
+
+
+def test_workers_of_a_sweep_share_its_trials(on_cluster, lab, tl):
     command = ["${interpreter}", "-m", "tl_lightning", "fit", *FIT, "--config", "${args_json_file}"]
     sweep = {
         "method": "grid",
@@ -117,7 +110,7 @@ def test_workers_of_a_sweep_share_its_trials(here, lab):
     assert len(list(Path("runs/rates-sweep-1/workers").glob("*.log"))) == 2
 
 
-def test_a_mistake_queues_nothing(here, lab):
+def test_a_mistake_queues_nothing(on_cluster, lab):
     queued = lab("squeue", "--noheader", "--states=all", "--format=%i")
     command = [sys.executable, "-m", "tl_lightning", "submit", "slurm"]
     for options, said in (
@@ -126,7 +119,8 @@ def test_a_mistake_queues_nothing(here, lab):
         (["--partition", "small"], "--time is 4:00:00, but in partition small a job may take 10 min"),
         (["--gpus_per_node", "1"], "SLURM refuses: "),
     ):
-        ended = subprocess.run([*command, *options, "--", "fit", *FIT], capture_output=True, text=True, check=False)
+        words = [*command, *options, "--", "fit", *FIT, "--trainer.accelerator", "auto"]
+        ended = subprocess.run(words, capture_output=True, text=True, check=False)
         assert ended.returncode == 2
         assert ended.stderr.startswith(f"tl submit: {said}")
         assert ended.stderr.count("\n") == 1

@@ -37,6 +37,24 @@ def compare_command(args: list[str]) -> int:
     Raises:
         UserError: If an option is wrong, or something that ``tl fit`` would say.
     """
+    options, rest = option_parser().parse_known_args(args)
+    summary = compare(
+        rest,
+        run_dir=options.run_dir,
+        strategies=options.strategies,
+        seeds=options.seeds,
+        reference=options.reference,
+        fractions=options.fractions,
+        more=options.more,
+        figure=options.figure,
+    )
+    if options.fail_on_negative_transfer and (summary["verdict"] or {}).get("kind") == "negative":
+        return NEGATIVE
+    return FAILED if any(run["status"] != "completed" for run in summary["runs"]) else 0
+
+
+def option_parser() -> OptionParser:
+    """Reads the options that ``tl compare`` has beside those of ``tl fit``."""
     parser = OptionParser(
         "compare",
         "Trains strategies on the same pictures, with several seeds, and says with an interval if transfer helped. "
@@ -61,20 +79,7 @@ def compare_command(args: list[str]) -> int:
         "--fail_on_negative_transfer", action="store_true", help="exit with code 3 where the verdict is negative"
     )
     parser.add_argument("--run_dir", help="the folder for the runs; by default a new runs/<config>-compare-<n>")
-    options, rest = parser.parse_known_args(args)
-    summary = compare(
-        rest,
-        run_dir=options.run_dir,
-        strategies=options.strategies,
-        seeds=options.seeds,
-        reference=options.reference,
-        fractions=options.fractions,
-        more=options.more,
-        figure=options.figure,
-    )
-    if options.fail_on_negative_transfer and (summary["verdict"] or {}).get("kind") == "negative":
-        return NEGATIVE
-    return FAILED if any(run["status"] != "completed" for run in summary["runs"]) else 0
+    return parser
 
 
 def compare(

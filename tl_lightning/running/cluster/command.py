@@ -15,8 +15,8 @@ from tl_lightning.console import console
 from tl_lightning.errors import UserError, shown
 from tl_lightning.run_folder import write_text
 from tl_lightning.running.cluster.resources import Resources, add_options, read_resources
-from tl_lightning.running.cluster.script import Batch, Command, write_script
-from tl_lightning.running.cluster.slurm import cancel, check_resources, check_slurm, queue
+from tl_lightning.running.cluster.script import Batch, write_script
+from tl_lightning.running.cluster.slurm import cancel, check_folder, check_resources, check_slurm, queue
 from tl_lightning.running.cluster.work import Work, plan_work
 
 UNSEEN = ("bash", "interactive")  # names of jobs in which Lightning takes itself to be alone
@@ -55,6 +55,8 @@ def submit_command(args: list[str]) -> None:
         return
     check_slurm()
     check_resources(resources)
+    if batch.folder is not None:
+        check_folder(batch.folder)
     _check_fit(planned, resources)
     _submit(batch, resources, plan_work(words, resources, seeds=options.seeds, keep=True))
 
@@ -62,8 +64,8 @@ def submit_command(args: list[str]) -> None:
 def _parser() -> OptionParser:
     parser = OptionParser(
         "submit",
-        "Has SLURM run tl fit, resume, crossval or sweep: writes a batch script that you can read, and queues it. A "
-        "job that is pre-empted is queued again and goes on where it was. What stands behind -- is the command: "
+        "Has SLURM run tl fit, resume, crossval, compare or sweep: writes a batch script that you can read, and queues "
+        "it. A job that is pre-empted is queued again and goes on where it was. What stands behind -- is the command: "
         "tl submit slurm --nodes 2 --gpus_per_node 4 -- fit --config configs/elpv.yaml",
     )
     parser.add_argument("system", choices=["slurm"], help="which batch system")
@@ -85,6 +87,7 @@ def _batch(options: Namespace, work: Work, typed: str) -> Batch:
     setup = [f". {shlex.quote(os.path.abspath(line))}" if os.path.isfile(line) else line for line in options.setup]
     return Batch(
         name=options.job_name or _job_name(work.name),
+        folder=None if work.is_shared else work.folder.absolute(),
         typed=typed,
         cwd=Path.cwd(),
         python=sys.executable,
@@ -111,7 +114,7 @@ def _scripts(batch: Batch, resources: Resources, work: Work) -> list[str]:
 
 def _check_fit(work: Work, resources: Resources) -> None:
     """Builds what a job would build, here and in one process, so that mistakes do not wait in a queue."""
-    if work.fit is None:
+    if not work.checked:
         return
     with console.status("checking the configuration"):
         from tl_lightning.configuration import Configuration, quiet
@@ -121,8 +124,8 @@ def _check_fit(work: Work, resources: Resources) -> None:
         here = ["--trainer.num_nodes", "1", "--trainer.devices", "1", "--trainer.accelerator", "cpu"]
         if resources.gpus_per_node:  # whose precision may be none of this machine's
             here += ["--trainer.precision", "32-true"]
-        own = () if isinstance(work.first, Command) else work.first.tasks[0].options
-        configuration = Configuration([*work.fit, *own, *here], folder=None)
+        for fit in work.checked:
+            configuration = Configuration([*fit, *here], folder=None)
     batch = share_out(
         configuration.config.global_batch,
         configuration.datamodule,
@@ -140,7 +143,7 @@ def _submit(batch: Batch, resources: Resources, work: Work) -> None:
         for suffix, text in zip(("", "-score"), _scripts(batch, resources, work), strict=False):
             script = _free(batch.logs, f"{batch.name}{suffix}")
             write_text(script, text)
-            jobs.append(queue(script, after=jobs[0] if jobs else None))
+            jobs.append(queue(script, after=jobs[0] if jobs else None, even_if_failed=work.after_failure))
     except BaseException as error:
         for job in jobs:
             with suppress(UserError):  # what came first is said
@@ -152,9 +155,9 @@ def _submit(batch: Batch, resources: Resources, work: Work) -> None:
         raise
     is_array = work.first.count > 1
     what = f"jobs {jobs[0]} (array of {work.first.count})" if is_array else f"job {jobs[0]}"
-    scored = f", then {jobs[1]} to score them" if jobs[1:] else ""
+    then = f", then {jobs[1]} (tl {work.after.args[0]})" if work.after is not None else ""
     where = f"log {batch.log(jobs[0], is_array=is_array)}, folder {work.folder}"
-    console.print(f"{what}{scored}: {where}; scancel {' '.join(jobs)} ends {'them' if is_array else 'it'}")
+    console.print(f"{what}{then}: {where}; scancel {' '.join(jobs)} ends {'them' if is_array else 'it'}")
 
 
 def _free(folder: Path, name: str) -> Path:

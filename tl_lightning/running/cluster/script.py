@@ -61,6 +61,7 @@ class Batch:
 
     Attributes:
         name: Of the job.
+        folder: What it writes into, by which it is known again; `None` where several may.
         typed: What the user typed, for the first line.
         cwd: Where the job works.
         python: The interpreter that runs ``tl``.
@@ -71,6 +72,7 @@ class Batch:
     """
 
     name: str
+    folder: Path | None
     typed: str
     cwd: Path
     python: str
@@ -117,6 +119,7 @@ def _directives(batch: Batch, resources: Resources, count: int) -> list[str]:
         "partition": resources.partition,
         "account": resources.account,
         "qos": resources.qos,
+        "comment": None if batch.folder is None else _quoted(batch.folder),
         "array": f"0-{count - 1}{limit}" if is_array else None,
         "chdir": _quoted(batch.cwd),
         "output": _quoted(batch.log("%A" if is_array else "%j", is_array=is_array)),

@@ -35,7 +35,7 @@ def check_slurm() -> None:
     Raises:
         UserError: If SLURM's commands are not here.
     """
-    for command in ("sbatch", "sinfo"):
+    for command in ("sbatch", "sinfo", "squeue"):
         if shutil.which(command) is None:
             raise UserError(
                 f"there is no {command} on this machine: submit on a login node of the cluster; --dry_run shows the "
@@ -61,6 +61,21 @@ def check_resources(resources: Resources) -> None:
     mistakes = [_mistake(partition, resources) for partition in chosen]
     if None not in mistakes and mistakes[0] is not None:
         raise mistakes[0]
+
+
+def check_folder(folder: Path) -> None:
+    """Makes sure that no job is there already that writes into a folder: two would destroy each other's run.
+
+    Args:
+        folder: As the job's script has it in ``--comment``.
+
+    Raises:
+        UserError: If there is one.
+    """
+    for line in _ask(["squeue", "--me", "--noheader", "--format=%F|%k"]).splitlines():
+        job, _, written = line.strip().partition("|")
+        if written == str(folder):
+            raise UserError(f"job {job} has {folder} already; scancel {job} ends it")
 
 
 def _mistake(partition: Partition, resources: Resources) -> UserError | None:
@@ -91,12 +106,13 @@ def partitions() -> dict[str, Partition]:
     return found
 
 
-def queue(script: Path, *, after: str | None = None) -> str:
+def queue(script: Path, *, after: str | None = None, even_if_failed: bool = False) -> str:
     """Queues a script.
 
     Args:
         script: The file.
-        after: The number of a job, or an array, that has to end well before.
+        after: The number of a job, or an array, that has to end before; `None` for none.
+        even_if_failed: Whether it need not end well.
 
     Returns:
         The job's number.
@@ -104,7 +120,8 @@ def queue(script: Path, *, after: str | None = None) -> str:
     Raises:
         UserError: If SLURM refuses it.
     """
-    waiting = [] if after is None else [f"--dependency=afterok:{after}", "--kill-on-invalid-dep=yes"]
+    end = "afterany" if even_if_failed else "afterok"
+    waiting = [] if after is None else [f"--dependency={end}:{after}", "--kill-on-invalid-dep=yes"]
     return _ask(["sbatch", "--parsable", *waiting, str(script)]).partition(";")[0]
 
 

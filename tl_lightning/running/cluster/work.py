@@ -13,7 +13,7 @@ from tl_lightning.running.cluster.resources import Resources
 from tl_lightning.running.cluster.script import Command, Runs, Task
 from tl_lightning.running.sweeping.fit_options import configuration, options
 
-COMMANDS = ("fit", "resume", "crossval", "sweep")
+COMMANDS = ("fit", "resume", "crossval", "compare", "sweep")
 FOLDS = 5  # the default of --data.folds, which a test holds to the real one
 ANY = ("auto", "-1")  # numbers of devices that fit any
 
@@ -27,14 +27,18 @@ class Work:
         folder: Of the run, or of all runs together.
         first: What is queued.
         after: What is queued behind that, in one process; `None` for nothing.
-        fit: Arguments of ``tl fit`` to check before anything is queued; `None` where there are none.
+        after_failure: Whether that is so even where something of the first failed.
+        is_shared: Whether others may take part in the same folder.
+        checked: Arguments of ``tl fit``, each to be built before anything is queued.
     """
 
     name: str
     folder: Path
     first: Runs | Command
     after: Command | None = None
-    fit: tuple[str, ...] | None = None
+    after_failure: bool = False
+    is_shared: bool = False
+    checked: tuple[tuple[str, ...], ...] = ()
 
 
 def plan_work(words: Sequence[str], resources: Resources, *, seeds: str | None, keep: bool) -> Work:
@@ -68,16 +72,18 @@ def plan_work(words: Sequence[str], resources: Resources, *, seeds: str | None, 
     name = run_name(files)
     if command == "crossval":
         return _crossval(name, run_dir, rest, resources, keep=keep)
+    if command == "compare":
+        return _compare(name, run_dir, rest, resources, keep=keep)
     trainer, fit = trainer_options(resources), tuple(rest)
     if seeds is None:
         folder = _folder(run_dir, name, keep=keep)
-        return Work(name, folder, Runs(fit, trainer, (Task(folder),)), fit=fit)
+        return Work(name, folder, Runs(fit, trainer, (Task(folder),)), checked=(fit,))
     numbers = _numbers(seeds)
     if any(key == "seed_everything" for key, _ in options(rest)):
         raise UserError("--seed_everything contradicts --seeds: leave one of them out")
     folder = _folder(run_dir, f"{name}-seeds", keep=keep)
     tasks = tuple(Task(folder / f"seed-{seed}", ("--seed_everything", str(seed))) for seed in numbers)
-    return Work(name, folder, Runs(fit, trainer, tasks), fit=fit)
+    return Work(name, folder, Runs(fit, trainer, tasks), checked=((*fit, *tasks[0].options),))
 
 
 def trainer_options(resources: Resources) -> tuple[str, ...]:
@@ -165,7 +171,46 @@ def _crossval(name: str, run_dir: str | None, args: Sequence[str], resources: Re
     folder = _folder(run_dir, f"{name}-crossval", keep=keep)
     tasks = tuple(Task(folder / f"fold-{fold}", ("--data.fold", str(fold))) for fold in range(int(folds)))
     score = Command(("crossval", *args, "--run_dir", str(folder)))
-    return Work(name, folder, Runs(tuple(args), trainer_options(resources), tasks), after=score, fit=tuple(args))
+    runs = Runs(tuple(args), trainer_options(resources), tasks)
+    return Work(name, folder, runs, after=score, checked=((*args, *tasks[0].options),))
+
+
+def _compare(name: str, run_dir: str | None, args: Sequence[str], resources: Resources, *, keep: bool) -> Work:
+    """A job for each run; what ``tl compare`` then finds it compares, and what failed it tries once more."""
+    from tl_lightning.choosing.comparing.compare import option_parser
+    from tl_lightning.choosing.comparing.strategies import list_jobs, parse_fractions, parse_strategies
+
+    known, fit = option_parser().parse_known_args(args)
+    if resources.processes > 1:
+        raise UserError(
+            "a run of tl compare trains in one process: leave --nodes and --processes_per_node out, with "
+            "--gpus_per_node 1 at most; its runs are side by side"
+        )
+    strategies = parse_strategies(known.strategies, reference=known.reference)
+    jobs = list_jobs(strategies, parse_fractions(known.fractions), seeds=known.seeds, first_seed=_seed(fit))
+    folder, trainer = _folder(run_dir, f"{name}-compare", keep=keep), trainer_options(resources)
+    tasks = tuple(Task(folder / job.name, tuple(job.options)) for job in jobs)
+    # What is compared are runs of one configuration, hence with the same trainer.
+    compare = Command(("compare", *args, *trainer, "--run_dir", str(folder)))
+    # To build every strategy and every share of the labels once is enough.
+    checked = tuple(
+        (*fit, *job.options)
+        for job in jobs
+        if job.seed == jobs[0].seed and (job.fraction == jobs[0].fraction or job.strategy == jobs[0].strategy)
+    )
+    return Work(name, folder, Runs(tuple(fit), trainer, tasks), after=compare, after_failure=True, checked=checked)
+
+
+def _seed(args: Sequence[str]) -> int:
+    seed = 0
+    for key, text in options(args):
+        found = text if key == "seed_everything" else seed
+        if key in ("config", "c"):
+            found = configuration(text).get("seed_everything", seed)
+        if not str(found).isdecimal():
+            raise UserError(f"seed_everything is {found}; it must be a whole number, 0 or more")
+        seed = int(found)
+    return seed
 
 
 def _sweep(args: Sequence[str], resources: Resources, *, keep: bool) -> Work:
@@ -199,4 +244,4 @@ def _sweep(args: Sequence[str], resources: Resources, *, keep: bool) -> Work:
         journal = _folder(None, f"{name}-sweep", keep=keep) / "journal.log"
     cap = [] if known.run_cap is None else ["--run_cap", str(known.run_cap)]
     worker = ("sweep", known.file, "--storage", str(journal), *cap, "--seed", str(known.seed))
-    return Work(name, journal.parent, Command(worker, count=known.workers))
+    return Work(name, journal.parent, Command(worker, count=known.workers), is_shared=True)
