@@ -13,6 +13,7 @@ from tl_lightning.backbones import CannotSplit, build_backbone
 from tl_lightning.cache_folder import NoRoom
 from tl_lightning.cli import main
 from tl_lightning.configuration import Configuration
+from tl_lightning.data.splits import fold_numbers
 from tl_lightning.depth_probe import STRENGTHS, StageProbe, advice
 from tl_lightning.probe import choose, cross_validate, logistic_path
 
@@ -51,7 +52,9 @@ def test_every_stage_gets_a_row_and_the_last_one_is_the_backbones_own_features(h
 
     training, answers = features("train")
     held_out, expected = features("val")
-    strength = STRENGTHS[choose(cross_validate(training, answers, classes=2, folds=3, strengths=STRENGTHS))]
+    fold_of = torch.from_numpy(fold_numbers(data.samples, data.splits["train"], data.split, folds=3))
+    scores = cross_validate(training, answers, classes=2, folds=3, strengths=STRENGTHS, fold_of=fold_of)
+    strength = STRENGTHS[choose(scores)]
     path = logistic_path(training, answers, classes=2, strengths=(strength,))
     logits = held_out @ path.weights[0].T + path.biases[0]
     loss = torch.nn.functional.cross_entropy(logits, expected)
@@ -60,6 +63,24 @@ def test_every_stage_gets_a_row_and_the_last_one_is_the_backbones_own_features(h
     right = float((logits.argmax(dim=1) == expected).double().mean())
     assert float(rows[-1]["accuracy"]) == pytest.approx(right)
     assert float(rows[-1]["standard_error"]) == pytest.approx((right * (1 - right) / len(expected)) ** 0.5)
+
+
+def test_pictures_of_one_group_are_in_one_fold(here, monkeypatch, capsys):
+    lines = [f"pictures/{name}/{k}.png,{name},{name}{k // 2}" for name in ("cat", "dog") for k in range(12)]
+    Path("table.csv").write_text("\n".join(["image,label,patient", *lines]) + "\n")
+    seen = []
+
+    def watched(*args, fold_of, **options):
+        seen.append(fold_of.tolist())
+        return cross_validate(*args, fold_of=fold_of, **options)
+
+    monkeypatch.setattr(depth_probe, "cross_validate", watched)
+    options = [*TINY, "--data.source", "table.csv", "--data.group_column", "patient"]
+    assert main(["probe", *options]) == 0
+    data = Configuration(options, folder=None).datamodule
+    patients = data.samples.groups[data.splits["train"]]
+    assert len(seen) == len(STAGES) and set(seen[0]) == {0, 1, 2}
+    assert len(set(zip(patients, seen[0], strict=True))) == len(set(patients)) < len(patients)
 
 
 def test_a_second_look_computes_nothing_and_gives_the_same(here, monkeypatch):

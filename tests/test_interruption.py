@@ -222,7 +222,7 @@ def test_of_two_processes_none_is_left_behind(here, place):
 
     def starting(pid):
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return any(b"tl_lightning" in Path(f"/proc/{child}/cmdline").read_bytes() for child in children)
+        return any(b"\0fit\0" in Path(f"/proc/{child}/cmdline").read_bytes() for child in children)
 
     ready = {"training": training, "starting": starting}[place]
     code, pid = ended([*FIT, *processes, "--run_dir", "run"], ready=ready)

@@ -19,6 +19,7 @@ from tl_lightning.cache_folder import NoRoom
 from tl_lightning.configuration import Configuration, quiet
 from tl_lightning.console import console, track
 from tl_lightning.data.module import ImageDataModule
+from tl_lightning.data.splits import fold_numbers
 from tl_lightning.errors import UserError
 from tl_lightning.extraction import Extractor, layout_of
 from tl_lightning.metrics.classification import majority_accuracy
@@ -100,11 +101,18 @@ def probe_stage(
         stages: In the same order.
         position: Which of them.
         splits: Indices of pictures under ``train`` and ``val``.
+
+    Raises:
+        UserError: If all training pictures are of one group.
     """
     labels, classes = torch.from_numpy(data.samples.single), len(data.classes)
     training, answers = store.rows(splits["train"], position), labels[splits["train"]]
-    folds = cross_validate(training, answers, classes=classes, folds=FOLDS, strengths=STRENGTHS)
-    chosen = choose(folds)
+    fold_of = torch.from_numpy(fold_numbers(data.samples, splits["train"], data.split, folds=FOLDS))
+    folds = int(fold_of.max()) + 1
+    if folds < 2:
+        raise UserError(f"all {len(answers)} training pictures are of one group; to choose by others takes two or more")
+    scores = cross_validate(training, answers, classes=classes, folds=folds, strengths=STRENGTHS, fold_of=fold_of)
+    chosen = choose(scores)
     path = logistic_path(training, answers, classes=classes, strengths=STRENGTHS[chosen : chosen + 1])
     features = store.rows(splits["val"], position)[:].double()
     logits = features @ path.weights[0].T + path.biases[0]

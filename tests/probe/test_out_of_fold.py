@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tl_lightning.probe import cross_validate, left_out, logistic_path, out_of_fold, ridge_out_of_fold, ridge_path
+from tl_lightning.probe import (
+    STRENGTHS,
+    choose,
+    cross_validate,
+    left_out,
+    logistic_path,
+    out_of_fold,
+    ridge_out_of_fold,
+    ridge_path,
+)
 from tl_lightning.probe.scores import stratified_folds
 
 FEW = (1.0, 1e-4, 1e-2)
@@ -37,6 +46,29 @@ def test_a_row_is_answered_by_the_heads_of_the_other_folds_at_the_strength_that_
         own = fold == number
         torch.testing.assert_close(found.losses[own], losses[chosen, own], rtol=1e-10, atol=1e-12)
         assert torch.equal(found.answers[own], answers[chosen, own])
+
+
+def test_cross_validation_scores_each_row_by_heads_that_have_not_seen_it(draw):
+    features, labels = draw(ROWS, 6, 3)
+    fold = stratified_folds(labels, folds=3, seed=1)
+    losses, answers = by_hand(features, labels, fold)
+    scores = cross_validate(features, labels, classes=3, folds=3, seed=1, strengths=FEW)
+    torch.testing.assert_close(scores.losses, losses.mean(dim=1), rtol=1e-10, atol=1e-12)
+    assert torch.equal(scores.accuracies, (answers == labels).double().mean(dim=1))
+
+
+def test_labels_without_any_meaning_get_no_better_than_chance(draw):
+    features, _ = draw(60, 40, 2)
+    labels = torch.arange(60) % 2
+    scores = cross_validate(features, labels, classes=2, strengths=(1.0,))
+    assert scores.accuracies[0] < 0.75 and scores.losses[0] > 0.6
+
+
+@pytest.mark.parametrize("folds", [1, 91])
+def test_a_number_of_folds_without_sense_is_refused(draw, folds):
+    features, labels = draw(90, 6, 3)
+    with pytest.raises(ValueError, match=f"{folds} folds of 90 rows"):
+        cross_validate(features, labels, classes=3, folds=folds)
 
 
 def test_with_one_strength_the_mean_is_that_of_cross_validation(draw):
@@ -114,3 +146,13 @@ def test_a_fold_stops_where_its_loss_has_risen(monkeypatch):
     assert max(solved[:3]) < min(solved[3:]) == 11
     assert found.losses.isfinite().all() and found.strengths == whole.strengths
     assert torch.equal(found.answers, whole.answers) and torch.equal(found.losses, whole.losses)
+
+
+def test_a_strength_at_which_the_path_of_a_fold_had_ended_has_no_score(draw):
+    features, _ = draw(ROWS, 60, 3)
+    labels = torch.arange(ROWS) % 3  # without any meaning: the less regularised, the worse
+    scores = cross_validate(features, labels, classes=3, folds=FOLDS)
+    ended = ~scores.losses.isfinite()
+    assert 0 < int(ended.sum()) < len(STRENGTHS)
+    assert torch.equal(scores.accuracies.isnan(), ended)
+    assert not ended[choose(scores)]

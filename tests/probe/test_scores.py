@@ -8,7 +8,6 @@ from tl_lightning.probe import (
     STRENGTHS,
     PathScores,
     choose,
-    cross_validate,
     logistic_path,
     path_until_it_rises,
     score_path,
@@ -47,27 +46,6 @@ def test_the_lowest_loss_is_chosen_and_of_equal_ones_the_most_regularised():
     assert choose(PathScores(losses, torch.zeros(4))) == 1
 
 
-def test_cross_validation_scores_each_row_by_heads_that_have_not_seen_it(draw):
-    features, labels = draw(90, 6, 3)
-    fold = module.stratified_folds(labels, folds=3, seed=1)
-    losses, accuracies = torch.zeros(3).double(), torch.zeros(3).double()
-    for number in range(3):
-        path = logistic_path(features[fold != number], labels[fold != number], classes=3, strengths=FEW)
-        scores = score_path(path, features[fold == number], labels[fold == number])
-        losses += scores.losses * (fold == number).sum() / 90
-        accuracies += scores.accuracies * (fold == number).sum() / 90
-    scores = cross_validate(features, labels, classes=3, folds=3, seed=1, strengths=FEW)
-    assert torch.allclose(scores.losses, losses, rtol=1e-12, atol=0)
-    assert torch.allclose(scores.accuracies, accuracies, rtol=1e-12, atol=0)
-
-
-def test_labels_without_any_meaning_get_no_better_than_chance(draw):
-    features, _ = draw(60, 40, 2)
-    labels = torch.arange(60) % 2
-    scores = cross_validate(features, labels, classes=2, strengths=(1.0,))
-    assert scores.accuracies[0] < 0.75 and scores.losses[0] > 0.6
-
-
 def test_folds_hold_every_class_in_proportion_and_depend_on_the_seed():
     labels = torch.tensor([0] * 23 + [1] * 9 + [2] * 3)
     fold = module.stratified_folds(labels, folds=5, seed=0)
@@ -78,13 +56,6 @@ def test_folds_hold_every_class_in_proportion_and_depend_on_the_seed():
     assert sizes.tolist() == [7] * 5
     assert not torch.equal(fold, module.stratified_folds(labels, folds=5, seed=1))
     assert torch.equal(fold, module.stratified_folds(labels, folds=5, seed=0))
-
-
-@pytest.mark.parametrize("folds", [1, 91])
-def test_a_number_of_folds_without_sense_is_refused(draw, folds):
-    features, labels = draw(90, 6, 3)
-    with pytest.raises(ValueError, match=f"{folds} folds of 90 rows"):
-        cross_validate(features, labels, classes=3, folds=folds)
 
 
 def overlapping(count, *, seed):

@@ -10,7 +10,7 @@ from tl_lightning.probe.heads import (
     solve_ridge_numbers,
 )
 from tl_lightning.probe.logistic import STRENGTHS, LogisticPath, logistic_path
-from tl_lightning.probe.out_of_fold import OutOfFold, left_out, out_of_fold, ridge_out_of_fold
+from tl_lightning.probe.out_of_fold import OutOfFold, cross_validate, left_out, out_of_fold, ridge_out_of_fold
 from tl_lightning.probe.ridge import (
     RIDGE_STRENGTHS,
     RidgeClassifier,
@@ -19,7 +19,7 @@ from tl_lightning.probe.ridge import (
     ridge_labels,
     ridge_path,
 )
-from tl_lightning.probe.scores import PathScores, choose, cross_validate, path_until_it_rises, score_path
+from tl_lightning.probe.scores import PathScores, choose, path_until_it_rises, score_path
 
 __all__ = [
     "RIDGE_STRENGTHS",

@@ -10,7 +10,7 @@ from tl_lightning.probe.features import Features, Rows, chunks
 from tl_lightning.probe.leave_one_out import RidgeProblem
 from tl_lightning.probe.logistic import STRENGTHS, LogisticPath, check_labels, logistic_path
 from tl_lightning.probe.ridge import RIDGE_STRENGTHS
-from tl_lightning.probe.scores import score_path, stratified_folds
+from tl_lightning.probe.scores import PathScores, score_path, stratified_folds
 
 PAST = 1.02  # over its lowest, a fold's loss has turned: along the path it falls and then rises
 
@@ -42,10 +42,10 @@ def out_of_fold(
 ) -> OutOfFold:
     """Answers every row by the head that was solved on the other folds, at a strength that the row had no say in.
 
-    The folds are those of `cross_validate`, and each path is solved once. A fold is answered at the strength whose loss
-    over the rows of the *other* folds is lowest: choosing on all rows and scoring on the same ones would flatter. That
-    is not quite nested, as the heads of the other folds have seen this one. A fold's path ends, after some strengths
-    that are solved side by side, where its loss is `PAST` times its lowest; the fold is then answered at one of those.
+    Each path is solved once. A fold is answered at the strength whose loss over the rows of the *other* folds is
+    lowest: choosing on all rows and scoring on the same ones would flatter. That is not quite nested, as the heads of
+    the other folds have seen this one. A fold's path ends, after some strengths that are solved side by side, where its
+    loss is `PAST` times its lowest; the fold is then answered at one of those.
 
     Args:
         features: At least `folds` rows.
@@ -60,6 +60,64 @@ def out_of_fold(
     Raises:
         ValueError: If there are fewer rows than folds, an empty fold, or a number is out of range.
     """
+    fold, answers, losses = _held_out(
+        features, labels, classes=classes, folds=folds, seed=seed, strengths=strengths, fold_of=fold_of
+    )
+    by_fold = torch.stack([losses[:, fold == number].sum(dim=1) for number in range(folds)])
+    # What the fold itself did not reach has no answer; else it has no say.
+    others = torch.stack([by_fold[torch.arange(folds) != number].sum(dim=0) for number in range(folds)])
+    others = torch.where(by_fold.isfinite(), others, torch.inf)
+    chosen = torch.tensor([row.tolist().index(row.min().item()) for row in others])  # the most regularised of equals
+    at = chosen[fold][None]
+    picked = tuple(sorted(strengths)[position] for position in chosen.tolist())
+    return OutOfFold(answers.gather(0, at)[0], losses.gather(0, at)[0], picked)
+
+
+def cross_validate(
+    features: Features,
+    labels: Tensor,
+    *,
+    classes: int,
+    folds: int = 5,
+    seed: int = 0,
+    strengths: tuple[float, ...] = STRENGTHS,
+    fold_of: Tensor | None = None,
+) -> PathScores:
+    """Scores every strength on rows that its head has not seen: each fold by the heads solved on the others.
+
+    Args:
+        features: As for `out_of_fold`, as is all that follows.
+        labels: Class of each row.
+        classes: 2 or more.
+        folds: 2 or more.
+        seed: Which rows go together.
+        strengths: Values of C. With fewer rows than all of them, the same C means a penalty that weighs a little more.
+        fold_of: The fold of each row.
+
+    Returns:
+        Scores in ascending order of C; an infinite loss, and no accuracy (NaN), where the path of a fold had ended.
+
+    Raises:
+        ValueError: As of `out_of_fold`.
+    """
+    _, answers, losses = _held_out(
+        features, labels, classes=classes, folds=folds, seed=seed, strengths=strengths, fold_of=fold_of
+    )
+    means, right = losses.mean(dim=1), (answers == labels).double().mean(dim=1)
+    return PathScores(means, torch.where(means.isfinite(), right, torch.nan))
+
+
+def _held_out(
+    features: Features,
+    labels: Tensor,
+    *,
+    classes: int,
+    folds: int,
+    seed: int,
+    strengths: tuple[float, ...],
+    fold_of: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The fold of each row; what each strength answers it, ``(strengths, rows)``, and the loss of that."""
     check_labels(features, labels, classes=classes)
     rows = features.shape[0]
     if not 2 <= folds <= rows:
@@ -85,14 +143,7 @@ def out_of_fold(
                 logits = torch.addmm(path.biases[position], block, path.weights[position].T)
                 answers[position, own] = logits.argmax(dim=1)
                 losses[position, own] = logits.logsumexp(dim=1) - logits.gather(1, labels[own, None])[:, 0]
-    by_fold = torch.stack([losses[:, fold == number].sum(dim=1) for number in range(folds)])
-    # What the fold itself did not reach has no answer; else it has no say.
-    others = torch.stack([by_fold[torch.arange(folds) != number].sum(dim=0) for number in range(folds)])
-    others = torch.where(by_fold.isfinite(), others, torch.inf)
-    chosen = torch.tensor([row.tolist().index(row.min().item()) for row in others])  # the most regularised of equals
-    at = chosen[fold][None]
-    picked = tuple(ordered[position] for position in chosen.tolist())
-    return OutOfFold(answers.gather(0, at)[0], losses.gather(0, at)[0], picked)
+    return fold, answers, losses
 
 
 def _risen(held_out: Features, answers: Tensor) -> Callable[[LogisticPath], bool]:

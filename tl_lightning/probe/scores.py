@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tl_lightning.probe.features import Features, Rows, chunks
-from tl_lightning.probe.logistic import STRENGTHS, LogisticPath, check_labels, logistic_path
+from tl_lightning.probe.features import Features, chunks
+from tl_lightning.probe.logistic import LogisticPath, check_labels, logistic_path
 
 RISEN = 3.0  # by this much the held-out loss has risen once and for all
 LOGITS = 2**21  # numbers held at once
@@ -100,48 +100,6 @@ def path_until_it_rises(
 def choose(scores: PathScores) -> int:
     """The position of the lowest loss; of equal ones the most regularised."""
     return int(scores.losses.tolist().index(scores.losses.min().item()))
-
-
-def cross_validate(
-    features: Features,
-    labels: Tensor,
-    *,
-    classes: int,
-    folds: int = 5,
-    seed: int = 0,
-    strengths: tuple[float, ...] = STRENGTHS,
-    class_weights: Tensor | None = None,
-) -> PathScores:
-    """Scores every strength on rows that its head has not seen: each fold by the heads solved on the others.
-
-    Args:
-        features: At least `folds` rows.
-        labels: Class of each row, ``(rows,)`` int64; every class is spread evenly over the folds.
-        classes: 2 or more.
-        folds: 2 or more.
-        seed: Which rows go together.
-        strengths: Values of C; the scores are in ascending order of it. With fewer rows than all of them, the same C
-            means a penalty that weighs a little more.
-        class_weights: ``(classes,)``; `None` for 1.
-
-    Raises:
-        ValueError: If there are fewer rows than folds, or a number is out of range.
-    """
-    check_labels(features, labels, classes=classes)
-    rows = features.shape[0]
-    if not 2 <= folds <= rows:
-        raise ValueError(f"{folds} folds of {rows} rows")
-    fold = stratified_folds(labels, folds=folds, seed=seed)
-    total = PathScores(torch.zeros(len(strengths)).double(), torch.zeros(len(strengths)).double())
-    for number in range(folds):
-        inside, outside = (fold == number).nonzero()[:, 0], (fold != number).nonzero()[:, 0]
-        path = logistic_path(
-            Rows(features, outside), labels[outside], classes=classes, strengths=strengths, class_weights=class_weights
-        )
-        scores = score_path(path, Rows(features, inside), labels[inside], class_weights=class_weights)
-        total.losses.add_(scores.losses * (len(inside) / rows))
-        total.accuracies.add_(scores.accuracies * (len(inside) / rows))
-    return total
 
 
 def stratified_folds(labels: Tensor, *, folds: int, seed: int) -> Tensor:
