@@ -64,7 +64,8 @@ def main() -> int:
             run = f"{before}-to-{after}"
             for rank in range(before):
                 Path(f"pre-empt-{rank}").touch()
-            sizes = ["--trainer.devices", str(before), "--data.batch_size", str(8 // before)]
+            parts = ["--data.micro_batch_size", str(8 // before)]  # a share at once, whatever that is
+            sizes = ["--trainer.devices", str(before), "--global_batch", "8", *parts]
             codes = together(*fit, "--run_dir", run, *sizes, processes=before)
             first = seen()
             finish("resume", "--run_dir", run, "--trainer.devices", str(after), processes=after)

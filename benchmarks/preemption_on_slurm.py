@@ -79,9 +79,10 @@ def pre_empt(run: str, moment: float) -> tuple[bool, str]:
     log = Path(f"slurm/{run}-{job}.log").read_text()
     if state != "COMPLETED":
         return False, f"{state}: {log[-2000:]}"
-    times = look(job)[1]
+    if look(job)[1] != 1:
+        return False, f"queued again {look(job)[1]} times: {log[-2000:]}"
     gone_on = re.findall(r"^resuming +(.*)", log, re.MULTILINE)
-    place = gone_on[0] if gone_on else "before there was a checkpoint" if times else "it had completed before"
+    place = gone_on[0] if gone_on else "before there was a checkpoint"
     found = compare(Path("whole"), Path(run))
     return not found, f"queued again in {ended:4.1f} s, {place}: {'the same' if not found else found[:4]}"
 
@@ -95,9 +96,9 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     dice = random.Random(options.seed)
-    with tempfile.TemporaryDirectory(dir=".") as folder:
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         os.chdir(folder)
-        os.environ["TL_CACHE_DIR"] = f"{os.getcwd()}/cache"
+        os.environ["TL_CACHE_DIR"] = f"{folder}/cache"
         write_pictures(Path("pictures"))
         Path("run.yaml").write_text(json.dumps(CONFIG))
         Path("two.yaml").write_text(json.dumps(TWO))
@@ -107,7 +108,7 @@ def main() -> int:
         if state != "COMPLETED":
             sys.exit(f"{state}: {Path(f'slurm/whole-{job}.log').read_text()}")
         print(f"left alone: {seconds:.0f} s", flush=True)
-        moments = [dice.uniform(0, 0.9) * seconds for _ in range(options.runs)]
+        moments = [dice.uniform(0.1, 0.9) * seconds for _ in range(options.runs)]
         names = [f"run-{number}" for number in range(1, options.runs + 1)]
         same = 0
         with ThreadPoolExecutor(options.at_once) as pool:

@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from pictures import BACKBONE, SMALL, write_pictures
 
 from tl_lightning import UserError, fit, load
+from tl_lightning.answers_file import read_answers
 from tl_lightning.cli import main
 
 FIT = ["fit", "--data.source", "pictures", "--data.augmentation", "none", *BACKBONE, *SMALL]
@@ -129,6 +131,37 @@ def test_early_stopping_ends_the_phase_not_the_run(here, capsys):
     assert (second["first_epoch"], second["epochs"]) == (2, 2)
     assert second["learning_rates"]["head"] == pytest.approx(5e-4)
     assert capsys.readouterr().out.count("stopped early after 2 epochs") == 2
+
+
+def test_a_loss_is_the_mean_over_pictures_also_where_the_last_batch_is_smaller(here):
+    assert main([*FIT, "--data.batch_size", "5", "--trainer.max_epochs", "1", "--trainer.precision", "32-true"]) == 0
+    kept = read_answers(Path("runs/run-1/test_answers.npz"))
+    assert len(kept.labels) % 5
+    losses = -kept.predictions.gather(1, kept.labels[:, None]).log()
+    loss = json.loads(Path("runs/run-1/summary.json").read_text())["test"]["loss"]
+    assert loss == pytest.approx(float(losses.mean()), rel=1e-5)
+
+
+def test_a_run_that_diverges_from_the_start_is_one_line(here, capsys):
+    assert main([*FIT, "--model.lr", "1e30", "--trainer.max_epochs", "5", "--trainer.precision", "32-true"]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.splitlines()[-1] == (
+        "tl fit: diverged: in no validation up to the end of phase all was the loss a number; lower model.lr (1e+30), "
+        "or clip harder (trainer.gradient_clip_val)"
+    )
+    assert shown.out.count("caution    training diverged: the validation loss is no number") == 1  # not for five epochs
+    assert json.loads(Path("runs/run-1/summary.json").read_text())["status"] == "failed"
+
+
+def test_a_phase_that_diverges_ends_and_the_best_weights_before_are_kept(here, capsys):
+    phases = "[{train: all, epochs: 1}, {train: all, lr_scale: 1.0e+33}]"
+    args = ["--phases", phases, "--trainer.max_epochs", "5", "--trainer.precision", "32-true", "--cache", "off"]
+    assert main([*FIT, *args]) == 0
+    assert "phase all stopped early after 1 epoch\n" in capsys.readouterr().out
+    best, diverged, tested = validation_curve("runs/run-1", "macro_f1")
+    assert math.isnan(diverged) and best == tested  # what answers by no numbers has no macro F1
+    summary = json.loads(Path("runs/run-1/summary.json").read_text())
+    assert summary["status"] == "completed" and summary["validation"]["macro_f1"] == best
 
 
 def validation_curve(run, name):

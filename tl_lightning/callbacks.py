@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -201,10 +202,13 @@ class EpochLine(Callback):
         shown = dict.fromkeys(("train/loss_epoch", "val/loss", "val/accuracy", "val/r2", self.monitor))
         parts = [f"{name.removesuffix('_epoch')} {figures[name]:.4f}" for name in shown if name in figures]
         value = figures.get(self.monitor)
+        value = None if value is None or math.isnan(value) else value
         if value is not None and (self.best is None or self.sign * value > self.sign * self.best):
             self.best = value
             parts.append("[green]best[/green]")
         console.print(f"epoch {trainer.current_epoch + 1:>3}/{self.epochs}  " + "  ".join(parts), markup=True)
+        if not math.isfinite(figures.get("val/loss", 0.0)):
+            console.print("caution    training diverged: the validation loss is no number", style="yellow")
 
 
 class MetricsCsv(Logger):

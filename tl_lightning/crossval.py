@@ -55,14 +55,7 @@ def cross_validate(args: Sequence[str], *, run_dir: str | None = None) -> dict[s
     quiet()
     with console.status("building the model"):
         configuration = Configuration([*args, "--data.fold", "0"], folder=None)
-    data = configuration.datamodule
-    if data.on_leak == "move":
-        raise UserError(
-            "data.on_leak move would leave pictures untested, as their copies are in other folds; use warn or "
-            "stop, and keep copies together by a group column"
-        )
-    folds = int(configuration.config.data.init_args.folds)
-    splits = [data.split_for(fold) for fold in range(folds)]  # an impossible fold is said before anything trains
+    splits = draw_folds(configuration)
     folder = open_folder(
         run_dir,
         command="crossval",
@@ -72,11 +65,29 @@ def cross_validate(args: Sequence[str], *, run_dir: str | None = None) -> dict[s
         part="fold-",
     )
     runs = []
-    for fold in range(folds):
-        console.rule(f"fold {fold + 1} of {folds}")
+    for fold in range(len(splits)):
+        console.rule(f"fold {fold + 1} of {len(splits)}")
         options = [*args, "--data.fold", str(fold)]
         runs.append(make_run(folder / f"fold-{fold}", options, configuration, command="crossval"))
     return _summarise(folder, configuration, runs, splits)
+
+
+def draw_folds(configuration: Configuration) -> list[dict[str, NDArray[np.int64]]]:
+    """The splits of all folds; an impossible one is said before anything trains.
+
+    Args:
+        configuration: Of any of the folds.
+
+    Raises:
+        UserError: If a fold cannot be drawn, or pictures would be in no fold.
+    """
+    data = configuration.datamodule
+    if data.on_leak == "move":
+        raise UserError(
+            "data.on_leak move would leave pictures untested, as their copies are in other folds; use warn or "
+            "stop, and keep copies together by a group column"
+        )
+    return [data.split_for(fold) for fold in range(int(configuration.config.data.init_args.folds))]
 
 
 def _summarise(

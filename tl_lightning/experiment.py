@@ -137,7 +137,9 @@ def resume(run_dir: str | Path, args: Sequence[str] = (), *, watch: Watch | None
     checkpoint = latest_checkpoint(folder)
     if checkpoint == folder.previous_checkpoint:
         folder.last_checkpoint.unlink(missing_ok=True)  # it cannot be read; at the next save it would replace this one
-    return _run(["--config", str(folder.config), *args], folder=folder, checkpoint=checkpoint, watch=watch)
+    # The pictures of a step, and in how many parts each process takes its share, are those of the checkpoint.
+    own = [] if checkpoint is None else ["--global_batch", "null"]
+    return _run(["--config", str(folder.config), *args, *own], folder=folder, checkpoint=checkpoint, watch=watch)
 
 
 def _run(args: list[str], *, folder: RunFolder | Literal["new"], checkpoint: Path | None, watch: Watch | None) -> Run:
@@ -173,7 +175,7 @@ def _run(args: list[str], *, folder: RunFolder | Literal["new"], checkpoint: Pat
             console.print(f"interrupted; tl resume --run_dir {path} goes on with what is there")
             raise interruption(code) from error
         lost = is_of_a_lost_process(error)
-        if lost:
+        if lost or isinstance(error, UserError):  # a mistake that all of them meet
             experiment.end_processes()
         with suppress(OSError):  # that the disk is full is said below
             experiment.write_summary("failed", error=f"{type(error).__name__}: {error}")

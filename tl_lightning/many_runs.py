@@ -12,6 +12,20 @@ from tl_lightning.run import Run
 from tl_lightning.run_folder import RunFolder
 
 
+def check_tested(configuration: Configuration, *, command: str) -> None:
+    """Makes sure that the runs are tested.
+
+    Args:
+        configuration: Of one of them.
+        command: The command that makes them, for the message.
+
+    Raises:
+        UserError: If they are not.
+    """
+    if not configuration.config.test:
+        raise UserError(f"test is false, but tl {command} compares what runs answer for test pictures; leave test out")
+
+
 def make_run(path: Path, args: Sequence[str], configuration: Configuration, *, command: str) -> Run:
     """Trains a run, goes on with it, or takes it as it is.
 
@@ -24,8 +38,7 @@ def make_run(path: Path, args: Sequence[str], configuration: Configuration, *, c
     Raises:
         UserError: If several processes are asked for, no test is, or something that ``tl fit`` would say.
     """
-    if not configuration.config.test:
-        raise UserError(f"test is false, but tl {command} compares what runs answer for test pictures; leave test out")
+    check_tested(configuration, command=command)
     if RunFolder(path).is_complete:
         console.print(f"{path} is complete already")
         return Run(RunFolder(path))

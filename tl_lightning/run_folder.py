@@ -6,8 +6,9 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -51,22 +52,16 @@ class RunFolder:
 
     @classmethod
     def _numbered(cls, parent: Path, name: str) -> "RunFolder":
-        number = 1
-        while True:
-            path = parent / f"{name}-{number}"
-            try:
-                path.mkdir(parents=True)  # fails where it exists, so two runs never share one
-                return cls(path)
-            except FileExistsError:
-                number += 1
+        for path in _candidates(parent, name):
+            with suppress(FileExistsError):  # so two runs never share one
+                path.mkdir(parents=True)
+                break
+        return cls(path)
 
     @classmethod
     def next_free(cls, name: str, *, parent: Path = Path("runs")) -> "RunFolder":
         """The folder that `create` would make next; makes none."""
-        number = 1
-        while (path := parent / f"{name}-{number}").exists():
-            number += 1
-        return cls(path)
+        return cls(next(path for path in _candidates(parent, name) if not path.exists()))
 
     @classmethod
     def open(cls, path: str | Path) -> "RunFolder":
@@ -167,6 +162,10 @@ class RunFolder:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Writes ``summary.json`` whole or not at all; what is no number, as after a divergence, becomes null."""
         write_text(self.path / "summary.json", json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n")
+
+
+def _candidates(parent: Path, name: str) -> Iterator[Path]:
+    return (parent / f"{name}-{number}" for number in count(1))
 
 
 def open_folder(

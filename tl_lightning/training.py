@@ -159,7 +159,7 @@ class Training:
         """Trains what is left; each phase starts from the best weights so far, under a fresh schedule.
 
         Raises:
-            UserError: If no validation came in time to keep the best weights.
+            UserError: If no validation came in time to keep the best weights, or training diverged from the start.
         """
         self._begun = time.perf_counter()
         try:
@@ -289,11 +289,22 @@ class Training:
             self._stopping.min_delta = delta if self._stopping.mode == "max" else -delta
 
     def _end_phase(self) -> None:
-        """Goes back to the best weights so far; notes how fast it was, and what has become of the pretrained ones."""
+        """Goes back to the best weights so far; notes how fast it was, and what has become of the pretrained ones.
+
+        Raises:
+            UserError: If there are no such weights, as training diverged from the start.
+        """
         if self._throughput.measured:
             self.throughput.append({"phase": self.records[-1]["name"], **self._throughput.measured})
         checkpoint = self._trainer.checkpoint_callback
         path = getattr(checkpoint, "best_model_path", "")
+        score = getattr(checkpoint, "best_model_score", None)
+        loss = float(self._trainer.callback_metrics.get("val/loss", 0.0))
+        if score is not None and not score.isfinite() and not math.isfinite(loss):
+            raise UserError(
+                f"diverged: in no validation up to the end of phase {self.records[-1]['name']} was the loss a number; "
+                f"lower model.lr ({self._task.hparams.lr:g}), or clip harder (trainer.gradient_clip_val)"
+            )
         if path:
             self._task.load_state_dict(load_checkpoint(Path(path))["state_dict"])
         if (forgetting := self.forgetting.measure(self.records[-1]["name"])) is not None:

@@ -10,7 +10,7 @@ from tl_lightning.probe.features import Features, Rows, chunks
 from tl_lightning.probe.leave_one_out import RidgeProblem
 from tl_lightning.probe.logistic import STRENGTHS, LogisticPath, check_labels, logistic_path
 from tl_lightning.probe.ridge import RIDGE_STRENGTHS
-from tl_lightning.probe.scores import PathScores, score_path, stratified_folds
+from tl_lightning.probe.scores import RISEN, PathScores, score_path, stratified_folds
 
 PAST = 1.02  # over its lowest, a fold's loss has turned: along the path it falls and then rises
 
@@ -61,7 +61,7 @@ def out_of_fold(
         ValueError: If there are fewer rows than folds, an empty fold, or a number is out of range.
     """
     fold, answers, losses = _held_out(
-        features, labels, classes=classes, folds=folds, seed=seed, strengths=strengths, fold_of=fold_of
+        features, labels, classes=classes, folds=folds, seed=seed, strengths=strengths, fold_of=fold_of, past=PAST
     )
     by_fold = torch.stack([losses[:, fold == number].sum(dim=1) for number in range(folds)])
     # What the fold itself did not reach has no answer; else it has no say.
@@ -95,13 +95,14 @@ def cross_validate(
         fold_of: The fold of each row.
 
     Returns:
-        Scores in ascending order of C; an infinite loss, and no accuracy (NaN), where the path of a fold had ended.
+        Scores in ascending order of C; an infinite loss, and no accuracy (NaN), where the path of a fold had ended, as
+        its loss was `RISEN` times its lowest.
 
     Raises:
         ValueError: As of `out_of_fold`.
     """
     _, answers, losses = _held_out(
-        features, labels, classes=classes, folds=folds, seed=seed, strengths=strengths, fold_of=fold_of
+        features, labels, classes=classes, folds=folds, seed=seed, strengths=strengths, fold_of=fold_of, past=RISEN
     )
     means, right = losses.mean(dim=1), (answers == labels).double().mean(dim=1)
     return PathScores(means, torch.where(means.isfinite(), right, torch.nan))
@@ -116,6 +117,7 @@ def _held_out(
     seed: int,
     strengths: tuple[float, ...],
     fold_of: Tensor | None,
+    past: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The fold of each row; what each strength answers it, ``(strengths, rows)``, and the loss of that."""
     check_labels(features, labels, classes=classes)
@@ -135,7 +137,7 @@ def _held_out(
             labels[outside],
             classes=classes,
             strengths=ordered,
-            enough=_risen(Rows(features, inside), labels[inside]),
+            enough=_risen(Rows(features, inside), labels[inside], past=past),
         )
         for part, block in chunks(Rows(features, inside)):
             own = inside[part]
@@ -146,13 +148,13 @@ def _held_out(
     return fold, answers, losses
 
 
-def _risen(held_out: Features, answers: Tensor) -> Callable[[LogisticPath], bool]:
-    """Whether weaker regularisation need not be tried: the loss of the weakest yet is `PAST` times the lowest."""
+def _risen(held_out: Features, answers: Tensor, *, past: float) -> Callable[[LogisticPath], bool]:
+    """Whether weaker regularisation need not be tried: the loss of the weakest yet is `past` times the lowest."""
     losses: list[float] = []
 
     def enough(part: LogisticPath) -> bool:
         losses.extend(score_path(part, held_out, answers).losses.tolist())
-        return losses[-1] > PAST * min(losses)
+        return losses[-1] > past * min(losses)
 
     return enough
 

@@ -143,7 +143,9 @@ class TransferTask(LightningModule):
         self.head_options = head
         self.head = build_head(head.kind, self.num_features, outputs, hidden=head.hidden, dropout=head.dropout)
         # Lightning's own mean over processes truncates the number of examples to whole ones.
-        self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
+        # What is no number counts, too: left out, it would hide a divergence, and to look for it waits for the GPU. So
+        # these means, which take no weights, are given the loss of each picture.
+        self.val_loss, self.test_loss = MeanMetric(nan_strategy="disable"), MeanMetric(nan_strategy="disable")
         self.answered, self._keeps_answers = Answered(), False
         self.phase = Phase()
         # In lists, or their tensors would be in the state dict a second time.
@@ -384,7 +386,7 @@ class TransferTask(LightningModule):
 
     def _add(self, batch: Mapping[str, Tensor], metrics: MetricCollection, mean_loss: MeanMetric) -> None:
         outputs = self.outputs(self.features(batch))
-        mean_loss.update(self.losses(outputs, batch["label"]).mean(), weight=len(batch["label"]))
+        mean_loss.update(self.losses(outputs, batch["label"]))
         predictions = self.predictions(outputs)
         metrics.update(*self.compared(predictions, batch["label"]))
         if self._keeps_answers:
@@ -392,7 +394,10 @@ class TransferTask(LightningModule):
 
     def _log_figures(self, loss: str, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
         # torchmetrics gives some degenerate values, such as an MCC of 0, as whole numbers.
-        figures = {loss: mean_loss.compute(), **self.finished(metrics.compute())}
+        mean = mean_loss.compute()
+        figures = {loss: mean, **self.finished(metrics.compute())}
+        if not mean.isfinite():  # the largest of outputs that are no numbers is the first class, which is no answer
+            figures = dict.fromkeys(figures, torch.full_like(mean, torch.nan))
         # They are the same on all processes already; saying `sync_dist` only keeps Lightning from asking for it.
         self.log_dict({name: value.float() for name, value in figures.items()}, sync_dist=True)
         metrics.reset()

@@ -156,7 +156,7 @@ def test_each_run_of_a_comparison_is_a_task_and_the_comparison_comes_after(here,
     assert "    1) run=c/full-0.5-seed4 own=(--phases full --data.labelled_fraction 0.5 --seed_everything 4) ;;" in runs
     assert "    7) run=c/full-seed5 own=(--phases full --data.labelled_fraction 1 --seed_everything 5) ;;" in runs
     trainer = "--trainer.num_nodes 1 --trainer.devices 1 --trainer.accelerator gpu"
-    assert f"fit=(--config elpv.yaml)\ntrainer=({trainer})\n" in runs
+    assert f"fit=(--config elpv.yaml {trainer})\ntrainer=()\n" in runs  # as the comparison has them
     assert f"command=(compare --config elpv.yaml {' '.join(options)} {trainer} --run_dir c)\n" in compared
 
 
@@ -210,12 +210,16 @@ def test_each_worker_of_a_sweep_is_a_task(here, capsys):
         ("slurm -- crossval --data.folds 1", "data.folds is 1; it must be 2 or more"),
         ("slurm --processes_per_node 2 -- compare", "a run of tl compare trains in one process: leave --nodes and"),
         ("slurm -- compare --strategies full", "--reference scratch is not among the strategies (--strategies: full)"),
+        ("slurm -- compare --phases full", "--phases has no effect here: the strategies say what trains"),
+        ("slurm -- compare --more 0", "--more is 0; it must be 1 or more labels"),
+        ("slurm -- fit --config syntax-error.yaml", "--config syntax-error.yaml: while parsing a flow"),
         ("slurm -- compare --seed_everything x", "seed_everything is x; it must be a whole number, 0 or more"),
         ("slurm --seeds 1,2 -- compare", "--seeds makes a tl fit for each seed; tl compare takes none: leave it out"),
     ],
 )
 def test_a_mistake_is_one_line(here, capsys, args, said):
     Path("four.yaml").write_text("trainer: {devices: 4}\n")
+    Path("syntax-error.yaml").write_text("trainer: {devices: [\n")
     words = args.split()
     assert mistake(capsys, words[0], "--dry_run", *words[1:]).startswith(said)
 
@@ -269,12 +273,35 @@ def test_what_is_queued_is_said_in_a_line_and_every_submission_has_its_own_folde
     assert sorted(path.name for path in Path("runs").iterdir()) == ["run-1", "run-2"]
 
 
+def test_what_would_be_refused_after_all_runs_is_refused_before_the_first(here, capsys, monkeypatch):
+    write_tiny(here)
+    install(here, monkeypatch, sinfo=SINFO, squeue=SQUEUE, sbatch="touch queued")
+    for args, said in (
+        (["compare", *TINY, "--test", "false"], "test is false, but tl compare compares what runs answer for test"),
+        (["crossval", *TINY, "--test", "false"], "test is false, but tl crossval compares what runs answer for test"),
+        (["crossval", *TINY, "--data.on_leak", "move"], "data.on_leak move would leave pictures untested"),
+        (["compare", *TINY, "--fractions", "0.0001,1"], "label 'dog' is in the val split of data.split 'stratified'"),
+        (["compare", *TINY, "--data.test_fraction", "0"], "pictures has no test split to compare on; give data.test"),
+    ):
+        assert mistake(capsys, "slurm", "--", *args).startswith(said)
+    assert not Path("queued").exists()
+
+
+def test_what_only_gpus_can_is_submitted_from_where_there_are_none(here, capsys, monkeypatch):
+    write_tiny(here)
+    install(here, monkeypatch, sinfo=SINFO, squeue=SQUEUE, sbatch="echo 5")
+    fit = ["fit", *TINY, "--trainer.accelerator", "gpu", "--trainer.precision", "16-mixed"]
+    assert main(["submit", "slurm", "--gpus_per_node", "2", "--", *fit, "--trainer.sync_batchnorm", "true"]) == 0
+
+
 def test_a_folder_has_one_job(here, capsys, monkeypatch):
     write_tiny(here)
-    install(here, monkeypatch, sinfo=SINFO, squeue=f"echo '12|{Path.cwd()}/one'; {SQUEUE}", sbatch="echo 13")
-    said = mistake(capsys, "slurm", "--", "fit", *TINY, "--run_dir", "one")
-    assert said == f"job 12 has {Path.cwd()}/one already; scancel 12 ends it"
-    assert not Path("one").exists()
+    queued = f"echo '12|{Path.cwd()}/one'; echo '11|{Path.cwd()}/one'; echo '12|{Path.cwd()}/one'; {SQUEUE}"
+    install(here, monkeypatch, sinfo=SINFO, squeue=queued, sbatch="echo 13")
+    for folder in ("one", "one/fold-2", "../" + Path.cwd().name + "/one"):
+        said = mistake(capsys, "slurm", "--", "fit", *TINY, "--run_dir", folder)
+        assert said == f"{Path(folder).resolve()} belongs to what is queued already; scancel 11 12 ends that"
+        assert not Path(folder).exists()
     assert main(["submit", "slurm", "--", "fit", *TINY, "--run_dir", "two"]) == 0
     assert f"#SBATCH --comment={Path.cwd()}/two\n" in Path("slurm/run-1.sh").read_text()
 

@@ -82,6 +82,16 @@ def option_parser() -> OptionParser:
     return parser
 
 
+def check_more(more: int) -> None:
+    """Makes sure that a number of labels can be forecast for.
+
+    Raises:
+        UserError: If it is less than 1.
+    """
+    if more < 1:
+        raise UserError(f"--more is {more}; it must be 1 or more labels")
+
+
 def compare(
     args: Sequence[str],
     *,
@@ -115,8 +125,7 @@ def compare(
         UserError: If an argument is wrong, or the folder holds something else.
     """
     chosen, shares = parse_strategies(strategies, reference=reference), parse_fractions(fractions)
-    if more < 1:
-        raise UserError(f"--more is {more}; it must be 1 or more labels")
+    check_more(more)
     quiet()
     plan = make_plan(args, chosen, shares, seeds=seeds, reference=reference)
     measure = choose_measure(plan, figure)

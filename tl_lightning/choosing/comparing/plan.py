@@ -159,12 +159,7 @@ def make_plan(
     Raises:
         UserError: If something of it could not be run, or its runs could not be compared.
     """
-    for argument in args:
-        option = argument.partition("=")[0]
-        if option in DECIDED:
-            raise UserError(f"{option} has no effect here: {DECIDED[option]}; leave it out")
-        if option == "--data.labelled_fraction" and fractions != [None]:
-            raise UserError(f"{option} has no effect beside --fractions; leave one of them out")
+    check_arguments(args, fractions)
     with console.status("building the model"):
         base = Configuration(list(args), folder=None)
     data = base.datamodule
@@ -174,7 +169,7 @@ def make_plan(
             "labelled; use warn or ignore"
         )
     for fraction in fractions:
-        _check_share(base, fraction)
+        check_share(base, fraction)
     jobs = list_jobs(strategies, fractions, seeds=seeds, first_seed=int(base.config.seed_everything))
     built = {strategy.name: _check_strategy(args, Job(strategy, fractions[0], jobs[0].seed)) for strategy in strategies}
     settings = {name: configuration.resolved for name, configuration in built.items()}
@@ -186,7 +181,34 @@ def make_plan(
     return Plan(base, tuple(jobs), settings, tested, frozenset(names), monitor, mode)
 
 
-def _check_share(base: Configuration, fraction: float | None) -> None:
+def check_arguments(args: Sequence[str], fractions: Sequence[float | None]) -> None:
+    """Makes sure that the arguments leave to the comparison what it decides.
+
+    Args:
+        args: Command-line arguments of ``tl fit``.
+        fractions: Shares of the labels.
+
+    Raises:
+        UserError: If they do not.
+    """
+    for argument in args:
+        option = argument.partition("=")[0]
+        if option in DECIDED:
+            raise UserError(f"{option} has no effect here: {DECIDED[option]}; leave it out")
+        if option == "--data.labelled_fraction" and fractions != [None]:
+            raise UserError(f"{option} has no effect beside --fractions; leave one of them out")
+
+
+def check_share(base: Configuration, fraction: float | None) -> None:
+    """Makes sure that there are pictures to train, validate and test on with a share of the labels.
+
+    Args:
+        base: The configuration.
+        fraction: The share; `None` for the configuration's own.
+
+    Raises:
+        UserError: If there are not.
+    """
     try:
         splits = base.datamodule.split_for(base.datamodule.fold, labelled_fraction=fraction)
     except UserError as error:

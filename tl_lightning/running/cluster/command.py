@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tl_lightning.arguments import OptionParser
 from tl_lightning.console import console
@@ -18,6 +19,9 @@ from tl_lightning.running.cluster.resources import Resources, add_options, read_
 from tl_lightning.running.cluster.script import Batch, write_script
 from tl_lightning.running.cluster.slurm import cancel, check_folder, check_resources, check_slurm, queue
 from tl_lightning.running.cluster.work import Work, plan_work
+
+if TYPE_CHECKING:
+    from tl_lightning.configuration import Configuration
 
 UNSEEN = ("bash", "interactive")  # names of jobs in which Lightning takes itself to be alone
 
@@ -87,7 +91,7 @@ def _batch(options: Namespace, work: Work, typed: str) -> Batch:
     setup = [f". {shlex.quote(os.path.abspath(line))}" if os.path.isfile(line) else line for line in options.setup]
     return Batch(
         name=options.job_name or _job_name(work.name),
-        folder=None if work.is_shared else work.folder.absolute(),
+        folder=None if work.is_shared else work.folder.resolve(),
         typed=typed,
         cwd=Path.cwd(),
         python=sys.executable,
@@ -122,10 +126,12 @@ def _check_fit(work: Work, resources: Resources) -> None:
 
         quiet()
         here = ["--trainer.num_nodes", "1", "--trainer.devices", "1", "--trainer.accelerator", "cpu"]
-        if resources.gpus_per_node:  # whose precision may be none of this machine's
-            here += ["--trainer.precision", "32-true"]
+        if resources.gpus_per_node:  # of which this machine may have none
+            here += ["--trainer.precision", "32-true", "--trainer.sync_batchnorm", "false"]
         for fit in work.checked:
             configuration = Configuration([*fit, *here], folder=None)
+            if work.after is not None:
+                _check_after(work.after.args[0], configuration)
     batch = share_out(
         configuration.config.global_batch,
         configuration.datamodule,
@@ -136,8 +142,23 @@ def _check_fit(work: Work, resources: Resources) -> None:
         console.print(f"batch      {batch}")
 
 
+def _check_after(command: str, configuration: "Configuration") -> None:
+    """What a command that comes after the runs would refuse, when all of them have been trained."""
+    from tl_lightning.choosing.comparing.plan import check_share
+    from tl_lightning.crossval import draw_folds
+    from tl_lightning.many_runs import check_tested
+
+    check_tested(configuration, command=command)
+    if command == "crossval":
+        draw_folds(configuration)
+    else:
+        check_share(configuration, None)
+
+
 def _submit(batch: Batch, resources: Resources, work: Work) -> None:
     jobs: list[str] = []
+    if not work.is_shared:  # by now it is known which folder it is
+        batch = replace(batch, folder=work.folder.resolve())
     try:
         batch.logs.mkdir(parents=True, exist_ok=True)  # SLURM would make no folder for a log
         for suffix, text in zip(("", "-score"), _scripts(batch, resources, work), strict=False):

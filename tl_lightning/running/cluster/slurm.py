@@ -64,18 +64,23 @@ def check_resources(resources: Resources) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Makes sure that no job is there already that writes into a folder: two would destroy each other's run.
+    """Makes sure that no job is there already that writes into a folder, or around it: two would destroy each other's.
 
     Args:
-        folder: As the job's script has it in ``--comment``.
+        folder: Resolved, as the jobs' scripts have theirs in ``--comment``.
 
     Raises:
         UserError: If there is one.
     """
+    found = []
     for line in _ask(["squeue", "--me", "--noheader", "--format=%F|%k"]).splitlines():
-        job, _, written = line.strip().partition("|")
-        if written == str(folder):
-            raise UserError(f"job {job} has {folder} already; scancel {job} ends it")
+        job, _, text = line.strip().partition("|")
+        written = Path(text)
+        if written.is_absolute() and (written.is_relative_to(folder) or folder.is_relative_to(written)):
+            found.append(job)
+    if found:
+        jobs = " ".join(sorted(set(found), key=int))
+        raise UserError(f"{folder} belongs to what is queued already; scancel {jobs} ends that")
 
 
 def _mistake(partition: Partition, resources: Resources) -> UserError | None:

@@ -177,7 +177,8 @@ def _crossval(name: str, run_dir: str | None, args: Sequence[str], resources: Re
 
 def _compare(name: str, run_dir: str | None, args: Sequence[str], resources: Resources, *, keep: bool) -> Work:
     """A job for each run; what ``tl compare`` then finds it compares, and what failed it tries once more."""
-    from tl_lightning.choosing.comparing.compare import option_parser
+    from tl_lightning.choosing.comparing.compare import check_more, option_parser
+    from tl_lightning.choosing.comparing.plan import check_arguments
     from tl_lightning.choosing.comparing.strategies import list_jobs, parse_fractions, parse_strategies
 
     known, fit = option_parser().parse_known_args(args)
@@ -187,10 +188,13 @@ def _compare(name: str, run_dir: str | None, args: Sequence[str], resources: Res
             "--gpus_per_node 1 at most; its runs are side by side"
         )
     strategies = parse_strategies(known.strategies, reference=known.reference)
-    jobs = list_jobs(strategies, parse_fractions(known.fractions), seeds=known.seeds, first_seed=_seed(fit))
+    fractions = parse_fractions(known.fractions)
+    check_arguments(fit, fractions)
+    check_more(known.more)
+    jobs = list_jobs(strategies, fractions, seeds=known.seeds, first_seed=_seed(fit))
     folder, trainer = _folder(run_dir, f"{name}-compare", keep=keep), trainer_options(resources)
     tasks = tuple(Task(folder / job.name, tuple(job.options)) for job in jobs)
-    # What is compared are runs of one configuration, hence with the same trainer.
+    # What is compared are runs of one configuration, hence with the same trainer, which a strategy's file may change.
     compare = Command(("compare", *args, *trainer, "--run_dir", str(folder)))
     # To build every strategy and every share of the labels once is enough.
     checked = tuple(
@@ -198,7 +202,7 @@ def _compare(name: str, run_dir: str | None, args: Sequence[str], resources: Res
         for job in jobs
         if job.seed == jobs[0].seed and (job.fraction == jobs[0].fraction or job.strategy == jobs[0].strategy)
     )
-    return Work(name, folder, Runs(tuple(fit), trainer, tasks), after=compare, after_failure=True, checked=checked)
+    return Work(name, folder, Runs((*fit, *trainer), (), tasks), after=compare, after_failure=True, checked=checked)
 
 
 def _seed(args: Sequence[str]) -> int:

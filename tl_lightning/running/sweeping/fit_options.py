@@ -68,6 +68,10 @@ def configuration(text: str) -> Tree:
         tree = _load(text if text.startswith("{") else path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"--config {text}: {error.strerror}") from error
+    except Exception as error:
+        if not isinstance(error, ValueError) and "yaml" not in type(error).__module__:
+            raise
+        raise UserError(f"--config {text}: {' '.join(str(error).split())}") from error
     return tree if isinstance(tree, dict) else {}
 
 
