@@ -69,7 +69,14 @@ def short(config):
     return [*("--config", config.name), *TINY, *("--trainer.max_epochs", str(epochs))]
 
 
-@pytest.mark.parametrize("config", sorted(CONFIGS.glob("elpv*.yaml")), ids=lambda path: path.stem)
+SHORT = ("elpv", "elpv_feature_extraction")
+ELPV = [
+    pytest.param(path, id=path.stem, marks=() if path.stem in SHORT else pytest.mark.slow)
+    for path in sorted(CONFIGS.glob("elpv*.yaml"))
+]
+
+
+@pytest.mark.parametrize("config", ELPV)
 def test_the_elpv_configurations_run_as_they_are(here, config):
     assert main(["fit", *short(config)]) == 0
     summary = json.loads(Path(f"runs/{config.stem}-1/summary.json").read_text())

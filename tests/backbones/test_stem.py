@@ -58,7 +58,10 @@ def test_the_backbone_is_the_one_that_timm_would_load(channels, tmp_path):
 
 
 # The last one sees the picture through two convolutions, the one before moves pixels into channels.
-@pytest.mark.parametrize("model", ["test_efficientnet", "test_convnext", "vgg11", "tresnet_m", "mobileone_s0"])
+LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("vgg11", "tresnet_m", "mobileone_s0")]
+
+
+@pytest.mark.parametrize("model", ["test_efficientnet", "test_convnext", *LARGE])
 def test_every_layer_that_sees_the_picture_is_changed(model, tmp_path):
     torch.save(load_source_model(f"timm/{model}", "none").state_dict(), tmp_path / "weights.pt")
     own = preprocess_of(f"timm/{model}").with_size(64)
