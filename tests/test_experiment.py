@@ -151,6 +151,8 @@ def test_a_run_that_diverges_from_the_start_is_one_line(here, capsys):
     )
     assert shown.out.count("caution    training diverged: the validation loss is no number") == 1  # not for five epochs
     assert json.loads(Path("runs/run-1/summary.json").read_text())["status"] == "failed"
+    assert main(["resume", "--run_dir", "runs/run-1"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("tl resume: diverged: in no validation up to the end of")
 
 
 def test_a_phase_that_diverges_ends_and_the_best_weights_before_are_kept(here, capsys):

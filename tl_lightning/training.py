@@ -203,6 +203,7 @@ class Training:
             "position": self._position,
             "cooling": self._cooling,
             "stopped": bool(self._trainer.should_stop),
+            "diverged": self._has_diverged(),
             "fit_s": self.seconds,
             "throughput": self.throughput,
             "cache_s": self._keeping.seconds,
@@ -212,6 +213,11 @@ class Training:
             "micro_batch_size": self._data.micro_batch_size,
             "processes": self._trainer.world_size,
         }
+
+    def _has_diverged(self) -> bool:
+        """Whether the loss of the latest validation is no number; that may have come before a resume."""
+        loss = self._trainer.callback_metrics.get("val/loss")
+        return bool(self._run.get("diverged", False)) if loss is None else not math.isfinite(loss)
 
     def _train(self, phase: Phase) -> None:
         self._task.start_phase(phase)
@@ -299,8 +305,7 @@ class Training:
         checkpoint = self._trainer.checkpoint_callback
         path = getattr(checkpoint, "best_model_path", "")
         score = getattr(checkpoint, "best_model_score", None)
-        loss = float(self._trainer.callback_metrics.get("val/loss", 0.0))
-        if score is not None and not score.isfinite() and not math.isfinite(loss):
+        if score is not None and not score.isfinite() and self._has_diverged():
             raise UserError(
                 f"diverged: in no validation up to the end of phase {self.records[-1]['name']} was the loss a number; "
                 f"lower model.lr ({self._task.hparams.lr:g}), or clip harder (trainer.gradient_clip_val)"
