@@ -23,8 +23,6 @@ import torch
 from kill_and_resume import CONFIG, compare, write_pictures
 
 TIMEOUT = 600.0  # seconds after which a job counts as hanging
-# Long enough beside the start of two processes; the last phase gets what the others leave.
-TWO = {"early_stopping": {"patience": 1000}, "trainer": {"max_epochs": 80, "accelerator": "cpu"}}
 ENDED = {"COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "NODE_FAIL", "OUT_OF_MEMORY", "DEADLINE"}
 
 
@@ -36,7 +34,7 @@ def ask(*command: str) -> str:
 def submit(run: str) -> str:
     """Queues a run on two nodes, and gives the job's number."""
     tl = [sys.executable, "-m", "tl_lightning", "submit", "slurm", "--nodes", "2", "--time", "30", "--job_name", run]
-    said = ask(*tl, "--", "fit", "--config", "run.yaml", "--config", "two.yaml", "--run_dir", run)
+    said = ask(*tl, "--", "fit", "--config", "run.yaml", "--config", "longer.yaml", "--run_dir", run)
     found = re.search(r"scancel (\d+) ends", said)
     assert found is not None, said
     return found[1]
@@ -91,6 +89,7 @@ def main() -> int:
     """Prints a line per run, and how many were the same; exits with 1 if one was not."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=80, help="long enough beside the start (default: %(default)s)")
     parser.add_argument("--at_once", type=int, default=2, help="jobs (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -101,7 +100,8 @@ def main() -> int:
         os.environ["TL_CACHE_DIR"] = f"{folder}/cache"
         write_pictures(Path("pictures"))
         Path("run.yaml").write_text(json.dumps(CONFIG))
-        Path("two.yaml").write_text(json.dumps(TWO))
+        longer = {"early_stopping": {"patience": 1000}, "trainer": {"max_epochs": options.epochs, "accelerator": "cpu"}}
+        Path("longer.yaml").write_text(json.dumps(longer))
         job = submit("whole")
         wait(job, running=True)
         state, seconds = wait(job)
