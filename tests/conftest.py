@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-if (
-    "PYTEST_XDIST_WORKER" in os.environ
-):  # others have the other cores; read when torch is imported, here and in children
+# Other workers have the other cores. It is read when torch is imported, here and in children.
+if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell starts what it puts into the background deaf to Ctrl-C, and so would be what the tests start to interrupt it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -7,7 +7,7 @@ from typing import Any
 from tl_lightning.arguments import OptionParser
 from tl_lightning.choosing.comparing.growth import grow
 from tl_lightning.choosing.comparing.outcome import judge
-from tl_lightning.choosing.comparing.plan import make_plan
+from tl_lightning.choosing.comparing.plan import check_arguments, make_plan
 from tl_lightning.choosing.comparing.report import show, write
 from tl_lightning.choosing.comparing.results import FIGURES, choose_measure
 from tl_lightning.choosing.comparing.runs import make_runs
@@ -19,7 +19,6 @@ from tl_lightning.choosing.comparing.strategies import (
 )
 from tl_lightning.configuration import quiet
 from tl_lightning.console import console
-from tl_lightning.errors import UserError
 from tl_lightning.run_folder import open_folder
 
 FAILED, NEGATIVE = 1, 3  # exit codes
@@ -82,16 +81,6 @@ def option_parser() -> OptionParser:
     return parser
 
 
-def check_more(more: int) -> None:
-    """Makes sure that a number of labels can be forecast for.
-
-    Raises:
-        UserError: If it is less than 1.
-    """
-    if more < 1:
-        raise UserError(f"--more is {more}; it must be 1 or more labels")
-
-
 def compare(
     args: Sequence[str],
     *,
@@ -125,7 +114,7 @@ def compare(
         UserError: If an argument is wrong, or the folder holds something else.
     """
     chosen, shares = parse_strategies(strategies, reference=reference), parse_fractions(fractions)
-    check_more(more)
+    check_arguments(args, shares, more=more)
     quiet()
     plan = make_plan(args, chosen, shares, seeds=seeds, reference=reference)
     measure = choose_measure(plan, figure)

@@ -159,7 +159,6 @@ def make_plan(
     Raises:
         UserError: If something of it could not be run, or its runs could not be compared.
     """
-    check_arguments(args, fractions)
     with console.status("building the model"):
         base = Configuration(list(args), folder=None)
     data = base.datamodule
@@ -181,16 +180,19 @@ def make_plan(
     return Plan(base, tuple(jobs), settings, tested, frozenset(names), monitor, mode)
 
 
-def check_arguments(args: Sequence[str], fractions: Sequence[float | None]) -> None:
-    """Makes sure that the arguments leave to the comparison what it decides.
+def check_arguments(args: Sequence[str], fractions: Sequence[float | None], *, more: int) -> None:
+    """Finds the mistakes that can be found before anything is built.
 
     Args:
-        args: Command-line arguments of ``tl fit``.
+        args: Command-line arguments of ``tl fit``, which have to leave to the comparison what it decides.
         fractions: Shares of the labels.
+        more: Labels to forecast the gain of.
 
     Raises:
-        UserError: If they do not.
+        UserError: If there is one.
     """
+    if more < 1:
+        raise UserError(f"--more is {more}; it must be 1 or more labels")
     for argument in args:
         option = argument.partition("=")[0]
         if option in DECIDED:

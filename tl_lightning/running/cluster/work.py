@@ -177,7 +177,7 @@ def _crossval(name: str, run_dir: str | None, args: Sequence[str], resources: Re
 
 def _compare(name: str, run_dir: str | None, args: Sequence[str], resources: Resources, *, keep: bool) -> Work:
     """A job for each run; what ``tl compare`` then finds it compares, and what failed it tries once more."""
-    from tl_lightning.choosing.comparing.compare import check_more, option_parser
+    from tl_lightning.choosing.comparing.compare import option_parser
     from tl_lightning.choosing.comparing.plan import check_arguments
     from tl_lightning.choosing.comparing.strategies import list_jobs, parse_fractions, parse_strategies
 
@@ -189,8 +189,7 @@ def _compare(name: str, run_dir: str | None, args: Sequence[str], resources: Res
         )
     strategies = parse_strategies(known.strategies, reference=known.reference)
     fractions = parse_fractions(known.fractions)
-    check_arguments(fit, fractions)
-    check_more(known.more)
+    check_arguments(fit, fractions, more=known.more)
     jobs = list_jobs(strategies, fractions, seeds=known.seeds, first_seed=_seed(fit))
     folder, trainer = _folder(run_dir, f"{name}-compare", keep=keep), trainer_options(resources)
     tasks = tuple(Task(folder / job.name, tuple(job.options)) for job in jobs)
