@@ -23,15 +23,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_lightning import fit
-from tl_lightning.answers_file import read_answers
 from tl_lightning.choosing.advising.decision import advise_strategy
 from tl_lightning.choosing.advising.facts import Facts, Machine, Model, Pictures, Probe, Score
 from tl_lightning.choosing.advising.gather import facts_of, look, set_up
 from tl_lightning.choosing.advising.similarity import Similarity
-from tl_lightning.choosing.comparing.verdict import paired_difference, verdict
-from tl_lightning.configuration import quiet
-from tl_lightning.console import console
-from tl_lightning.run_folder import RunFolder, write_text
+from tl_lightning.choosing.comparing.differences import paired_difference
+from tl_lightning.choosing.comparing.verdict import verdict
+from tl_lightning.core.console import console
+from tl_lightning.core.files import write_text
+from tl_lightning.core.predictions_file import read_answers
+from tl_lightning.core.run_folder import RunFolder
+from tl_lightning.experiment.configuration import quiet
 
 TARGETS = ("defect", "level", "type")
 SPLITS = ("stratified", "blocks")

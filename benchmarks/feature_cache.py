@@ -29,8 +29,8 @@ from peers.pictures import divide, draw, read_all
 from peers.task import Task
 
 from tl_lightning.backbones import build_backbone
-from tl_lightning.console import console
-from tl_lightning.precision import fast_precision
+from tl_lightning.core.console import console
+from tl_lightning.core.precision import fast_precision
 
 WIDTH = 170  # of the tables where they are written to a file
 HERE = Path(__file__).parent

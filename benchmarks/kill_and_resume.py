@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 
 from tl_lightning.cli import main as tl
-from tl_lightning.experiment import resume  # noqa: F401 - imported here, it need not be in every child
+from tl_lightning.experiment.experiment import resume  # noqa: F401 - imported here, it need not be in every child
 
 CONFIG = {
     "data": {"source": "pictures", "image_size": 32, "batch_size": 4, "augmentation": "standard", "mixup": 0.2},

@@ -26,7 +26,7 @@ from rich.table import Table
 from torch import Tensor
 
 from tl_lightning.backbones import build_backbone
-from tl_lightning.console import console, track
+from tl_lightning.core.console import console, track
 from tl_lightning.data.leaks import Duplicate, find_duplicates, take_fingerprints
 
 SIDE = 256

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from tl_lightning.configuration import Configuration, quiet
-from tl_lightning.console import console
+from tl_lightning.core.console import console
+from tl_lightning.experiment.configuration import Configuration, quiet
 
 MEBIBYTE = 2**20
 

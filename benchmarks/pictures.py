@@ -23,10 +23,10 @@ import torch
 from PIL import Image
 from torch.utils.data import default_collate
 
-from tl_lightning.console import console
-from tl_lightning.data.elpv import read_elpv
-from tl_lightning.data.module import ImageDataModule
-from tl_lightning.preprocess import Preprocess
+from tl_lightning.core.console import console
+from tl_lightning.data.images.module import ImageDataModule
+from tl_lightning.data.sources.elpv import read_elpv
+from tl_lightning.preprocess.image import Preprocess
 
 PHOTOGRAPHS = (
     "astronaut.png",

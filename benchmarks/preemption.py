@@ -24,7 +24,7 @@ import torch
 from kill_and_resume import CONFIG, compare, write_pictures
 
 from tl_lightning.cli import main as tl
-from tl_lightning.experiment import resume  # noqa: F401 - imported here, it need not be in every child
+from tl_lightning.experiment.experiment import resume  # noqa: F401 - imported here, it need not be in every child
 
 TIMEOUT = 240.0  # seconds after which a run counts as hanging
 EPOCHS = {"trainer": {"max_epochs": 8, "accelerator": "cpu", "devices": 2}}

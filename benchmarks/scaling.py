@@ -24,8 +24,8 @@ from several_processes import finish, largest, weights
 from torch.nn import functional
 from training import fitted
 
-from tl_lightning.configuration import Configuration, quiet
-from tl_lightning.console import console
+from tl_lightning.core.console import console
+from tl_lightning.experiment.configuration import Configuration, quiet
 
 COUNT = 2
 WAYS = {

@@ -20,7 +20,7 @@ from kill_and_resume import compare, write_pictures
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from tl_lightning.cli import main as tl
-from tl_lightning.experiment import resume  # noqa: F401 - imported here, it need not be in every child
+from tl_lightning.experiment.experiment import resume  # noqa: F401 - imported here, it need not be in every child
 
 CONFIG = {
     "data": {"source": "pictures", "image_size": 32, "augmentation": "none"},

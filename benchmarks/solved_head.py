@@ -28,13 +28,13 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from tl_lightning.activations import ActivationStore, TensorLayout
 from tl_lightning.backbones import split_backbone
-from tl_lightning.configuration import Configuration, quiet
-from tl_lightning.console import console
+from tl_lightning.core.console import console
 from tl_lightning.data.dataset import Answers, KeptDataset, as_it_is
 from tl_lightning.data.sampling import EpochSampler
-from tl_lightning.extraction import Extractor, layout_of
+from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.feature_cache.activation_store import ActivationStore, TensorLayout
+from tl_lightning.feature_cache.extractor import Extractor, layout_of
 from tl_lightning.probe import STRENGTHS, Features, logistic_path, ridge_classifier, score_path
 
 HERE = Path(__file__).parent

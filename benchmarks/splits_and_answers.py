@@ -18,9 +18,9 @@ from rich.table import Table
 os.environ.setdefault("TL_CACHE_DIR", str(Path(tempfile.gettempdir()) / "tl_lightning_benchmark"))
 
 from tl_lightning import fit
-from tl_lightning.answers_file import read_answers
-from tl_lightning.console import console as quiet_console
-from tl_lightning.crossval import cross_validate
+from tl_lightning.choosing.crossval import cross_validate
+from tl_lightning.core.console import console as quiet_console
+from tl_lightning.core.predictions_file import read_answers
 from tl_lightning.metrics.levels import level_errors
 from tl_lightning.tasks.ordinal import median_level
 

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from tl_lightning import fit
-from tl_lightning.backbones.state_dicts import read_checkpoint
-from tl_lightning.checkpoints import load_checkpoint, write_checkpoint
-from tl_lightning.console import console
-from tl_lightning.evaluation import evaluate
+from tl_lightning.core.checkpoint_files import load_checkpoint, read_checkpoint, write_checkpoint
+from tl_lightning.core.console import console
+from tl_lightning.experiment.evaluation import evaluate
 from tl_lightning.finetuning.averaging import interpolate
 
 SPLITS = ("stratified", "mono_to_poly", "poly_to_mono")

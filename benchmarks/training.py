@@ -16,9 +16,9 @@ import torch
 from lightning.pytorch import Callback
 from torch.nn import functional
 
-from tl_lightning.configuration import Configuration, quiet
-from tl_lightning.console import console
-from tl_lightning.precision import fast_precision
+from tl_lightning.core.console import console
+from tl_lightning.core.precision import fast_precision
+from tl_lightning.experiment.configuration import Configuration, quiet
 
 
 class Stopwatch(Callback):

@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tl_lightning.activations import ActivationStore, TensorLayout
 from tl_lightning.choosing.ranking.evidence import log_me
 from tl_lightning.choosing.ranking.scores import h_score
+from tl_lightning.feature_cache.activation_store import ActivationStore, TensorLayout
 from tl_lightning.probe.features import chunks
 
 CHUNK = 8192  # rows that are drawn at once

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from rich.table import Table
 from scipy import stats
 
-from tl_lightning.choosing.comparing.curves import Estimate, fit_curve, forecast, gain_of
-from tl_lightning.choosing.comparing.verdict import Difference, figure_difference, paired_difference, verdict
-from tl_lightning.console import console, track
+from tl_lightning.choosing.comparing.curves import Estimate, forecast, gain_of
+from tl_lightning.choosing.comparing.differences import Difference, figure_difference, paired_difference
+from tl_lightning.choosing.comparing.power_law import fit_curve
+from tl_lightning.choosing.comparing.verdict import verdict
+from tl_lightning.core.console import console, track
 
 PICTURES = 656
 DRAWS = 400  # less than in use, for the time

@@ -1,7 +1,8 @@
-"""Imports run one way: what knows nobody stays that way, and nothing imports the command line."""
+"""The house: rooms with one way down, nothing loose beside them, and the names that old run folders rely on."""
 
 import ast
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,101 +10,54 @@ import pytest
 import tl_lightning
 
 PACKAGE = Path(tl_lightning.__file__).parent
-BASE = {"errors", "console", "preprocess"}
-ALLOWED = {
-    "errors": set(),
-    "console": set(),
-    "preprocess": {"errors"},
-    "randomness": set(),
-    "heads": {"errors"},
-    "cache_folder": {"errors"},
-    "activations": {"errors", "cache_folder"},
-    "probe": {"errors"},
-    "cka": set(),
-    "losses": set(),
-    "metrics": set(),
-    "answers_file": {"errors"},
-    "precision": set(),
-    "run_folder": {"errors"},
-    "processes": set(),
-    "interruption": {"processes"},
-    "plots": set(),
-    "arguments": {"errors"},
-    "backbones": {*BASE, "run_folder"},
-    "data": {*BASE, "randomness", "cache_folder", "interruption"},
-    "finetuning": {"errors", "backbones"},
-    "guards": {"errors", "finetuning"},
-    "tasks": {*BASE, "backbones", "heads", "losses", "metrics", "precision", "finetuning", "probe", "randomness"},
-}
-
-
-def imported(path):
-    """The parts of the package that a file names in its imports, wherever they stand."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        for name in names:
-            parts = name.split(".")
-            if parts[0] == "tl_lightning" and len(parts) > 1:
-                yield parts[1]
-
-
-def files_of(part):
-    return sorted((PACKAGE / part).rglob("*.py")) if (PACKAGE / part).is_dir() else [PACKAGE / f"{part}.py"]
-
-
-# These stand on everything above; between them the order is that of this list, later on earlier.
-TOP = [
-    "cache_command",
-    "tables",
-    "callbacks",
-    "agreement",
-    "checkpoints",
-    "compilation",
-    "throughput",
-    "extraction",
-    "parser",
-    "run",
-    "forgetting",
-    "checks",
-    "wandb_run",
-    "global_batch",
-    "configuration",
-    "evaluation",
-    "memory",
-    "final_weights",
-    "keeping",
-    "lr_finder",
-    "head_solver",
-    "depth_probe",
-    "leaks_command",
-    "show_data",
-    "preprocessing_check",
+LOOSE = {"__init__", "__main__", "cli", "errors"}
+# Each room may import from itself and from those before it.
+ROOMS = [
+    "core",
+    "preprocess",
+    "metrics",
+    "probe",
+    "backbones",
+    "data",
+    "finetuning",
+    "tasks",
+    "feature_cache",
     "training",
     "experiment",
-    "many_runs",
-    "crossval",
+    "results",
+    "inspecting",
     "choosing",
     "running",
-    "cli",
 ]
 
 
-def test_every_part_has_its_place():
-    parts = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
-    assert parts - {"__init__", "__main__"} == {*ALLOWED, *TOP}
+def imported(path: Path) -> Iterator[str]:
+    """The rooms that a file names in its imports, wherever they stand."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        modules: list[str] = []
+        if isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            modules = [f"{module}.{alias.name}" for alias in node.names] if module == "tl_lightning" else [module]
+        elif isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        for module in modules:
+            package, _, rest = module.partition(".")
+            if package == "tl_lightning" and rest:
+                yield rest.split(".")[0]
 
 
-@pytest.mark.parametrize("part", TOP)
-def test_the_top_parts_import_only_what_stands_before_them(part):
-    names = {name for path in files_of(part) for name in imported(path)} - {part}
-    assert not names & set(TOP[TOP.index(part) :])
+def test_nothing_lies_loose_beside_the_rooms():
+    assert {path.stem for path in PACKAGE.glob("*.py")} == LOOSE
+    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == set(ROOMS)
 
 
-@pytest.mark.parametrize("part", ALLOWED)
-def test_imports_run_one_way(part):
-    names = {name for path in files_of(part) for name in imported(path)} - {part}
-    assert names <= ALLOWED[part]
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_what_stands_below_it(room):
+    below = {"errors", *ROOMS[: ROOMS.index(room) + 1]}
+    upward = {f"{path.name} imports {name}" for path in (PACKAGE / room).rglob("*.py") for name in imported(path)} - {
+        f"{path.name} imports {name}" for path in (PACKAGE / room).rglob("*.py") for name in below
+    }
+    assert not upward
 
 
 def test_only_the_module_entry_point_imports_the_command_line():
@@ -111,9 +65,25 @@ def test_only_the_module_entry_point_imports_the_command_line():
     assert importers == {"__main__.py"}
 
 
+def test_tests_mirror_the_rooms():
+    tests = Path(__file__).parent
+    assert {path.name for path in tests.iterdir() if path.is_dir() and any(path.rglob("test_*.py"))} <= set(ROOMS)
+
+
+def test_names_that_old_run_folders_rely_on_can_be_imported():
+    from tl_lightning.data.module import ImageDataModule
+    from tl_lightning.experiment import fit, resume, run
+    from tl_lightning.preprocess import Preprocess
+    from tl_lightning.tasks import classification, multi_label, ordinal, regression
+
+    names = [classification.ClassificationTask, multi_label.MultiLabelTask, ordinal.OrdinalTask]
+    assert all(map(callable, [*names, regression.RegressionTask, Preprocess, fit, resume, run]))
+    assert ImageDataModule.__qualname__ == "ImageDataModule"  # under which Lightning keeps its state in a checkpoint
+
+
 def test_tasks_and_data_modules_have_the_arguments_that_are_linked():
     # jsonargparse silently drops a link whose target a class lacks.
-    from tl_lightning.data.module import ImageDataModule
+    from tl_lightning.data.images.module import ImageDataModule
     from tl_lightning.tasks import TASKS
 
     for task in TASKS:

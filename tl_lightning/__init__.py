@@ -5,20 +5,15 @@ from typing import TYPE_CHECKING
 from tl_lightning.errors import UserError
 
 if TYPE_CHECKING:
-    from tl_lightning.experiment import fit
-    from tl_lightning.run import load
+    from tl_lightning.results.predict import fit, load
 
 __all__ = ["UserError", "fit", "load"]
 
 
 def __getattr__(name: str) -> object:
     # Lightning takes over ten seconds to import; `tl --help` and `import tl_lightning` do not pay it (PEP 562).
-    if name == "fit":
-        from tl_lightning.experiment import fit
+    if name in ("fit", "load"):
+        from tl_lightning.results import predict
 
-        return fit
-    if name == "load":
-        from tl_lightning.run import load
-
-        return load
+        return getattr(predict, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

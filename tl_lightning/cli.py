@@ -9,9 +9,9 @@ from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
+from tl_lightning.core.interruption import STOPS, end_with_launcher, exit_code, signals_interrupt
+from tl_lightning.core.processes import ProcessLost
 from tl_lightning.errors import UserError, nearest
-from tl_lightning.interruption import STOPS, end_with_launcher, exit_code, signals_interrupt
-from tl_lightning.processes import ProcessLost
 
 
 @dataclass(frozen=True)
@@ -30,25 +30,41 @@ class Command:
 
 
 COMMANDS = {
-    "show_data": Command("tl_lightning.show_data.command", "show_data_command", "make a page of what a model will see"),
-    "fit": Command("tl_lightning.experiment", "fit_command", "train, then evaluate the best weights on the test split"),
-    "lr_find": Command("tl_lightning.lr_finder", "lr_find_command", "suggest learning rates by a short range test"),
-    "probe": Command("tl_lightning.depth_probe", "probe_command", "show after which stage the useful features sit"),
+    "show_data": Command(
+        "tl_lightning.inspecting.show_data.command", "show_data_command", "make a page of what a model will see"
+    ),
+    "fit": Command(
+        "tl_lightning.experiment.experiment", "fit_command", "train, then evaluate the best weights on the test split"
+    ),
+    "lr_find": Command(
+        "tl_lightning.inspecting.lr_finder", "lr_find_command", "suggest learning rates by a short range test"
+    ),
+    "probe": Command(
+        "tl_lightning.inspecting.depth_probe", "probe_command", "show after which stage the useful features sit"
+    ),
     "rank": Command("tl_lightning.choosing.ranking.rank", "rank_command", "compare pretrained backbones on your data"),
     "advise": Command("tl_lightning.choosing.advising.advise", "advise_command", "write a configuration, with reasons"),
     "compare": Command("tl_lightning.choosing.comparing.compare", "compare_command", "say whether transfer helped"),
     "sweep": Command("tl_lightning.running.sweeping.sweep", "sweep_command", "search over settings by a W&B file"),
     "submit": Command("tl_lightning.running.cluster.command", "submit_command", "have a SLURM cluster run a command"),
-    "leaks": Command("tl_lightning.leaks_command", "leaks_command", "list pictures that are there more than once"),
-    "crossval": Command("tl_lightning.crossval", "crossval_command", "train a model per fold, score them all together"),
-    "resume": Command("tl_lightning.experiment", "resume_command", "go on where a run stopped, to the same weights"),
-    "validate": Command("tl_lightning.evaluation", "validate_command", "score a run on its validation split"),
-    "test": Command("tl_lightning.evaluation", "test_command", "score a run on its test split"),
-    "predict": Command("tl_lightning.run", "predict_command", "classify new pictures with a run"),
-    "check_preprocessing": Command(
-        "tl_lightning.preprocessing_check.command", "check_command", "measure what wrong preprocessing would cost a run"
+    "leaks": Command("tl_lightning.inspecting.leaks", "leaks_command", "list pictures that are there more than once"),
+    "crossval": Command(
+        "tl_lightning.choosing.crossval", "crossval_command", "train a model per fold, score them all together"
     ),
-    "cache": Command("tl_lightning.cache_command", "cache_command", "list what is kept on disk, or clear it"),
+    "resume": Command(
+        "tl_lightning.experiment.experiment", "resume_command", "go on where a run stopped, to the same weights"
+    ),
+    "validate": Command(
+        "tl_lightning.experiment.evaluation", "validate_command", "score a run on its validation split"
+    ),
+    "test": Command("tl_lightning.experiment.evaluation", "test_command", "score a run on its test split"),
+    "predict": Command("tl_lightning.results.predict", "predict_command", "classify new pictures with a run"),
+    "check_preprocessing": Command(
+        "tl_lightning.inspecting.preprocessing_check.command",
+        "check_command",
+        "measure what wrong preprocessing would cost a run",
+    ),
+    "cache": Command("tl_lightning.inspecting.cache", "cache_command", "list what is kept on disk, or clear it"),
 }
 
 
@@ -68,7 +84,7 @@ def usage() -> str:
 
 def _load(module: str) -> ModuleType:
     """Imports a command; it takes seconds, so a terminal shows that something happens."""
-    from tl_lightning.console import console
+    from tl_lightning.core.console import console
 
     with console.status("starting"):
         return importlib.import_module(module)

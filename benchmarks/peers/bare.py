@@ -21,9 +21,9 @@ from peers.measure import Attempt, now
 from peers.task import Task
 from tl_lightning.backbones import split_backbone
 from tl_lightning.backbones.stages import stages_of
-from tl_lightning.data.pictures import prepare
-from tl_lightning.precision import train_depthwise_in_float32
-from tl_lightning.preprocess import Preprocess
+from tl_lightning.core.precision import train_depthwise_in_float32
+from tl_lightning.data.images.pictures import prepare
+from tl_lightning.preprocess.image import Preprocess
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOP = 2  # stages that `last:2` trains

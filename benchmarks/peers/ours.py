@@ -16,7 +16,7 @@ from peers.measure import Attempt
 from peers.task import Task
 from peers.watch import FILE
 from tl_lightning.errors import UserError
-from tl_lightning.experiment import run
+from tl_lightning.experiment.experiment import run
 
 
 def arguments(task: Task, way: str, *, cache: str, seed: int, folder: str) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tl_lightning.data.sources import read_source
+from tl_lightning.data.sources.read import read_source
 from tl_lightning.data.splits import split_samples
 
 SIDE = 256

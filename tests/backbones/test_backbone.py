@@ -5,7 +5,7 @@ import timm
 import torch
 
 from tl_lightning.backbones import build_backbone, load_source_model, preprocess_of
-from tl_lightning.preprocess import Preprocess
+from tl_lightning.preprocess.image import Preprocess
 
 LITE0 = "timm/tf_efficientnet_lite0"
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tl_lightning.backbones import build_backbone, checkpoint_gradients
-from tl_lightning.precision import train_depthwise_in_float32
+from tl_lightning.core.precision import train_depthwise_in_float32
 
 NAME = "timm/test_efficientnet"
 

@@ -7,7 +7,7 @@ from PIL import Image
 from skimage import data
 
 from tl_lightning.backbones import load_source_model, preprocess_of
-from tl_lightning.preprocess import Preprocess
+from tl_lightning.preprocess.image import Preprocess
 
 TABBY, TIGER_CAT, EGYPTIAN_CAT, ESPRESSO = 281, 282, 285, 967
 # With how sure each is of the espresso.

@@ -2,7 +2,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tl_lightning.backbones.state_dicts import match, read_checkpoint, tensors_in
+from tl_lightning.backbones.state_dicts import match, tensors_in
+from tl_lightning.core.checkpoint_files import read_checkpoint
 
 WANTED = {"stem.weight": torch.zeros(4, 3), "stem.bias": torch.zeros(4), "fc.weight": torch.zeros(10, 4)}
 BACKBONE = {"stem.weight", "stem.bias"}

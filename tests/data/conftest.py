@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tl_lightning.preprocess import Preprocess
+from tl_lightning.preprocess.image import Preprocess
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from tl_lightning.data.answers import make_samples
-from tl_lightning.data.samples import Listing
-from tl_lightning.data.sources import Columns, Samples, read_source
+from tl_lightning.data.samples import Listing, Samples
+from tl_lightning.data.sources.columns import Columns
+from tl_lightning.data.sources.read import read_source
 from tl_lightning.errors import UserError
 
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance
 
-from tl_lightning.cache_folder import building
+from tl_lightning.core.cache_folder import building
+from tl_lightning.data.images.store import PictureStore
 from tl_lightning.data.leaks import (
     Duplicate,
     crops,
@@ -26,10 +27,9 @@ from tl_lightning.data.leaks import (
     take_fingerprints,
 )
 from tl_lightning.data.leaks.fingerprints import Fingerprints, thumbnail, turn
-from tl_lightning.data.store import PictureStore
 from tl_lightning.errors import UserError
-from tl_lightning.preprocess import Preprocess
-from tl_lightning.tables import leak_table
+from tl_lightning.experiment.tables import leak_table
+from tl_lightning.preprocess.image import Preprocess
 
 SIDE = 256
 

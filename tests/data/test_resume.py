@@ -9,8 +9,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from tl_lightning.data.module import ImageDataModule
-from tl_lightning.preprocess import Preprocess
+from tl_lightning.data.images.module import ImageDataModule
+from tl_lightning.preprocess.image import Preprocess
 
 Seen = list[tuple[int, int, list[int], bytes]]
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tl_lightning.data.samples import Samples
-from tl_lightning.data.sources import read_source
+from tl_lightning.data.sources.read import read_source
 from tl_lightning.data.splits import fold_numbers, folds_within, kin_numbers, split_samples
 from tl_lightning.errors import UserError
 

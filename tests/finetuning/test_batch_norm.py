@@ -10,7 +10,7 @@ from torch import nn
 
 from tl_lightning.backbones import build_backbone, preprocess_of
 from tl_lightning.cli import main
-from tl_lightning.data.module import ImageDataModule
+from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.finetuning.batch_norm import SyncBatchNorm, average_statistics, batch_norms, estimate_statistics
 
 NAME = "timm/test_efficientnet"

@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional
 
 from tl_lightning.errors import UserError
-from tl_lightning.losses import corn_loss, corn_probabilities
 from tl_lightning.tasks import TASKS, ClassificationTask, MultiLabelTask, OrdinalTask, RegressionTask
+from tl_lightning.tasks.losses import corn_loss, corn_probabilities
 from tl_lightning.tasks.ordinal import median_level
 
 

@@ -12,7 +12,7 @@ from tl_lightning.backbones.stages import Stage, stages_of
 from tl_lightning.backbones.stem import adapt_stem
 from tl_lightning.backbones.weights import load_source, run_folder, weight_file
 from tl_lightning.errors import UserError
-from tl_lightning.preprocess import Preprocess
+from tl_lightning.preprocess.image import Preprocess
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tl_lightning.backbones.state_dicts import read_checkpoint
+from tl_lightning.core.checkpoint_files import read_checkpoint
+from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
-from tl_lightning.preprocess import Preprocess
-from tl_lightning.run_folder import RunFolder
+from tl_lightning.preprocess.image import Preprocess
 
 
 @dataclass(frozen=True)

@@ -1,48 +1,14 @@
 """Tensors from files that nobody has to trust, and whether they are a given model's."""
 
-import pickle
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from tl_lightning.errors import UserError
 
 # Where training scripts keep the weights within their checkpoint; averaged ones only where there are no others.
 NESTINGS = ("state_dict", "model", "model_state", "model_state_dict", "state_dict_ema", "model_ema")
-
-
-def read_checkpoint(path: Path) -> Any:  # noqa: ANN401  # a checkpoint holds whatever its maker put in
-    """Reads a file of torch or safetensors as data: no code in it is ever run.
-
-    Args:
-        path: The file; ``.safetensors`` by its ending, anything else as torch's format.
-
-    Returns:
-        What the file holds, with all tensors on the CPU.
-
-    Raises:
-        UserError: If the file would need code to be run, or is no weight file at all.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path, device="cpu")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error):  # torch's words for "this names a class or function"
-            raise UserError(
-                f"{path} is refused, since reading it would run code from the file; a checkpoint is "
-                "data: save its state dict alone, or as safetensors"
-            ) from error
-        raise UserError(f"{path} is not a weight file that torch can read") from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, SafetensorError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"{path} cannot be read as a weight file: {reason}") from error
 
 
 def tensors_in(checkpoint: object, path: Path) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tl_lightning.backbones import hub
 from tl_lightning.errors import UserError, nearest
-from tl_lightning.preprocess import Preprocess
+from tl_lightning.preprocess.image import Preprocess
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg

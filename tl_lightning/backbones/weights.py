@@ -8,7 +8,8 @@ from torch import nn
 from tl_lightning.backbones import hub, timm_models
 from tl_lightning.backbones.packages import PREFIX, offline_choices, package_file
 from tl_lightning.backbones.run_folders import best_checkpoint, read_run
-from tl_lightning.backbones.state_dicts import match, read_checkpoint, tensors_in
+from tl_lightning.backbones.state_dicts import match, tensors_in
+from tl_lightning.core.checkpoint_files import read_checkpoint
 from tl_lightning.errors import UserError, nearest
 
 VALID_WEIGHTS = "pretrained, none, package:NAME, a file, or the folder of an earlier run"

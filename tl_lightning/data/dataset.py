@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from tl_lightning.data.configured import Transform
-from tl_lightning.data.store import PictureStore
-from tl_lightning.randomness import seeded
+from tl_lightning.core.randomness import seeded
+from tl_lightning.data.images.configured import Transform
+from tl_lightning.data.images.store import PictureStore
 
 
 class Item(TypedDict):

@@ -83,7 +83,7 @@ def solve_levels(
 ) -> HeadSolution:
     """Logistic regressions of "above level k", each of the rows that reach it; one strength for all of them.
 
-    They share nothing but the strength, so each is solved alone; see `tl_lightning.losses.corn_loss`.
+    They share nothing but the strength, so each is solved alone; see `tl_lightning.tasks.losses.corn_loss`.
 
     Args:
         features: At least one row.

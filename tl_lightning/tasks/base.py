@@ -17,7 +17,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric, MetricCollection
 
 from tl_lightning.backbones import build_backbone, checkpoint_gradients
-from tl_lightning.console import track
+from tl_lightning.core.console import track
+from tl_lightning.core.precision import train_depthwise_in_float32
+from tl_lightning.core.randomness import seed_generators
 from tl_lightning.errors import UserError
 from tl_lightning.finetuning.averaging import ExponentialMovingAverage
 from tl_lightning.finetuning.batch_norm import average_statistics, estimate_statistics
@@ -26,13 +28,11 @@ from tl_lightning.finetuning.groups import learning_rates, parameter_groups
 from tl_lightning.finetuning.phases import Phase
 from tl_lightning.finetuning.schedules import build_schedule
 from tl_lightning.finetuning.selection import select
-from tl_lightning.heads import HeadKind, build_head, linear_layer
-from tl_lightning.losses import l2_sp
 from tl_lightning.metrics.answered import Answered
-from tl_lightning.precision import train_depthwise_in_float32
-from tl_lightning.preprocess import Preprocess
+from tl_lightning.preprocess.image import Preprocess
 from tl_lightning.probe import Features, HeadSolution
-from tl_lightning.randomness import seed_generators
+from tl_lightning.tasks.heads import HeadKind, build_head, linear_layer
+from tl_lightning.tasks.losses import l2_sp
 
 
 @dataclass(frozen=True)

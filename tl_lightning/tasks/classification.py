@@ -11,8 +11,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from tl_lightning.errors import UserError
-from tl_lightning.heads import HeadKind
-from tl_lightning.losses import balanced_class_weights, effective_class_weights, focal_loss
 from tl_lightning.metrics.classification import (
     FIGURES,
     classification_metrics,
@@ -23,6 +21,8 @@ from tl_lightning.metrics.classification import (
 )
 from tl_lightning.probe import Features, HeadSolution, solve_logistic, solve_ridge
 from tl_lightning.tasks.base import HeadOptions, TransferTask
+from tl_lightning.tasks.heads import HeadKind
+from tl_lightning.tasks.losses import balanced_class_weights, effective_class_weights, focal_loss
 
 
 class ClassificationTask(TransferTask):

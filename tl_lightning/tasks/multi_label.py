@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from tl_lightning.errors import UserError
-from tl_lightning.heads import HeadKind
 from tl_lightning.metrics.labels import FIGURES, label_errors, label_metrics, per_label
 from tl_lightning.probe import Features, HeadSolution, solve_ridge_labels
 from tl_lightning.tasks.base import HeadOptions, TransferTask
+from tl_lightning.tasks.heads import HeadKind
 
 
 class MultiLabelTask(TransferTask):

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tl_lightning.errors import UserError
-from tl_lightning.heads import HeadKind
-from tl_lightning.losses import corn_loss, corn_probabilities
 from tl_lightning.metrics.classification import confusion_matrix, majority_accuracy, per_class
 from tl_lightning.metrics.levels import FIGURES, level_errors, level_metrics
 from tl_lightning.probe import Features, HeadSolution, solve_levels
 from tl_lightning.tasks.base import HeadOptions, TransferTask
+from tl_lightning.tasks.heads import HeadKind
+from tl_lightning.tasks.losses import corn_loss, corn_probabilities
 
 
 class OrdinalTask(TransferTask):

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from tl_lightning.errors import UserError
-from tl_lightning.heads import HeadKind
 from tl_lightning.metrics.numbers import FIGURES, in_units, number_errors, number_metrics, per_number
 from tl_lightning.probe import Features, HeadSolution, solve_ridge_numbers
 from tl_lightning.tasks.base import HeadOptions, TransferTask
+from tl_lightning.tasks.heads import HeadKind
 
 
 class RegressionTask(TransferTask):

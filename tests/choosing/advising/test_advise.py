@@ -11,7 +11,7 @@ from tl_lightning.choosing.advising.gather import machine_facts, model_facts, pi
 from tl_lightning.choosing.advising.recipe import MARK
 from tl_lightning.choosing.advising.timing import measure_speeds
 from tl_lightning.cli import main
-from tl_lightning.configuration import Configuration, quiet
+from tl_lightning.experiment.configuration import Configuration, quiet
 
 OWN = [option for option in TINY if option not in ("--data.batch_size", "4", "--data.augmentation", "none")]
 MACHINE = [*TINY[TINY.index("--trainer.accelerator") :]]

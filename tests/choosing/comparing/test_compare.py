@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from pictures import TINY, write_tiny
 
-from tl_lightning.answers_file import read_answers
 from tl_lightning.choosing.comparing import runs
 from tl_lightning.choosing.comparing.strategies import Job, Strategy
 from tl_lightning.cli import main
-from tl_lightning.configuration import Configuration, quiet
+from tl_lightning.core.predictions_file import read_answers
 from tl_lightning.errors import UserError
+from tl_lightning.experiment.configuration import Configuration, quiet
 
 SLOW = pytest.mark.slow
 TWO = ["--strategies", "scratch,feature_extraction", "--seeds", "2"]

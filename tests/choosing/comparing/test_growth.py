@@ -2,10 +2,10 @@
 
 import pytest
 
+from tl_lightning.choosing.comparing.differences import Difference
 from tl_lightning.choosing.comparing.growth import grow
 from tl_lightning.choosing.comparing.outcome import Outcome, Row
 from tl_lightning.choosing.comparing.results import Measure
-from tl_lightning.choosing.comparing.verdict import Difference
 
 ACCURACY = Measure("accuracy", "accuracy", "max", None)
 ERROR = Measure("mean_absolute_error", "mean_absolute_error", "min", None, is_error=True)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tl_lightning.answers_file import AnswersFile
 from tl_lightning.choosing.comparing.results import choose_measure, score_pictures, why_failed
+from tl_lightning.core.predictions_file import AnswersFile
 from tl_lightning.errors import UserError
 
 

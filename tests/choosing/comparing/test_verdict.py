@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from tl_lightning.choosing.comparing.verdict import Difference, McNemar, holm, mcnemar, smallest_difference, verdict
+from tl_lightning.choosing.comparing.differences import Difference
+from tl_lightning.choosing.comparing.verdict import McNemar, holm, mcnemar, smallest_difference, verdict
 
 
 def said(value, low, high, *, error=0.01, seeds=3, **words):

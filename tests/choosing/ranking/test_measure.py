@@ -9,14 +9,15 @@ import torch
 from pictures import TINY, write_pictures, write_tiny
 from torch import nn
 
-from tl_lightning import activations, extraction
 from tl_lightning.backbones import build_backbone, load_source_model, source_classifier
-from tl_lightning.cache_folder import NoRoom
 from tl_lightning.choosing.ranking.candidates import Candidate
 from tl_lightning.choosing.ranking.measure import SourceProbabilities, count_macs, measure
 from tl_lightning.cli import main
-from tl_lightning.configuration import Configuration, quiet
+from tl_lightning.core.cache_folder import NoRoom
 from tl_lightning.errors import UserError
+from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.feature_cache import activation_store as activations
+from tl_lightning.feature_cache import extractor as extraction
 
 EFFICIENTNET = Candidate("timm/test_efficientnet", "start.pth")
 

@@ -161,7 +161,7 @@ def test_each_run_of_a_comparison_is_a_task_and_the_comparison_comes_after(here,
 
 
 def test_without_a_number_of_folds_there_are_as_many_as_the_data_module_makes():
-    from tl_lightning.data.module import ImageDataModule
+    from tl_lightning.data.images.module import ImageDataModule
 
     assert inspect.signature(ImageDataModule).parameters["folds"].default == FOLDS
 

@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from sweeps import a_trial, make_sweep
-from tl_lightning.configuration import Configuration, quiet
-from tl_lightning.data.module import ImageDataModule
+from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.errors import UserError
+from tl_lightning.experiment.configuration import Configuration, quiet
 from tl_lightning.running.sweeping.best import as_yaml, best_trial, command_of, write_best
 from tl_lightning.running.sweeping.fit_options import TEXTS, options, to_repeat
 from tl_lightning.running.sweeping.merging import tree_of

@@ -7,7 +7,6 @@ from typing import Any
 
 import yaml
 
-from tl_lightning.arguments import OptionParser
 from tl_lightning.choosing.advising.advice_report import (
     candidate_table,
     decision_tree,
@@ -26,12 +25,13 @@ from tl_lightning.choosing.advising.recipe import check_output, recipe
 from tl_lightning.choosing.advising.rules import Advice, advise
 from tl_lightning.choosing.advising.timing import SELECTIONS, measure_speeds
 from tl_lightning.choosing.ranking.candidates import available, configured, named
-from tl_lightning.configuration import Configuration, quiet
-from tl_lightning.console import console
-from tl_lightning.data.module import ImageDataModule
+from tl_lightning.core.console import console
+from tl_lightning.core.files import write_text
+from tl_lightning.core.options import OptionParser
+from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.errors import UserError
-from tl_lightning.run_folder import write_text
-from tl_lightning.tables import data_line
+from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.experiment.tables import data_line
 from tl_lightning.tasks import ClassificationTask
 
 DEFAULT = "advice.yaml"

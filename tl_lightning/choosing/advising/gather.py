@@ -15,12 +15,12 @@ from tl_lightning.choosing.advising.probing import WHAT, TopScores, probe_depth,
 from tl_lightning.choosing.advising.rules import image_size
 from tl_lightning.choosing.advising.similarity import measure_similarity
 from tl_lightning.choosing.ranking.measure import count_macs
-from tl_lightning.configuration import Configuration
-from tl_lightning.console import console
-from tl_lightning.data.module import ImageDataModule
+from tl_lightning.core.console import console
+from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.data.workers import usable_cores
 from tl_lightning.errors import UserError
-from tl_lightning.show_data.picture_sizes import read_headers
+from tl_lightning.experiment.configuration import Configuration
+from tl_lightning.inspecting.show_data.picture_sizes import read_headers
 
 HEADERS = 200  # files whose size is looked at
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from tl_lightning.configuration import Configuration
+from tl_lightning.experiment.configuration import Configuration
 
 CLASSES = ("model", "data")  # whose settings may stand under init_args
 NOT_SETTINGS = ("config", "run_dir", "print_config", "help")

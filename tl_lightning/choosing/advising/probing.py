@@ -13,10 +13,10 @@ from torch import Tensor
 
 from tl_lightning.choosing.advising.facts import Probe, Score
 from tl_lightning.choosing.ranking.solved import FOLDS, constant_accuracy, folds_and_kin, solved_right
-from tl_lightning.configuration import Configuration
-from tl_lightning.data.module import ImageDataModule
-from tl_lightning.depth_probe import StageProbe, pooled, probe_stages
+from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.errors import UserError
+from tl_lightning.experiment.configuration import Configuration
+from tl_lightning.inspecting.depth_probe import StageProbe, pooled, probe_stages
 from tl_lightning.metrics.noise import standard_error
 
 PROBED = {"train": 3000, "val": 1500}  # pictures at most; the standard error is then below a point

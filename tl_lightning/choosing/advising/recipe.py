@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from tl_lightning.arguments import writable
 from tl_lightning.choosing.advising.settings import OWN, Reason
+from tl_lightning.core.options import writable
 from tl_lightning.errors import UserError
 
 MARK = "# Written by tl advise"

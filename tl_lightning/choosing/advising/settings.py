@@ -8,7 +8,7 @@ from typing import Any
 from tl_lightning.choosing.advising.cost import VIEWS, Plan
 from tl_lightning.choosing.advising.decision import MANY, Step, Strategy
 from tl_lightning.choosing.advising.facts import Facts
-from tl_lightning.guards import FEW_FOR_ALL
+from tl_lightning.experiment.cautions import FEW_FOR_ALL
 
 BIT = "BiT's 500 steps, 8 to 40 epochs"  # Kolesnikov et al. 2020, arXiv:1912.11370; the bounds are ours
 AUTOGLUON = "AutoGluon's default"

@@ -38,8 +38,8 @@ from torch import Tensor, nn
 
 from tl_lightning.backbones import Stage, load_source_model, source_classifier
 from tl_lightning.choosing.advising.source_statistics import LayerDistance, layer_distances
-from tl_lightning.configuration import Configuration
-from tl_lightning.console import track
+from tl_lightning.core.console import track
+from tl_lightning.experiment.configuration import Configuration
 
 Word = Literal["near", "medium", "far"]
 

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from tl_lightning.backbones import CannotSplit, split_backbone
 from tl_lightning.choosing.advising.facts import Speeds
-from tl_lightning.configuration import Configuration
-from tl_lightning.console import track
+from tl_lightning.core.console import track
+from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.finetuning.groups import parameter_groups
 from tl_lightning.finetuning.phases import Phase
 from tl_lightning.finetuning.selection import frozen_stages
-from tl_lightning.lr_finder import batches
+from tl_lightning.inspecting.lr_finder import batches
 from tl_lightning.tasks.base import TransferTask
 
 WARM_UP, STEPS = 2, 5  # the first steps choose kernels and fill memory pools

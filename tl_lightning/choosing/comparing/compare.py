@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tl_lightning.arguments import OptionParser
 from tl_lightning.choosing.comparing.growth import grow
 from tl_lightning.choosing.comparing.outcome import judge
 from tl_lightning.choosing.comparing.plan import check_arguments, make_plan
@@ -17,9 +16,10 @@ from tl_lightning.choosing.comparing.strategies import (
     parse_fractions,
     parse_strategies,
 )
-from tl_lightning.configuration import quiet
-from tl_lightning.console import console
-from tl_lightning.run_folder import open_folder
+from tl_lightning.core.console import console
+from tl_lightning.core.options import OptionParser
+from tl_lightning.core.run_folder import open_folder
+from tl_lightning.experiment.configuration import quiet
 
 FAILED, NEGATIVE = 1, 3  # exit codes
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tl_lightning.choosing.comparing.curves import forecast
 from tl_lightning.choosing.comparing.power_law import Curve
-from tl_lightning.plots import new_figure, save_figure
+from tl_lightning.core.plots import new_figure, save_figure
 
 BEYOND = 2  # times the largest size: how far the forecast is drawn
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from tl_lightning.choosing.comparing.outcome import Outcome
 from tl_lightning.choosing.comparing.results import Measure
-from tl_lightning.plots import new_figure, save_figure
-from tl_lightning.tables import in_words
+from tl_lightning.core.plots import new_figure, save_figure
+from tl_lightning.metrics.words import in_words
 
 
 def draw_comparison(outcome: Outcome, measure: Measure, file: Path) -> None:

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tl_lightning.choosing.comparing.curve_picture import Line
-from tl_lightning.choosing.comparing.curves import CatchUp, catches_up, fit_curve, gain_in_words, gain_of
+from tl_lightning.choosing.comparing.curves import CatchUp, catches_up, gain_in_words, gain_of
 from tl_lightning.choosing.comparing.outcome import Outcome
+from tl_lightning.choosing.comparing.power_law import fit_curve
 from tl_lightning.choosing.comparing.results import Measure
 
 

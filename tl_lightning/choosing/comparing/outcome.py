@@ -7,19 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tl_lightning.choosing.comparing.differences import Difference, figure_difference, paired_difference
 from tl_lightning.choosing.comparing.plan import Yardstick
 from tl_lightning.choosing.comparing.results import Measure, Result
 from tl_lightning.choosing.comparing.strategies import Job
-from tl_lightning.choosing.comparing.verdict import (
-    Difference,
-    Verdict,
-    figure_difference,
-    holm,
-    mcnemar,
-    paired_difference,
-    verdict,
-)
-from tl_lightning.tables import in_words
+from tl_lightning.choosing.comparing.verdict import Verdict, holm, mcnemar, verdict
+from tl_lightning.metrics.words import in_words
 
 MEANS = ("accuracy", "right_labels", "mean_absolute_error")  # figures that are means over the pictures
 

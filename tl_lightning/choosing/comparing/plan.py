@@ -11,11 +11,11 @@ import yaml
 from numpy.typing import NDArray
 
 from tl_lightning.choosing.comparing.strategies import Job, Strategy, list_jobs
-from tl_lightning.configuration import Configuration
-from tl_lightning.console import console
+from tl_lightning.core.console import console
+from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
-from tl_lightning.experiment import Experiment
-from tl_lightning.run_folder import RunFolder
+from tl_lightning.experiment.configuration import Configuration
+from tl_lightning.experiment.experiment import Experiment
 
 DECIDED = {
     "--phases": "the strategies say what trains; the strategy config is the configuration's own phases",

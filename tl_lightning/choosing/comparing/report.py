@@ -12,10 +12,11 @@ from rich.table import Table
 from tl_lightning.choosing.comparing.growth import Growth
 from tl_lightning.choosing.comparing.outcome import Outcome, Row
 from tl_lightning.choosing.comparing.results import DIVERGED, FIGURES, Measure, Result
-from tl_lightning.console import console
-from tl_lightning.plots import INSTALL, can_draw
-from tl_lightning.run_folder import RunFolder, write_text
-from tl_lightning.tables import in_words
+from tl_lightning.core.console import console
+from tl_lightning.core.files import write_text
+from tl_lightning.core.plots import INSTALL, can_draw
+from tl_lightning.core.run_folder import RunFolder
+from tl_lightning.metrics.words import in_words
 
 STYLES = {
     "helped": "bold green",

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tl_lightning.answers_file import AnswersFile, read_answers
 from tl_lightning.choosing.comparing.plan import Plan, Yardstick
 from tl_lightning.choosing.comparing.strategies import Job
+from tl_lightning.core.predictions_file import AnswersFile, read_answers
+from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
-from tl_lightning.run_folder import RunFolder
 from tl_lightning.tasks.ordinal import median_level
 
 DIVERGED = "diverged: "  # how the reason begins where a run completed, but is no result

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-from tl_lightning.checkpoints import is_for_want_of_room
 from tl_lightning.choosing.comparing.plan import Plan
 from tl_lightning.choosing.comparing.results import Measure, Result, read_result, why_failed
 from tl_lightning.choosing.comparing.strategies import Job
-from tl_lightning.console import console
+from tl_lightning.core.checkpoint_files import is_for_want_of_room
+from tl_lightning.core.console import console
+from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
-from tl_lightning.many_runs import make_run
-from tl_lightning.run_folder import RunFolder
+from tl_lightning.experiment.many_runs import make_run
 
 
 def make_runs(plan: Plan, args: Sequence[str], folder: Path, measure: Measure) -> dict[Job, Result | str]:

@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tl_lightning.activations import TensorLayout
 from tl_lightning.backbones import CannotSplit, load_source_model, source_classifier, split_backbone
-from tl_lightning.cache_folder import NoRoom
 from tl_lightning.choosing.ranking.candidates import Candidate
 from tl_lightning.choosing.ranking.solved import folds_and_kin
-from tl_lightning.configuration import Configuration
-from tl_lightning.console import console
-from tl_lightning.data.module import ImageDataModule
+from tl_lightning.core.cache_folder import NoRoom
+from tl_lightning.core.console import console
+from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.data.samples import AnswerKind
 from tl_lightning.errors import UserError
-from tl_lightning.extraction import BATCH, Extractor, layout_of
+from tl_lightning.experiment.configuration import Configuration
+from tl_lightning.experiment.tables import data_line
+from tl_lightning.feature_cache.activation_store import TensorLayout
+from tl_lightning.feature_cache.extractor import BATCH, Extractor, layout_of
 from tl_lightning.probe import Features
-from tl_lightning.tables import data_line
 from tl_lightning.tasks import TransferTask
 
 TIMED = 3  # batches, of which the fastest counts: whatever else runs here only ever makes one slower

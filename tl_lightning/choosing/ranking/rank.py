@@ -4,16 +4,16 @@ from collections.abc import Sequence
 
 from rich.measure import Measurement
 
-from tl_lightning.arguments import OptionParser, writable
 from tl_lightning.choosing.ranking.assess import Assessment, assess
 from tl_lightning.choosing.ranking.candidates import Candidate, available, check, configured, named
 from tl_lightning.choosing.ranking.measure import Measured, measure
 from tl_lightning.choosing.ranking.rank_report import Ranking, advice, draw, rank_table, write_figures
 from tl_lightning.choosing.ranking.solved import constant_accuracy
-from tl_lightning.configuration import quiet
-from tl_lightning.console import console
+from tl_lightning.core.console import console
+from tl_lightning.core.options import OptionParser, writable
+from tl_lightning.core.plots import INSTALL, can_draw
 from tl_lightning.errors import UserError
-from tl_lightning.plots import INSTALL, can_draw
+from tl_lightning.experiment.configuration import quiet
 
 LONGEST = 500  # of a line in a log file
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.table import Table
 
 from tl_lightning.choosing.ranking.assess import Assessment, titles
-from tl_lightning.plots import new_figure, save_figure
-from tl_lightning.run_folder import write_text
+from tl_lightning.core.files import write_text
+from tl_lightning.core.plots import new_figure, save_figure
 
 ESTIMATES = {"class": "accuracy", "level": "accuracy", "labels": "label accuracy", "number": "R2"}
 CONSTANTS = {"class": "majority class", "level": "majority level", "labels": "majority of each label"}

@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tl_lightning.data.module import ImageDataModule
+from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.data.splits import fold_numbers, kin_numbers
 from tl_lightning.errors import UserError
 from tl_lightning.probe import Features, left_out, out_of_fold, ridge_out_of_fold

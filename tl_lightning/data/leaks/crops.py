@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from tl_lightning.console import track
+from tl_lightning.core.console import track
 from tl_lightning.data.leaks.fingerprints import SIDE, Pixels, thumbnail
 from tl_lightning.data.leaks.near import same_picture
 from tl_lightning.data.leaks.neighbours import nearest, whitened

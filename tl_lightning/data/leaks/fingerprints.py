@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from tl_lightning.console import track
+from tl_lightning.core.console import track
 from tl_lightning.data.workers import usable_cores
 
 SIDE = 32

@@ -1,13 +1,13 @@
 """What was found once, beside the decoded pictures: the same pictures give the same duplicates in every run."""
 
 import json
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from tl_lightning.cache_folder import building
-from tl_lightning.console import console
+from tl_lightning.core.cache_folder import building
+from tl_lightning.core.console import console
+from tl_lightning.core.files import write_text
 from tl_lightning.data.leaks.groups import KINDS, Duplicate
 
 FORMAT = 2  # Raise it whenever the same pictures would give other duplicates.
@@ -43,7 +43,5 @@ def _read(path: Path) -> list[Duplicate] | None:
 
 
 def _write(path: Path, found: list[Duplicate]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with suppress(OSError):  # without room it is found anew by the next run
-        temporary.write_text(json.dumps([[duplicate.first, duplicate.second, duplicate.kind] for duplicate in found]))
-        temporary.replace(path)
+        write_text(path, json.dumps([[duplicate.first, duplicate.second, duplicate.kind] for duplicate in found]))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from tl_lightning.console import track
+from tl_lightning.core.console import track
 from tl_lightning.data.leaks.fingerprints import TURNS, Fingerprints, turn
 from tl_lightning.data.leaks.groups import Groups
 

@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tl_lightning.console import track
+from tl_lightning.core.console import track
 
 WIDTH = 256  # principal directions that are kept
 PROBES = 8  # cells that are searched for each cell's members

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tl_lightning.console import console
+from tl_lightning.core.console import console
 from tl_lightning.data.leaks.groups import Duplicate, groups_of
 from tl_lightning.data.leaks.report import LeakReport
 from tl_lightning.errors import UserError

@@ -11,17 +11,17 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tl_lightning.arguments import OptionParser
-from tl_lightning.console import console
+from tl_lightning.core.console import console
+from tl_lightning.core.files import write_text
+from tl_lightning.core.options import OptionParser
 from tl_lightning.errors import UserError, shown
-from tl_lightning.run_folder import write_text
 from tl_lightning.running.cluster.resources import Resources, add_options, read_resources
 from tl_lightning.running.cluster.script import Batch, write_script
 from tl_lightning.running.cluster.slurm import cancel, check_folder, check_resources, check_slurm, queue
 from tl_lightning.running.cluster.work import Work, plan_work
 
 if TYPE_CHECKING:
-    from tl_lightning.configuration import Configuration
+    from tl_lightning.experiment.configuration import Configuration
 
 UNSEEN = ("bash", "interactive")  # names of jobs in which Lightning takes itself to be alone
 
@@ -121,8 +121,8 @@ def _check_fit(work: Work, resources: Resources) -> None:
     if not work.checked:
         return
     with console.status("checking the configuration"):
-        from tl_lightning.configuration import Configuration, quiet
-        from tl_lightning.global_batch import share_out
+        from tl_lightning.experiment.configuration import Configuration, quiet
+        from tl_lightning.training.global_batch import share_out
 
         quiet()
         here = ["--trainer.num_nodes", "1", "--trainer.devices", "1", "--trainer.accelerator", "cpu"]
@@ -145,8 +145,8 @@ def _check_fit(work: Work, resources: Resources) -> None:
 def _check_after(command: str, configuration: "Configuration") -> None:
     """What a command that comes after the runs would refuse, when all of them have been trained."""
     from tl_lightning.choosing.comparing.plan import check_share
-    from tl_lightning.crossval import draw_folds
-    from tl_lightning.many_runs import check_tested
+    from tl_lightning.choosing.crossval import draw_folds
+    from tl_lightning.experiment.many_runs import check_tested
 
     check_tested(configuration, command=command)
     if command == "crossval":

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tl_lightning.interruption import PREEMPTED
+from tl_lightning.core.interruption import PREEMPTED
 from tl_lightning.running.cluster.resources import Resources
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tl_lightning.arguments import OptionParser
+from tl_lightning.core.options import OptionParser
+from tl_lightning.core.run_folder import RunFolder, run_name
 from tl_lightning.errors import UserError, nearest
-from tl_lightning.run_folder import RunFolder, run_name
 from tl_lightning.running.cluster.resources import Resources
 from tl_lightning.running.cluster.script import Command, Runs, Task
 from tl_lightning.running.sweeping.fit_options import configuration, options

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tl_lightning.run_folder import write_text
+from tl_lightning.core.files import write_text
 from tl_lightning.running.sweeping.fit_options import to_repeat
 from tl_lightning.running.sweeping.merging import tree_of
 from tl_lightning.running.sweeping.showing import ranked, score_text, short_names, value_text, varied

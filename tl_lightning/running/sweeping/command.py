@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tl_lightning.arguments import OF_FIT
+from tl_lightning.core.options import OF_FIT
 from tl_lightning.errors import UserError, nearest
 from tl_lightning.running.sweeping.fit_options import options
 

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Self
 
+from tl_lightning.core.interruption import INTERRUPTED
 from tl_lightning.data.workers import usable_cores
-from tl_lightning.interruption import INTERRUPTED
 
 WORKER = "tl_lightning.running.sweeping.worker"
 MOST_SUCCESSORS = 3  # what is killed more often is killed for a reason

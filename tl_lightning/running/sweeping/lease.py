@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tl_lightning.run_folder import write_text
+from tl_lightning.core.files import write_text
 
 BEAT = 5.0  # seconds between two signs of life
 SILENCE = 60.0  # seconds without one after which a worker is taken for dead

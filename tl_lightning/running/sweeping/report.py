@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from tl_lightning.run_folder import write_text
+from tl_lightning.core.files import write_text
 from tl_lightning.running.sweeping.best import best_trial, command_of
 from tl_lightning.running.sweeping.noise import figure_of, standard_error, test_score, within_noise
 from tl_lightning.running.sweeping.report_pictures import pictures

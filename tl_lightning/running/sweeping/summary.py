@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tl_lightning.run_folder import RunFolder
+from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.running.sweeping.best import best_trial
 from tl_lightning.running.sweeping.showing import number_of
 from tl_lightning.running.sweeping.sweep_file import SweepFile

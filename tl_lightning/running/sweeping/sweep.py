@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.live import Live
 
-from tl_lightning.arguments import OptionParser
-from tl_lightning.console import console
+from tl_lightning.core.console import console
+from tl_lightning.core.options import OptionParser
+from tl_lightning.core.processes import work_alone
+from tl_lightning.core.run_folder import RunFolder, open_folder
 from tl_lightning.errors import UserError
-from tl_lightning.processes import work_alone
-from tl_lightning.run_folder import RunFolder, open_folder
 from tl_lightning.running.sweeping.best import best_trial, write_best
 from tl_lightning.running.sweeping.crew import Crew
 from tl_lightning.running.sweeping.importance import importance

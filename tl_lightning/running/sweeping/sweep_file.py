@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from tl_lightning.arguments import OF_FIT
+from tl_lightning.core.options import OF_FIT
 from tl_lightning.errors import UserError, nearest
 from tl_lightning.running.sweeping.command import read_command
 from tl_lightning.running.sweeping.distributions import check_keys, exact, number, read_parameter

@@ -23,12 +23,12 @@ from typing import Any, NoReturn
 
 import timm  # noqa: F401 - here, it need not be imported in every trial
 
-from tl_lightning.callbacks import MetricsCsv
-from tl_lightning.checkpoints import is_for_want_of_room
+from tl_lightning.core.checkpoint_files import is_for_want_of_room
+from tl_lightning.core.interruption import signals_interrupt
+from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
-from tl_lightning.experiment import resume, run
-from tl_lightning.interruption import signals_interrupt
-from tl_lightning.run_folder import RunFolder
+from tl_lightning.experiment.experiment import resume, run
+from tl_lightning.training.callbacks import MetricsCsv
 
 AGAIN = 3.0  # seconds until a trial is asked once more to end
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tl_lightning.core.interruption import INTERRUPTED
+from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
-from tl_lightning.interruption import INTERRUPTED
-from tl_lightning.run_folder import RunFolder
 from tl_lightning.running.sweeping.crew import GAVE_UP
 from tl_lightning.running.sweeping.search import Search, Taken
 from tl_lightning.running.sweeping.sweep_file import SweepFile, read_sweep

@@ -1,0 +1,188 @@
+"""``tl crossval``: every picture is tested once, by a model that has not seen it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.table import Table
+
+from tl_lightning.core.console import console
+from tl_lightning.core.options import OptionParser
+from tl_lightning.core.predictions_file import AnswersFile, read_answers, write_answers
+from tl_lightning.core.run_folder import RunFolder, open_folder
+from tl_lightning.data.samples import Samples
+from tl_lightning.errors import UserError
+from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.experiment.many_runs import make_run
+from tl_lightning.experiment.tables import score_table
+from tl_lightning.metrics.words import TABLES, in_words
+from tl_lightning.tasks import TransferTask
+
+
+def crossval_command(args: list[str]) -> None:
+    """``tl crossval``: trains a model per fold, and scores each on the pictures that it has not seen."""
+    parser = OptionParser(
+        "crossval",
+        "Trains a model for each of --data.folds parts of the pictures, tests it on that part, and scores all answers "
+        "together, with standard errors. Takes every option of tl fit too (tl fit --help). Interrupted, the same "
+        "command with its --run_dir goes on with what is missing.",
+    )
+    parser.add_argument("--run_dir", help="the folder for the runs; by default a new runs/<config>-crossval-<n>")
+    options, rest = parser.parse_known_args(args)
+    cross_validate(rest, run_dir=options.run_dir)
+
+
+def cross_validate(args: Sequence[str], *, run_dir: str | None = None) -> dict[str, Any]:
+    """Runs all folds that are missing, and scores what they answered.
+
+    Args:
+        args: Command-line arguments of ``tl fit``, without a fold.
+        run_dir: The folder for the runs; `None` for a new one.
+
+    Returns:
+        What the folder's ``summary.json`` holds: ``folds``, ``out_of_fold`` figures, their ``standard_errors`` from the
+        pictures (of whole groups, where there are groups) and from the spread of the folds.
+
+    Raises:
+        UserError: If an argument is wrong, or the folder holds something else.
+    """
+    if any(argument.partition("=")[0] == "--data.fold" for argument in args):
+        raise UserError("--data.fold has no effect here: all folds are run; tl fit --data.fold runs one")
+    quiet()
+    with console.status("building the model"):
+        configuration = Configuration([*args, "--data.fold", "0"], folder=None)
+    splits = draw_folds(configuration)
+    folder = open_folder(
+        run_dir,
+        command="crossval",
+        what="cross-validation",
+        recipe=configuration.resolved,
+        name=configuration.run_name,
+        part="fold-",
+    )
+    runs = []
+    for fold in range(len(splits)):
+        console.rule(f"fold {fold + 1} of {len(splits)}")
+        options = [*args, "--data.fold", str(fold)]
+        runs.append(make_run(folder / f"fold-{fold}", options, configuration, command="crossval"))
+    return _summarise(folder, configuration, runs, splits)
+
+
+def draw_folds(configuration: Configuration) -> list[dict[str, NDArray[np.int64]]]:
+    """The splits of all folds; an impossible one is said before anything trains.
+
+    Args:
+        configuration: Of any of the folds.
+
+    Raises:
+        UserError: If a fold cannot be drawn, or pictures would be in no fold.
+    """
+    data = configuration.datamodule
+    if data.on_leak == "move":
+        raise UserError(
+            "data.on_leak move would leave pictures untested, as their copies are in other folds; use warn or "
+            "stop, and keep copies together by a group column"
+        )
+    return [data.split_for(fold) for fold in range(int(configuration.config.data.init_args.folds))]
+
+
+def _summarise(
+    folder: Path,
+    configuration: Configuration,
+    runs: Sequence[RunFolder],
+    splits: Sequence[Mapping[str, NDArray[np.int64]]],
+) -> dict[str, Any]:
+    task, samples = configuration.model, configuration.datamodule.samples
+    parts = [read_answers(run.test_answers) for run in runs]
+    for one, part, split in zip(runs, parts, splits, strict=True):
+        _check_fold(one, part, samples, split["test"])
+    answers = _together(parts)
+    task.set_training_answers(torch.from_numpy(samples.labels))
+    figures = _figures(task, answers)
+    results = [{name: _number(value) for name, value in run.summary["test"].items()} for run in runs]
+    constants = [run.summary["baseline"] for run in runs]
+    sizes = np.array([len(part.indices) for part in parts])
+    figures["loss"] = float(np.average([result["loss"] for result in results], weights=sizes))
+    groups = None if samples.groups is None else samples.groups[answers.indices.numpy()]
+    details: dict[str, Any] = task.details(answers.predictions, answers.labels, groups)
+    spread = {name: _standard_error([result[name] for result in results]) for name in figures}
+    summary = {
+        "folds": [{"run": str(run.path), "test": result} for run, result in zip(runs, results, strict=True)],
+        "pictures": len(answers.indices),
+        "groups": None if groups is None else len(np.unique(groups)),
+        "out_of_fold": figures,
+        "fold_standard_errors": spread,
+        # Like the answers, it comes from each fold's own training pictures.
+        "baseline": {
+            name.partition("_")[2]: float(np.average([constant[name] for constant in constants], weights=sizes))
+            for name in constants[0]
+        },
+        **details,
+    }
+    RunFolder(folder).write_summary(summary)
+    write_answers(folder / "out_of_fold.npz", answers.predictions, answers.labels, answers.indices)
+    console.rule("all folds")
+    console.print(_table(task, summary, results))
+    for table, word in TABLES.items():
+        if table in details:
+            console.print(score_table(details[table], word, title=f"out of fold, {word} by {word}"))
+    console.print(f"folder {folder}: summary.json, out_of_fold.npz and a run per fold")
+    return summary
+
+
+def _check_fold(run: RunFolder, part: AnswersFile, samples: Samples, tested: NDArray[np.int64]) -> None:
+    """Makes sure that a fold was run on these pictures, with these answers."""
+    indices = part.indices.numpy()
+    same = len(np.setdiff1d(indices, tested)) == 0 and len(indices) + run.summary["data"]["skipped"] >= len(tested)
+    if not same or not np.array_equal(part.labels.numpy(), samples.labels[indices]):
+        raise UserError(f"{run.path} was run on other pictures or answers: begin anew in another folder")
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value  # what JSON has no word for
+
+
+def _together(parts: Sequence[AnswersFile]) -> AnswersFile:
+    indices = torch.cat([part.indices for part in parts])
+    order = indices.argsort()
+    predictions, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("predictions", "labels"))
+    return AnswersFile(predictions[order], labels[order], indices[order])
+
+
+def _figures(task: TransferTask, answers: AnswersFile) -> dict[str, float]:
+    task.test_metrics.update(*task.compared(answers.predictions, answers.labels))
+    figures = task.finished(task.test_metrics.compute())
+    task.test_metrics.reset()
+    return {name.partition("/")[2]: float(value) for name, value in figures.items()}
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    """Of the mean over the folds; they share most of their training pictures, so it is a rough one."""
+    return float(np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+def _table(task: TransferTask, summary: Mapping[str, Any], results: Sequence[Mapping[str, float]]) -> Table:
+    what = f"{summary['pictures']:,} pictures"
+    what += "" if summary["groups"] is None else f" in {summary['groups']:,} groups"
+    table = Table(title=f"out of fold: {what}", title_justify="left", title_style="bold")
+    table.add_column("metric")
+    drawn = "groups" if summary["groups"] is not None else "pictures"
+    for column in ("value", f"± by {drawn}", "± by folds", task.constant, "folds from", "to"):
+        table.add_column(column, justify="right")
+    for name, value in summary["out_of_fold"].items():
+        noise = summary["standard_errors"].get(name)
+        constant = summary["baseline"].get(name)
+        table.add_row(
+            in_words(name),
+            f"{value:.4f}",
+            "" if noise is None else f"{noise:.4f}",
+            f"{summary['fold_standard_errors'][name]:.4f}",
+            "" if constant is None else f"{constant:.4f}",
+            f"{min(result[name] for result in results):.3f}",
+            f"{max(result[name] for result in results):.3f}",
+        )
+    return table

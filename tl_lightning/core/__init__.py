@@ -1,0 +1,1 @@
+"""What every other room stands on: files, folders, options, processes, signals; knows nothing of learning."""

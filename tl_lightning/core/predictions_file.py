@@ -1,0 +1,54 @@
+"""The answers of an evaluation as a file, from which scores, comparisons and errors can be made without the model."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tl_lightning.core.files import replacing
+from tl_lightning.errors import UserError
+
+
+@dataclass(frozen=True)
+class AnswersFile:
+    """What was answered, a row per picture.
+
+    Attributes:
+        predictions: Probabilities or numbers, ``(n, outputs)``.
+        labels: The right answers; see the data module.
+        indices: Which sample of the source each row is, ``(n,)`` int64, ascending.
+    """
+
+    predictions: Tensor
+    labels: Tensor
+    indices: Tensor
+
+
+def write_answers(path: Path, predictions: Tensor, labels: Tensor, indices: Tensor) -> None:
+    """Writes a NumPy archive, whole or not at all.
+
+    Args:
+        path: The file, replaced where it exists.
+        predictions: See `AnswersFile`, as are the others.
+        labels: The right answers.
+        indices: Which samples they are.
+    """
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, predictions=predictions.float().numpy(), labels=labels.numpy(), indices=indices.numpy())
+
+
+def read_answers(path: Path) -> AnswersFile:
+    """Reads what `write_answers` wrote.
+
+    Raises:
+        UserError: If there is no such file, or it is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            tensors = (torch.from_numpy(content[name]) for name in ("predictions", "labels", "indices"))
+            return AnswersFile(*tensors)
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read as answers of a run: {' '.join(str(error).split())}") from error

@@ -1,0 +1,236 @@
+"""What a run leaves behind: a folder that a person and a machine can read. Knows no torch, so it opens at once."""
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from tl_lightning.core.files import write_text
+from tl_lightning.errors import UserError
+
+
+class RunFolder:
+    """The folder of one run and the names of what is in it.
+
+    Attributes:
+        path: The folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def create(cls, run_dir: str | None, *, name: str, parent: Path = Path("runs")) -> "RunFolder":
+        """Makes a new folder that is this run's alone.
+
+        Args:
+            run_dir: Where the user wants it; `None` for the next free ``<parent>/<name>-<n>``.
+            name: The configuration's name.
+            parent: Where numbered folders go.
+
+        Raises:
+            UserError: If the user's folder holds something already, or cannot be made.
+        """
+        try:
+            return cls._explicit(Path(run_dir)) if run_dir is not None else cls._numbered(parent, name)
+        except OSError as error:
+            raise UserError(f"the run folder {run_dir or parent} cannot be made: {error.strerror or error}") from error
+
+    @classmethod
+    def _explicit(cls, path: Path) -> "RunFolder":
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            holds = "already holds a run" if (path / "config.yaml").exists() else "is not empty"
+            raise UserError(f"--run_dir {path} {holds}; name another folder, or leave --run_dir out for a new one")
+        return cls(path)
+
+    @classmethod
+    def _numbered(cls, parent: Path, name: str) -> "RunFolder":
+        for path in _candidates(parent, name):
+            with suppress(FileExistsError):  # so two runs never share one
+                path.mkdir(parents=True)
+                break
+        return cls(path)
+
+    @classmethod
+    def next_free(cls, name: str, *, parent: Path = Path("runs")) -> "RunFolder":
+        """The folder that `create` would make next; makes none."""
+        return cls(next(path for path in _candidates(parent, name) if not path.exists()))
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunFolder":
+        """Opens the folder of an earlier run.
+
+        Raises:
+            UserError: If there is none.
+        """
+        folder = cls(path)
+        if not folder.path.is_dir():
+            raise UserError(f"there is no run folder {folder.path}")
+        if not folder.config.is_file():
+            raise UserError(f"{folder.path} is not a run folder: it holds no config.yaml")
+        return folder
+
+    def discard(self) -> None:
+        """Removes a folder in which nothing has been trained yet, so that a mistake leaves no trace."""
+        self.config.unlink(missing_ok=True)
+        self.wandb_run_id.unlink(missing_ok=True)
+        shutil.rmtree(self.path / "wandb", ignore_errors=True)
+        with suppress(OSError):
+            self.path.rmdir()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it holds a run that ended well."""
+        return (self.path / "summary.json").is_file() and self.summary["status"] == "completed"
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def wandb_run_id(self) -> Path:
+        """The id of the run's counterpart on W&B, which a resumed run goes on with; there from the first moment."""
+        return self.path / "wandb_run_id"
+
+    @property
+    def metrics(self) -> Path:
+        """What was logged, a row per step or epoch."""
+        return self.path / "metrics.csv"
+
+    @property
+    def test_answers(self) -> Path:
+        """What the final weights answered for the test pictures, beside the right answers."""
+        return self.path / "test_answers.npz"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where ``best.ckpt`` and ``last.ckpt`` are."""
+        return self.path / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """What a resumed run goes on from; the one before it is `previous_checkpoint`."""
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def previous_checkpoint(self) -> Path:
+        """The one before the last, for a last one that cannot be read."""
+        return self.checkpoints / "previous.ckpt"
+
+    @property
+    def start_checkpoint(self) -> Path:
+        """The weights with which the fine-tuning of the backbone began."""
+        return self.checkpoints / "start.ckpt"
+
+    @property
+    def trained_checkpoint(self) -> Path:
+        """The best single checkpoint, where ``best.ckpt`` holds an average of weights."""
+        return self.checkpoints / "trained.ckpt"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The checkpoint with the best monitored figure.
+
+        Raises:
+            UserError: If the run ended before it wrote one.
+        """
+        path = self.checkpoints / "best.ckpt"
+        if not path.is_file():
+            raise UserError(f"{self.path} has no checkpoints/best.ckpt: its run ended before its first validation did")
+        return path
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What ``summary.json`` holds.
+
+        Raises:
+            UserError: If the run has not written it.
+        """
+        if not (self.path / "summary.json").is_file():
+            raise UserError(f"{self.path} has no summary.json: its run is still going on, or was killed")
+        values: dict[str, Any] = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
+        return values
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Writes ``summary.json`` whole or not at all; what is no number, as after a divergence, becomes null."""
+        write_text(self.path / "summary.json", json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n")
+
+
+def _candidates(parent: Path, name: str) -> Iterator[Path]:
+    return (parent / f"{name}-{number}" for number in count(1))
+
+
+def open_folder(
+    run_dir: str | None,
+    *,
+    command: str,
+    what: str,
+    recipe: str,
+    name: str,
+    part: str | tuple[str, ...],
+    option: str = "--run_dir",
+) -> Path:
+    """Makes the folder, or finds that of an interrupted command with the same recipe.
+
+    Several machines may do so at once, in a folder that they share.
+
+    Args:
+        run_dir: Where the user wants it; `None` for a new ``runs/<name>-<command>-<n>``.
+        command: Such as ``crossval``; the recipe is kept as ``<command>.yaml``, by which the folder is known again.
+        what: What is made, in words, such as ``cross-validation``.
+        recipe: All options, as YAML.
+        name: Of the configuration.
+        part: How the folders of single runs begin, such as ``fold-``, or several such beginnings; a folder that holds
+            only such is taken up.
+        option: By which the user named the folder.
+
+    Raises:
+        UserError: If the folder holds something else, or what was made with other options.
+    """
+    if run_dir is None:
+        folder = RunFolder.create(None, name=f"{name}-{command}").path
+        write_text(folder / f"{command}.yaml", recipe)
+        return folder
+    folder = Path(run_dir)
+    kept = folder / f"{command}.yaml"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        ours = (*([part] if isinstance(part, str) else part), kept.name, f".{kept.name}")
+        others = sorted(path.name for path in folder.iterdir() if not path.name.startswith(ours))
+    except OSError as error:
+        raise UserError(f"{option} {run_dir} cannot be made: {error.strerror or error}") from error
+    if kept.is_file():  # asked last: another machine may just have made it
+        if kept.read_text(encoding="utf-8") != recipe:
+            raise UserError(f"{option} {run_dir} holds a {what} with other options; name another folder")
+    elif others:
+        raise UserError(
+            f"{option} {run_dir} is not empty: it holds {others[0]}; name another folder, which is to be its own"
+        )
+    else:
+        write_text(kept, recipe)
+    return folder
+
+
+def run_name(configs: Sequence[object]) -> str:
+    """The name of a run: that of its first configuration; repeated from a run folder's own, that of the first run.
+
+    Args:
+        configs: The configuration files that were given, `None` for one that was not.
+    """
+    first = next((Path(str(config)) for config in configs if config is not None), Path("run"))
+    return re.sub(r"-\d+$", "", first.absolute().parent.name) if first.name == "config.yaml" else first.stem
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401 - anything that JSON holds
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,1 @@
+"""Images: decoded once, augmented, batched."""

@@ -1,0 +1,171 @@
+"""What happens to a training picture by chance, as a function of seed, epoch and sample alone."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tl_lightning.data.images.configured import Configured, ConfiguredTransform, Transform, canonical
+from tl_lightning.data.images.decoding import Picture
+from tl_lightning.data.images.pictures import crop, resize, to_channels
+from tl_lightning.data.images.policies import randaugment, standard, trivial
+from tl_lightning.errors import UserError, nearest
+from tl_lightning.preprocess.image import Preprocess
+
+Augmentation = str | Configured
+
+# The symmetries of the square among which an augmentation draws: a number of quarter turns, from 4 on mirrored.
+SYMMETRIES = {"none": (0,), "flips": (0, 4), "dihedral": tuple(range(8))}
+
+
+@dataclass(frozen=True)
+class View:
+    """One fixed version of every picture, which an augmentation might have drawn.
+
+    Attributes:
+        name: Says which; equal names make equal pixels.
+        transform: From stored pixels to what the model sees.
+        draw: Which of the versions that a random transform would draw; `None` where it draws none.
+    """
+
+    name: str
+    transform: Transform
+    draw: int | None = None
+
+
+def augmentation(name: Augmentation, preprocess: Preprocess, *, key: str = "data.augmentation") -> Transform:
+    """Makes the function that turns stored pixels into what the model sees in training.
+
+    Args:
+        name: ``none`` is the evaluation's crop and nothing else; ``flips`` adds a left-right mirror half of the time;
+            ``dihedral`` adds one of the eight symmetries of the square, for pictures without an up and down;
+            ``standard`` is timm's training transform: a random resized crop of 50 to 100 % of the area, a left-right
+            mirror, and a colour jitter of 0.4. ``randaugment`` (Cubuk et al. 2020, arXiv:1909.13719: two operations of
+            magnitude 9) and ``trivial`` (TrivialAugment Wide, Müller and Hutter 2021, arXiv:2103.10158: one operation
+            of any magnitude) are torchvision's, behind the same crop and mirror. Anything else by its class: a mapping
+            with ``class_path`` and ``init_args``, or a list of such, see `ConfiguredTransform`. These get the stored
+            picture, resized but not cropped, in the model's channels; where they give it another size than it had or
+            the model takes, it is resized once more, and cropped last, as any picture is in evaluation.
+        preprocess: What the weights expect.
+        key: What an error calls the setting.
+
+    Returns:
+        A function from ``uint8`` pixels ``(1 or 3, height, width)`` to ``uint8`` ``(channels, size, size)``. It draws
+        from the global generators; see `tl_lightning.core.randomness.seeded`.
+
+    Raises:
+        UserError: If the name is unknown, the class cannot be used, or the augmentation is for 1 or 3 channels and the
+            weights take another number.
+    """
+    if not isinstance(name, str):
+        return _configured(name, preprocess, key)
+    makers: dict[str, Callable[[Preprocess], Transform]] = {
+        "none": evaluation,
+        "flips": lambda preprocess: partial(_flip, preprocess=preprocess),
+        "dihedral": lambda preprocess: partial(_turn, preprocess=preprocess),
+        "standard": standard,
+        "randaugment": randaugment,
+        "trivial": trivial,
+    }
+    if name not in makers:
+        raise UserError(
+            f"{key} {name!r} is unknown; valid are {', '.join(makers)}, or a class_path" + nearest(name, makers)
+        )
+    if name not in SYMMETRIES and preprocess.channels not in (1, 3):
+        raise UserError(
+            f"{key} {name} is for pictures of 1 or 3 channels, and the model takes {preprocess.channels}; "
+            f"{', '.join(SYMMETRIES)} work on any"
+        )
+    return makers[name](preprocess)
+
+
+def title(name: Augmentation) -> str:
+    """What names an augmentation in messages and keys; equal titles are equal augmentations."""
+    return name if isinstance(name, str) else canonical(name)
+
+
+def views(
+    name: Augmentation, preprocess: Preprocess, *, count: int | None, key: str = "data.augmentation"
+) -> list[View]:
+    """Lists fixed versions of the pictures that stand for an augmentation; drawing one of them is drawing from it.
+
+    Args:
+        name: As for `augmentation`.
+        preprocess: What the weights expect.
+        count: How many; `None` for all that there are.
+        key: What an error calls the augmentation.
+
+    Returns:
+        The views, the same for every run; none where there is no end to them and no count was given.
+
+    Raises:
+        UserError: If the name is unknown, or there are not as many.
+    """
+    drawn = augmentation(name, preprocess, key=key)
+    if not isinstance(name, str) or name not in SYMMETRIES:
+        return [View(f"{title(name)}, draw {draw}", drawn, draw) for draw in range(count or 0)]
+    symmetries = SYMMETRIES[name]
+    if count is not None and count > len(symmetries):
+        raise UserError(f"views is {count}, but {key} {name} has only {len(symmetries)}")
+    return [
+        View(_described(symmetry), partial(_symmetric, symmetry=symmetry, preprocess=preprocess))
+        for symmetry in symmetries[:count]
+    ]
+
+
+def _described(symmetry: int) -> str:
+    turned = f"turned by {90 * (symmetry % 4)} degrees" if symmetry % 4 else ""
+    return ", ".join(filter(None, (turned, "mirrored" if symmetry >= 4 else ""))) or "plain"
+
+
+def plain_view(preprocess: Preprocess) -> View:
+    """The version that validation, testing and prediction see."""
+    return views("none", preprocess, count=None)[0]
+
+
+def evaluation(preprocess: Preprocess) -> Transform:
+    """Makes the crop that validation, testing and prediction use; shapes as for `augmentation`."""
+    return partial(_evaluate, preprocess=preprocess)
+
+
+# Partial functions rather than closures: worker processes that are spawned get them pickled.
+def _evaluate(pixels: Tensor, *, preprocess: Preprocess) -> Tensor:
+    return to_channels(crop(pixels, preprocess), preprocess.channels)
+
+
+# numpy rather than torch, whose threads cost more than they bring for one picture, the more so on a busy machine.
+def _symmetric(pixels: Tensor, *, symmetry: int, preprocess: Preprocess) -> Tensor:
+    square = np.rot90(crop(pixels, preprocess).numpy(), symmetry % 4, (1, 2))
+    if symmetry >= 4:
+        square = square[:, :, ::-1]
+    return to_channels(torch.from_numpy(np.ascontiguousarray(square)), preprocess.channels)
+
+
+def _flip(pixels: Tensor, *, preprocess: Preprocess) -> Tensor:
+    return _symmetric(pixels, symmetry=4 if random.random() < 0.5 else 0, preprocess=preprocess)
+
+
+def _turn(pixels: Tensor, *, preprocess: Preprocess) -> Tensor:
+    return _symmetric(pixels, symmetry=random.randrange(8), preprocess=preprocess)
+
+
+def _configured(configured: Configured, preprocess: Preprocess, key: str) -> Transform:
+    side = preprocess.resized
+    transform = ConfiguredTransform(configured, channels=preprocess.channels, height=side, width=side, key=key)
+    return partial(_through_configured, transform=transform, preprocess=preprocess)
+
+
+def _through_configured(pixels: Tensor, *, transform: Transform, preprocess: Preprocess) -> Tensor:
+    if pixels.shape[0] != preprocess.channels:
+        pixels = to_channels(pixels, preprocess.channels).contiguous()  # a transform may write into it
+    result = transform(pixels)
+    if result.shape not in (pixels.shape, (preprocess.channels, preprocess.size, preprocess.size)):
+        rows = result.permute(1, 2, 0).contiguous().numpy()
+        height, width = rows.shape[:2]
+        picture = Picture(rows, (width, height), (0, 0, width, height))
+        result = torch.from_numpy(resize(picture, preprocess).copy()).permute(2, 0, 1)
+    return crop(result, preprocess)

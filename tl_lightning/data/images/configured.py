@@ -1,0 +1,153 @@
+"""Transforms of torchvision, timm or the user's own, made from what a configuration says of them."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from torch import Tensor
+
+from tl_lightning.core.randomness import seeded
+from tl_lightning.errors import UserError, nearest
+
+Transform = Callable[[Tensor], Tensor]
+Configured = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+
+KEYS = ("class_path", "init_args")
+_TRIALS = 4  # one draw may be lucky
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401 - a configuration holds anything
+    """A configuration as mappings, lists and plain values; jsonargparse leaves its own objects deep inside."""
+    value = vars(value) if isinstance(value, Namespace) else value
+    if isinstance(value, Mapping):
+        return {name: plain(entry) for name, entry in value.items()}
+    return [plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def canonical(configured: Configured) -> str:
+    """The one text of a configuration, whatever the order of its keys: equal texts are equal transforms."""
+    return json.dumps(configured, sort_keys=True)
+
+
+class ConfiguredTransform:
+    """One or several transforms in a row, which turn ``uint8`` pixels into ``uint8`` pixels of any height and width."""
+
+    def __init__(self, configured: Configured, *, channels: int, height: int, width: int, key: str) -> None:
+        """Makes the transforms, and tries them on a few pictures of noise.
+
+        Args:
+            configured: A mapping with ``class_path`` (a class, or a function that makes a transform) and, where
+                wanted, ``init_args``; or a list of such, applied in its order. Within ``init_args``, a mapping with
+                ``class_path`` stands for an object as well.
+            channels: Of the pictures to come.
+            height: Of the pictures to try it on.
+            width: Likewise.
+            key: What an error calls the setting.
+
+        Raises:
+            UserError: If a class cannot be found or made, is no transform, fails on a picture or gives anything but
+                ``uint8`` pixels with as many channels.
+        """
+        single = isinstance(configured, Mapping)
+        parts = {key: configured} if single else {f"{key}[{k}]": part for k, part in enumerate(configured)}
+        if not parts:
+            raise UserError(f"{key} is an empty list; give none, or transforms such as {{class_path: my.Transform}}")
+        self._chain = [(where, _transform(part, where)) for where, part in parts.items()]
+        noise = torch.randint(0, 256, (channels, height, width), dtype=torch.uint8, generator=torch.Generator())
+        for trial in range(_TRIALS):
+            with seeded(0, trial, 0):
+                self(noise)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Applies the transforms.
+
+        Args:
+            pixels: ``uint8`` of shape ``(channels, height, width)``.
+
+        Returns:
+            The same but for height and width.
+
+        Raises:
+            UserError: As when it was made, for a picture or a draw that the trial did not have.
+        """
+        result: Any = pixels
+        for where, transform in self._chain:
+            try:
+                result = transform(result)
+            except Exception as error:  # whatever the class raises is for its user to read
+                raise UserError(
+                    f"{where} fails on uint8 pixels {tuple(pixels.shape)}; {_one_line(error)} (leave out Normalize: "
+                    "that comes last and is the weights' own)"
+                ) from error
+        where = self._chain[-1][0]
+        if not isinstance(result, Tensor):
+            raise UserError(
+                f"{where} gives {type(result).__name__}; it must give a tensor of pixels, as PILToTensor does"
+            )
+        if result.dtype != torch.uint8:
+            raise UserError(
+                f"{where} gives {result.dtype}; it must give uint8 pixels: leave out ToDtype, ToTensor and Normalize, "
+                "which come last and are the weights' own"
+            )
+        if result.ndim != 3 or result.shape[0] != pixels.shape[0] or not result.numel():
+            raise UserError(f"{where} gives shape {tuple(result.shape)}; it must be ({pixels.shape[0]}, height, width)")
+        return result.as_subclass(Tensor)
+
+
+def _transform(configured: object, where: str) -> Callable[[Any], Any]:
+    if not isinstance(configured, Mapping):
+        raise UserError(f"{where} is {configured!r}; it must be a mapping with class_path and init_args")
+    made: object = _made(configured, where)
+    if not callable(made):
+        raise UserError(f"{where}: {configured['class_path']} is no transform: it cannot be called with a picture")
+    return made
+
+
+def _made(configured: Mapping[str, Any], where: str) -> Any:  # noqa: ANN401 - whatever the class is
+    for key in configured:
+        if key not in KEYS:
+            raise UserError(
+                f"{where}: unknown key {key!r}{nearest(str(key), KEYS)} (keys: class_path, init_args; what the class "
+                "takes goes into init_args)"
+            )
+    path, arguments = configured.get("class_path"), configured.get("init_args") or {}
+    if not isinstance(arguments, Mapping):
+        raise UserError(f"{where}.init_args is {arguments!r}; it must be a mapping of the class's arguments")
+    found = _imported(path, where)
+    filled = {name: _filled(value, f"{where}.init_args.{name}") for name, value in arguments.items()}
+    try:
+        return found(**filled)
+    except Exception as error:  # the class may be the user's
+        raise UserError(f"{where}: {path} refuses its init_args; {_one_line(error)}") from error
+
+
+def _filled(value: Any, where: str) -> Any:  # noqa: ANN401 - plain data
+    """An argument with objects in the place of what describes them, as in the list of a RandomApply."""
+    if isinstance(value, Mapping) and "class_path" in value:
+        return _made(value, where)
+    if isinstance(value, list | tuple):
+        return [_filled(entry, f"{where}[{position}]") for position, entry in enumerate(value)]
+    return value
+
+
+def _imported(path: object, where: str) -> Callable[..., Any]:
+    module_name, _, name = path.rpartition(".") if isinstance(path, str) else ("", "", "")
+    if not module_name:
+        raise UserError(
+            f"{where}.class_path is {path!r}; give an import path such as torchvision.transforms.v2.ColorJitter"
+        )
+    try:
+        module = import_module(module_name)
+    except Exception as error:  # the module may be the user's
+        raise UserError(f"{where}: {path!r} cannot be imported; {_one_line(error)}") from error
+    found = getattr(module, name, None)
+    if not callable(found):
+        raise UserError(f"{where}: {module_name} has no transform {name!r}{nearest(name, dir(module))}")
+    return found  # type: ignore[no-any-return]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

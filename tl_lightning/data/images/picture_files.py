@@ -1,0 +1,120 @@
+"""Reads picture files, and tells what is wrong with a file from what is wrong with the machine."""
+
+import errno
+import io
+import logging
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from tl_lightning.data.images.decoding import Picture, decode
+from tl_lightning.data.images.pixels import BrokenPicture
+from tl_lightning.errors import UserError, shown
+from tl_lightning.preprocess.image import Preprocess
+
+NO_SUCH_FILE = "no such file"
+# What another attempt would not change. Every other error has its cause in the machine and may pass.
+LASTING = {
+    errno.ENOENT: NO_SUCH_FILE,
+    errno.ENOTDIR: NO_SUCH_FILE,
+    errno.EACCES: "no permission to read it",
+    errno.EPERM: "no permission to read it",
+    errno.EISDIR: "a folder",
+    errno.ELOOP: "a link that leads to itself",
+    errno.ENAMETOOLONG: "its name is too long",
+    errno.EINVAL: "damaged: it points outside of itself",
+}
+
+
+@contextmanager
+def quiet_decoders() -> Iterator[None]:
+    """Leaves out what PIL and tifffile say about files that they can read: large, or with odd data beside the pixels.
+
+    It holds for the whole process, hence it belongs around all threads that read. What C libraries print about damaged
+    TIFF files is not theirs to hold back.
+    """
+    logger = logging.getLogger("tifffile")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def read_picture(path: Path, preprocess: Preprocess) -> Picture:
+    """Reads a picture file: JPEG, PNG, TIFF, WebP, BMP, GIF, PNM or JPEG 2000, whatever its name ends with.
+
+    It is turned as its EXIF data says. Of several pictures in a file the first one counts. Palettes, CMYK and the like
+    become RGB. Numbers of more than 8 bits become bytes as `to_bytes` says. Transparency is laid on white, unless the
+    picture has as many channels as are wanted with its opacity as the last one: an RGBA file stays as it is where
+    `Preprocess.channels` is 4.
+
+    Args:
+        path: The file.
+        preprocess: What the weights expect; a JPEG is decoded at a fraction of its size where that is enough.
+
+    Returns:
+        The picture, with as many channels as are wanted, or 1 channel, or 3 where 1 is wanted.
+
+    Raises:
+        BrokenPicture: If it cannot be read, or has another number of channels.
+        UserError: If the machine fails, or a package is missing, which says nothing about the picture.
+    """
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):  # a pipe would be waited for
+            raise BrokenPicture("a folder" if stat.S_ISDIR(mode) else "not a regular file")
+        with _Watched(path) as file:
+            try:
+                return decode(file, preprocess)
+            finally:
+                if file.error is not None:
+                    raise file.error
+    except (BrokenPicture, UserError):
+        raise
+    except UnidentifiedImageError as error:
+        raise BrokenPicture("not a picture") from error
+    except Image.DecompressionBombError as error:
+        raise BrokenPicture("too many pixels to be safe") from error
+    except MemoryError as error:
+        raise UserError(f"{shown(path)} cannot be read now: not enough memory; try again with more of it") from error
+    except OSError as error:
+        if error.errno is None:  # PIL's own
+            raise BrokenPicture(f"damaged: {_one_line(error)}") from error
+        if error.errno in LASTING:
+            raise BrokenPicture(LASTING[error.errno]) from error
+        raise UserError(f"{shown(path)} cannot be read now: {_one_line(error.strerror)}; try again") from error
+    except Exception as error:  # Decoders raise whatever a damaged file leads them to.
+        text = _one_line(error)  # of one word where it is a key or an index
+        raise BrokenPicture(f"damaged: {text if ' ' in text else type(error).__name__}") from error
+
+
+class _Watched(io.BufferedReader):
+    """A file that remembers an error of the disk, which PIL takes for the end of a TIFF file."""
+
+    error: OSError | None = None
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+
+    def read(self, size: int | None = -1) -> bytes:
+        try:
+            return super().read(size)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def fileno(self) -> int:
+        """None, or libtiff would read past all this."""
+        raise io.UnsupportedOperation
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split()) or type(text).__name__

@@ -1,0 +1,66 @@
+"""Augmentations that libraries make: a random crop, a mirror and operations on colour and shape, on 1 or 3 channels."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from PIL import Image
+from torch import Tensor
+
+from tl_lightning.data.images.configured import Transform
+from tl_lightning.data.images.pictures import to_channels
+from tl_lightning.preprocess.image import Preprocess
+
+# Of the picture's area. timm's 0.08 suits training from scratch; on small sets it often cuts away what the label says.
+CROP_SCALE = (0.5, 1.0)
+COLOR_JITTER = 0.4
+
+
+def standard(preprocess: Preprocess) -> Transform:
+    """The training transform of timm: a random resized crop, a left-right mirror, a colour jitter."""
+    from timm.data.transforms_factory import create_transform
+
+    chain = create_transform(
+        input_size=preprocess.size,
+        is_training=True,
+        scale=CROP_SCALE,
+        hflip=0.5,
+        color_jitter=COLOR_JITTER,
+        interpolation=preprocess.interpolation,
+        normalize=False,
+    )
+    return partial(_through_pil, chain=chain, channels=preprocess.channels)
+
+
+def randaugment(preprocess: Preprocess) -> Transform:
+    """RandAugment (Cubuk et al. 2020, arXiv:1909.13719) with torchvision's two operations of magnitude 9."""
+    from torchvision.transforms import InterpolationMode, v2
+
+    return _cropped_and(v2.RandAugment(interpolation=InterpolationMode.BILINEAR), preprocess)
+
+
+def trivial(preprocess: Preprocess) -> Transform:
+    """TrivialAugment Wide (Müller and Hutter 2021, arXiv:2103.10158): one operation of any magnitude."""
+    from torchvision.transforms import InterpolationMode, v2
+
+    return _cropped_and(v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR), preprocess)
+
+
+def _cropped_and(policy: Callable[[Tensor], Tensor], preprocess: Preprocess) -> Transform:
+    from torchvision.transforms import InterpolationMode, v2
+
+    # Tensors know no lanczos.
+    interpolation = "bicubic" if preprocess.interpolation == "lanczos" else preprocess.interpolation
+    cropped = v2.RandomResizedCrop(preprocess.size, scale=CROP_SCALE, interpolation=InterpolationMode(interpolation))
+    return partial(_in_a_row, chain=[cropped, v2.RandomHorizontalFlip(), policy], channels=preprocess.channels)
+
+
+# Partial functions rather than closures: worker processes that are spawned get them pickled.
+def _in_a_row(pixels: Tensor, *, chain: Sequence[Callable[[Tensor], Tensor]], channels: int) -> Tensor:
+    for transform in chain:
+        pixels = transform(pixels)
+    return to_channels(pixels, channels)  # last: the operations know grey, and one channel is a third of the work
+
+
+def _through_pil(pixels: Tensor, *, chain: Callable[[Image.Image], Tensor], channels: int) -> Tensor:
+    picture = Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).contiguous().numpy())
+    return to_channels(chain(picture), channels)

@@ -1,0 +1,91 @@
+"""TIFF files that PIL cannot read, or not exactly: many channels, colour of more than 8 bits, unusual types."""
+
+import struct
+import zlib
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, TiffImagePlugin
+
+from tl_lightning.data.images.pixels import BrokenPicture
+from tl_lightning.errors import UserError, shown
+
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+INSTALL = "pip install 'tl_lightning[tiff]'"
+BITS, PHOTOMETRIC, EXTRA, FORMAT, ORIENTATION = 258, 262, 338, 339, 274
+WHITE_IS_ZERO, UNSPECIFIED = 0, 0
+
+
+def pil_is_exact(picture: Image.Image) -> bool:
+    """Whether PIL hands out all numbers of a file.
+
+    Of 16-bit colour it drops the lower half, of four channels one that it does not know; it takes signed bytes for
+    unsigned ones, and does not invert 16-bit grey that is stored as a negative.
+
+    Args:
+        picture: Opened, not loaded yet; of any format.
+    """
+    if not isinstance(picture, TiffImagePlugin.TiffImageFile):
+        return True
+    tags = picture.tag_v2
+    formats, bits = set(tags.get(FORMAT, (1,))), max(tags.get(BITS, (1,)))
+    if bits <= 8:
+        return formats == {1} and UNSPECIFIED not in tags.get(EXTRA, ())
+    signed = formats == {2}
+    return (
+        (picture.mode.startswith("I;16") and tags.get(PHOTOMETRIC) != WHITE_IS_ZERO)
+        or (picture.mode == "I" and signed)
+        or (picture.mode == "F" and bits == 32)
+    )
+
+
+def read_tiff(file: BinaryIO) -> tuple[NDArray[Any], bool, int, int]:
+    """Reads the first page of a TIFF file.
+
+    Args:
+        file: Opened for reading.
+
+    Returns:
+        Its numbers, of shape ``(height, width, channels)``; whether the last channel is the opacity; how it has to be
+        `turned`; how many pages there are.
+
+    Raises:
+        BrokenPicture: If it is damaged, or is no picture.
+        UserError: If a package is missing.
+    """
+    try:
+        import tifffile
+    except ImportError as error:
+        raise UserError(f"{shown(file.name)} is a TIFF file that needs the package tifffile: {INSTALL}") from error
+
+    file.seek(0)
+    try:
+        with tifffile.TiffFile(file) as tiff:
+            pages = len(tiff.pages)
+            if not pages:
+                raise BrokenPicture("damaged: no picture in it")
+            page = tiff.pages.first
+            if page.axes not in ("YX", "YXS", "SYX"):
+                raise BrokenPicture(f"its first page has the axes {page.axes}")
+            if Image.MAX_IMAGE_PIXELS is not None and page.imagewidth * page.imagelength > 2 * Image.MAX_IMAGE_PIXELS:
+                raise BrokenPicture("too many pixels to be safe")
+            end = file.seek(0, 2)
+            parts = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+            # Of a missing part tifffile would make black.
+            if not parts or any(size == 0 or start + size > end for start, size in parts):
+                raise BrokenPicture("damaged: image file is truncated")
+            values = np.asarray(page.asarray())
+            opacity = page.extrasamples[-1:] in ((1,), (2,))
+            orientation = page.tags.valueof(ORIENTATION, 1)
+            negative = page.photometric == WHITE_IS_ZERO
+    except (tifffile.TiffFileError, struct.error, zlib.error) as error:
+        raise BrokenPicture(f"damaged: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        if "requires the 'imagecodecs' package" not in str(error):
+            raise
+        raise UserError(f"{shown(file.name)} is a TIFF file that needs the package imagecodecs: {INSTALL}") from error
+    values = values[:, :, None] if page.axes == "YX" else values if page.axes == "YXS" else np.moveaxis(values, 0, 2)
+    if negative and values.dtype.kind == "u":
+        values = np.iinfo(values.dtype).max - values
+    return values, opacity, orientation, pages

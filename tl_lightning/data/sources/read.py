@@ -1,0 +1,104 @@
+"""One name for where the pictures are: a folder, a table, or a set that is known by name."""
+
+from pathlib import Path
+
+from tl_lightning.data.answers import make_samples
+from tl_lightning.data.samples import AnswerKind, Listing, Samples
+from tl_lightning.data.sources.columns import Columns, list_table
+from tl_lightning.data.sources.elpv import read_elpv
+from tl_lightning.data.sources.folder import FOLDER, read_folder
+from tl_lightning.data.sources.hub_sets import PREFIX as HUB
+from tl_lightning.data.sources.hub_sets import read_hub
+from tl_lightning.data.sources.table import SUFFIXES, read_table
+from tl_lightning.data.sources.torchvision_sets import PREFIX as TORCHVISION
+from tl_lightning.data.sources.torchvision_sets import read_torchvision
+from tl_lightning.errors import UserError
+
+__all__ = ["Columns", "Samples", "list_source", "read_source"]
+
+
+def read_source(
+    source: str,
+    *,
+    answers: AnswerKind = "class",
+    target: str | None = None,
+    columns: Columns | None = None,
+    separator: str = "|",
+    classes: list[str] | None = None,
+) -> Samples:
+    """Lists the pictures and answers of a source; none is read, but for libraries' sets that are new here.
+
+    Args:
+        source: ``elpv``, the path of a table that ends in ``.csv`` or ``.parquet``, or a folder with one sub-folder per
+            class; else ``torchvision/NAME``, or ``datasets/NAME``, ``datasets/NAME:CONFIG`` or ``datasets/FOLDER`` for
+            the library ``datasets``. A path that exists is always taken for one.
+        answers: The kind of answer that is wanted.
+        target: What is to be learned, where the source has several answers (`elpv`: defect, level, type, probability).
+        columns: Of a table, or of a set of the library ``datasets``.
+        separator: Between the labels of one cell.
+        classes: Order of the classes, as from a checkpoint; `None` leaves it to the source.
+
+    Returns:
+        The samples.
+
+    Raises:
+        UserError: If the source cannot be used, saying what to do.
+    """
+    listing = list_source(
+        source,
+        target=target,
+        columns=columns,
+        separator=separator,
+        may_be_empty=classes is not None,
+        blank_answers=answers == "labels",
+    )
+    if answers in ("labels", "number") and FOLDER in listing.answers:
+        wanted = "a number" if answers == "number" else "several labels"
+        raise UserError(
+            f"a folder says one class of each picture, not {wanted}: name a .csv or .parquet table as data.source"
+        )
+    return make_samples(listing, answers=answers, classes=classes, separator=separator)
+
+
+def list_source(
+    source: str,
+    *,
+    target: str | None = None,
+    columns: Columns | None = None,
+    separator: str = "|",
+    may_be_empty: bool = True,
+    blank_answers: bool = True,
+) -> Listing:
+    """What a source says, as text: enough where nothing is to be learned from it.
+
+    Args:
+        source: As for `read_source`.
+        target: What is to be learned, where the source has several answers.
+        columns: Of a table.
+        separator: Between the labels of one cell.
+        may_be_empty: Whether a folder may have class folders without pictures.
+        blank_answers: Whether a blank cell is an answer.
+
+    Raises:
+        UserError: If the source cannot be listed.
+    """
+    columns = columns or Columns()
+    path = Path(source).expanduser()
+    by_name = source.startswith((TORCHVISION, HUB)) and not path.exists()
+    named = [role for role in ("split", "group", "weight", "time") if getattr(columns, role) is not None]
+    if named and not by_name and path.suffix.lower() not in SUFFIXES:
+        raise UserError(
+            f"data.{named[0]}_column is for tables, and {source} has no columns: leave it out, or make a table"
+        )
+    if source == "elpv":
+        return read_elpv(target=target)
+    if target is not None:
+        raise UserError(f"data.target {target!r} is only for the source elpv, not for {source}; leave it out")
+    if path.suffix.lower() in SUFFIXES:
+        return read_table(path, columns=columns, blank_answers=blank_answers, separator=separator)
+    if by_name and source.startswith(TORCHVISION):
+        return list_table(read_torchvision(source.removeprefix(TORCHVISION)), columns, separator=separator)
+    if by_name:
+        table, columns = read_hub(source.removeprefix(HUB), columns)
+        return list_table(table, columns, blank_answers=blank_answers, separator=separator)
+    return read_folder(path, may_be_empty=may_be_empty)

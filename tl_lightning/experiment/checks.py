@@ -1,0 +1,157 @@
+"""Which settings can work together; what cannot is said in one line before anything is built or trained."""
+
+import inspect
+from collections.abc import Sequence
+
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import BaseFinetuning, StochasticWeightAveraging
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from torch.nn.parallel import DistributedDataParallel
+
+from tl_lightning.errors import UserError, nearest
+from tl_lightning.experiment.cautions import check_silenced
+from tl_lightning.finetuning.phases import Phase
+from tl_lightning.tasks import TASKS
+from tl_lightning.tasks.base import TransferTask
+
+
+def check_own(config: Namespace) -> None:
+    """Checks our own keys; cautions named in one text become a list."""
+    if config.soup < 0 or config.soup == 1:
+        raise UserError(f"soup is {config.soup}; it must be 0 for none, or 2 or more")
+    if config.save_every is not None and config.save_every < 1:
+        raise UserError(f"save_every is {config.save_every}; it must be 1 step or more")
+    if isinstance(config.compile, str):
+        backends = torch.compiler.list_backends(exclude_tags=())
+        if config.compile not in backends:
+            known = ", ".join(torch.compiler.list_backends())
+            raise UserError(f"compile is {config.compile!r}; it must be true, false, or a backend of torch ({known})")
+    if not isinstance(config.wise_ft, bool) and not 0 <= config.wise_ft <= 1:
+        raise UserError(f"wise_ft is {config.wise_ft}; it must be true, false, or an alpha from 0 to 1, such as 0.5")
+    if isinstance(config.silence, str):
+        config.silence = [key.strip() for key in config.silence.split(",")]
+    check_silenced(config.silence)
+
+
+def check_callbacks(callbacks: Sequence[Callback]) -> None:
+    """Refuses Lightning's own ways to do what phases and averages of weights do: the two would undo each other."""
+    for callback in callbacks:
+        if isinstance(callback, BaseFinetuning):
+            name, instead = type(callback).__name__, "--phases, such as gradual"
+        elif isinstance(callback, StochasticWeightAveraging):
+            name, instead = type(callback).__name__, "--ema or --soup"
+        else:
+            continue
+        raise UserError(f"trainer.callbacks: {name} cannot work beside phases; use {instead}")
+
+
+def check_phases(phases: Sequence[Phase], trainer: Namespace) -> None:
+    """Makes sure that each phase is validated at its end: only validated weights can become the best ones."""
+    every = trainer.check_val_every_n_epoch or 1  # none counts batches across epochs
+    for phase in phases:
+        for key, epochs in (("epochs", phase.epochs or 0), ("cooldown", phase.cooldown)):
+            if epochs % every:
+                raise UserError(
+                    f"trainer.check_val_every_n_epoch is {every}, but phase {phase.name} has {key} {epochs}: its end "
+                    "would not be validated, so it would count for nothing; make the one a multiple of the other"
+                )
+    if trainer.max_time is not None and len(phases) > 1:
+        raise UserError(
+            "trainer.max_time would end one phase, and the next would begin; give the phases fewer epochs, or patience"
+        )
+
+
+def check_strategy(trainer: Trainer) -> None:
+    """Refuses what cannot follow a trainable set that changes from phase to phase."""
+    strategy = trainer.strategy
+    if isinstance(strategy, SingleDeviceStrategy):
+        return
+    if not isinstance(strategy, DDPStrategy):
+        raise cannot_shard(type(strategy).__name__)
+    if strategy.launcher is not None and not isinstance(strategy.launcher, _SubprocessScriptLauncher):
+        raise UserError(
+            "trainer.strategy starts new processes for every phase, which forget the optimizer; use "
+            "--trainer.strategy ddp"
+        )
+    # The processes' statistics are averaged after each step instead (see `average_statistics`); the broadcast would
+    # wait for ever for a process that has fewer batches to evaluate.
+    newer = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # torch 2.15 renamed it
+    strategy._ddp_kwargs["forward_sync_buffers" if newer else "broadcast_buffers"] = False
+
+
+def cannot_shard(strategy: str) -> UserError:
+    """The mistake of asking for a strategy that shards the parameters."""
+    return UserError(
+        f"trainer.strategy {strategy} cannot run here: it shards parameters once, but each phase trains others; "
+        "use --trainer.strategy ddp"
+    )
+
+
+def check_trainer(trainer: Namespace | None) -> None:
+    """Refuses what Lightning's trainer offers and phases cannot live with."""
+    if trainer is None:
+        raise UserError("trainer is empty: give it a setting, such as max_epochs, or leave it out")
+    if trainer.fast_dev_run:
+        raise UserError(
+            "trainer.fast_dev_run keeps no checkpoint, which a run needs; "
+            "use --trainer.max_epochs 1 --trainer.limit_train_batches 2 --trainer.limit_val_batches 2"
+        )
+    if (trainer.max_epochs or 0) < 1:
+        raise UserError(f"trainer.max_epochs is {trainer.max_epochs}; phases need a length: give 1 epoch or more")
+    if trainer.log_every_n_steps is not None and trainer.log_every_n_steps < 1:
+        raise UserError(f"trainer.log_every_n_steps is {trainer.log_every_n_steps}; it must be 1 or more")
+    if trainer.max_steps != -1:
+        raise UserError("trainer.max_steps: phases are counted in epochs; use --trainer.max_epochs")
+    for name in ("min_epochs", "min_steps"):
+        if trainer[name] is not None:
+            raise UserError(f"trainer.{name} would count the run, not the phase; give a phase patience instead")
+    for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
+        if trainer[name] is not None and trainer[name] < 1:
+            raise UserError(f"trainer.{name} is {trainer[name]}; it must be 1 or more")
+    if trainer.val_check_interval == 0:
+        raise UserError("trainer.val_check_interval is 0; it must be a share of the epoch, or a number of batches")
+    if trainer.overfit_batches:
+        raise UserError(
+            "trainer.overfit_batches would also validate on what it trains; use --trainer.limit_train_batches"
+        )
+    if isinstance(trainer.strategy, str) and trainer.strategy.startswith(("fsdp", "deepspeed", "xla")):
+        raise cannot_shard(trainer.strategy)  # Lightning looks for their hardware or packages first
+    _check_arithmetic(trainer)
+    if trainer.use_distributed_sampler:
+        raise UserError("trainer.use_distributed_sampler: the data module shares the pictures out itself; leave it out")
+    for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
+        if trainer[name] == 0:
+            raise UserError(f"trainer.{name} is 0, but a run trains, validates and tests; leave it out")
+
+
+def _check_arithmetic(trainer: Namespace) -> None:
+    """Refuses what the chosen device cannot do, and Lightning would do otherwise, or emulate, or fail at in a step."""
+    accelerator, precision = str(trainer.accelerator), str(trainer.precision)
+    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if accelerator in ("gpu", "cuda") and not has_gpu:
+        raise UserError(
+            f"trainer.accelerator {accelerator}: torch finds no GPU here; use --trainer.accelerator auto or cpu"
+        )
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not has_gpu)
+    if on_cpu and precision.startswith("16"):
+        raise UserError(f"trainer.precision {precision} needs a GPU, and this is a CPU; use 32-true or bf16-mixed")
+    if on_cpu and trainer.sync_batchnorm:
+        raise UserError("trainer.sync_batchnorm needs GPUs, and this is a CPU; leave it out")
+    if not on_cpu and precision.startswith("bf16") and torch.cuda.is_available():
+        if not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise UserError(f"trainer.precision {precision}: this GPU has no bfloat16; use 16-mixed or 32-true")
+
+
+def check_monitor(callback: Namespace, key: str, task: type[TransferTask]) -> None:
+    """Checks that the figure exists, and sets whether its largest or its smallest value is the best."""
+    modes = {f"val/{name}": mode for name, mode in task.figures.items()}
+    if callback.monitor == "auto":
+        callback.monitor = f"val/{task.monitor}"
+    if callback.monitor in modes:
+        callback.mode = modes[callback.monitor]
+    elif task in TASKS:  # a user's own may log more
+        known = ", ".join(modes)
+        raise UserError(f"{key}: {callback.monitor!r} is never logged{nearest(str(callback.monitor), modes)} ({known})")

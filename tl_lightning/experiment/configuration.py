@@ -1,0 +1,408 @@
+"""From command-line arguments and YAML to a model, a data module and a trainer: Lightning's own CLI, with our parts."""
+
+import json
+import logging
+import warnings
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, Literal
+
+from jsonargparse import set_parsing_settings
+from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from tl_lightning.backbones import preprocess_of
+from tl_lightning.core.precision import fast_precision
+from tl_lightning.core.processes import process_rank
+from tl_lightning.core.run_folder import RunFolder, run_name
+from tl_lightning.data.images.configured import plain
+from tl_lightning.data.images.module import ImageDataModule
+from tl_lightning.errors import UserError
+from tl_lightning.experiment.checks import (
+    check_callbacks,
+    check_monitor,
+    check_own,
+    check_phases,
+    check_strategy,
+    check_trainer,
+)
+from tl_lightning.experiment.parser import ExperimentParser, user_error
+from tl_lightning.finetuning.audit import Audit
+from tl_lightning.finetuning.averaging import ExponentialMovingAverage
+from tl_lightning.finetuning.batch_norm import SyncBatchNorm
+from tl_lightning.finetuning.phases import PRESETS, parse_phases, plan
+from tl_lightning.tasks import TASKS, ClassificationTask, TransferTask
+from tl_lightning.training.callbacks import EpochLine, MetricsCsv, StepBar, TrainingLoss, Watch
+from tl_lightning.training.checkpoints import BestCheckpoint, Ingredients, WholeCheckpoints
+from tl_lightning.training.compilation import Compilation
+from tl_lightning.training.forgetting import Forgetting
+from tl_lightning.training.global_batch import LrScaling, scale_rates, share_out
+from tl_lightning.training.preemption import leave_signals_to_us
+from tl_lightning.training.wandb import check_wandb, identify, with_wandb
+
+
+class Configuration(LightningCLI):
+    """One parsed configuration with everything built from it.
+
+    Attributes:
+        model: The task.
+        datamodule: Its data.
+        trainer: Lightning's trainer, with our callbacks.
+        phases: What to train, in order.
+        implied: Settings of the model that the preset of phases brought with it.
+        batch: Pictures of one step, where something is trained.
+        lr_factor: What `lr_scaling` has multiplied the learning rates with.
+        folder: The run's folder; on the first process of a training run.
+        resolved: The whole configuration as YAML, defaults included; ``tl fit --config`` on it repeats the run.
+
+    Args:
+        args: Command-line arguments behind the command's name.
+        checkpoint: The checkpoint to evaluate, as loaded; it decides the model, the classes and the preprocessing.
+            `None` where something is to be trained.
+        folder: Where a training run writes: ``new`` for a folder of its own, the folder of the run that goes on, or
+            `None` where nothing is kept. Only the first of several processes writes.
+        watch: Called with each row that training logs, once it is in ``metrics.csv``.
+    """
+
+    def __init__(
+        self,
+        args: list[str],
+        *,
+        checkpoint: Mapping[str, Any] | None = None,
+        folder: RunFolder | Literal["new"] | None = "new",
+        watch: Watch | None = None,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self._watch = watch
+        self.created = False
+        self.folder: RunFolder | None = None
+        self._plugins: list[Any] = []
+        # A class within a phase or an augmentation is made by what uses it, which knows the rest of its arguments.
+        set_parsing_settings(instantiate_subclass_spec_in_any=False)
+        self._wanted = folder if checkpoint is None and process_rank() == 0 else None
+        super().__init__(
+            TransferTask,
+            LightningDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            trainer_defaults={
+                "devices": 1,  # Lightning's `auto` would take every GPU of the machine
+                "max_epochs": 10,
+                "precision": fast_precision(),
+                "gradient_clip_val": 1.0,
+                "num_sanity_val_steps": 0,
+                "log_every_n_steps": 10,
+                "logger": False,
+                "enable_model_summary": False,
+                "use_distributed_sampler": False,  # ours counts no picture twice, and knows where an epoch stopped
+            },
+            parser_class=ExperimentParser,
+            parser_kwargs={"prog": "tl fit", "description": "Trains, then evaluates.", "allow_abbrev": False},
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            run=False,
+            args=args if checkpoint is None else [*args, "--config", json.dumps(_decided_by(checkpoint))],
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds our keys, our defaults and the links between model and data."""
+        parser.add_argument(
+            "--run_dir", type=str | None, default=None, help="The run's folder; by default a new runs/<config>-<n>."
+        )
+        parser.add_argument(
+            "--phases",
+            type=str | list[dict[str, Any]],
+            default="full",
+            help=f"How to transfer: {', '.join(PRESETS)}, or a list of phases such as [{{epochs: 3, train: head}}].",
+        )
+        parser.add_argument(
+            "--cache",
+            type=Literal["off", "auto", "require"],
+            default="auto",
+            help="Compute what a phase freezes once and keep it: never, where it can be and pays, or else fail.",
+        )
+        parser.add_argument(
+            "--global_batch",
+            type=int | None,
+            default=None,
+            help="Pictures of a step over all processes, in the place of data.batch_size: the same on 1 GPU and on 8.",
+        )
+        parser.add_argument(
+            "--lr_scaling",
+            type=LrScaling,
+            default="none",
+            help="Scale the learning rates with the global batch over lr_scaling_batch: by its square root, which is "
+            "for AdamW, in proportion, which is for SGD, or not at all.",
+        )
+        parser.add_argument(
+            "--lr_scaling_batch",
+            type=int | None,
+            default=None,
+            help="The batch, over all processes, that model.lr was set for.",
+        )
+        parser.add_argument(
+            "--compile",
+            type=bool | str,
+            default=False,
+            help="Compile the backbone for training with torch.compile, and say what it gains; or a backend's name.",
+        )
+        parser.add_argument(
+            "--ema",
+            type=float | Literal["auto"] | None,
+            default=None,
+            help="Validate and keep a running mean of the weights with this decay; auto fits it to the phase.",
+        )
+        parser.add_argument(
+            "--soup", type=int, default=0, help="Try a greedy soup of the weights of so many best epochs; 0 for none."
+        )
+        parser.add_argument(
+            "--wise_ft",
+            type=bool | float,
+            default=False,
+            help="How far to go from the pretrained (0) to the fine-tuned weights (1); true lets validation choose.",
+        )
+        parser.add_argument(
+            "--save_every",
+            type=int | None,
+            default=None,
+            help="Also write last.ckpt every so many steps; without it, at the end of each epoch.",
+        )
+        parser.add_argument(
+            "--test",
+            type=bool,
+            default=True,
+            help="Score the final weights on the test split too; false where many runs are compared on validation.",
+        )
+        parser.add_argument(
+            "--silence", type=str | list[str], default=[], help="Cautions that are not to be shown, such as input_size."
+        )
+        parser.add_class_arguments(Forgetting, "forgetting")
+        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "model": {"class_path": f"{ClassificationTask.__module__}.{ClassificationTask.__qualname__}"},
+                "data": {"class_path": f"{ImageDataModule.__module__}.{ImageDataModule.__qualname__}"},
+                "early_stopping.monitor": "auto",  # the task's own
+                "early_stopping.patience": 10,
+                "checkpoint.monitor": "auto",
+                "checkpoint.filename": "best",
+                "checkpoint.save_last": False,  # it copies the best; LastCheckpoint keeps the last
+                "checkpoint.enable_version_counter": False,
+                "checkpoint.auto_insert_metric_name": False,
+            }
+        )
+        parser.link_arguments("data.classes", "model.init_args.classes", apply_on="instantiate")
+        parser.link_arguments("data.prepared", "model.init_args.preprocess", apply_on="instantiate")
+        if self.checkpoint is None:
+            parser.link_arguments(
+                ("model.init_args.backbone", "model.init_args.weights"),
+                "data.init_args.preprocess",
+                compute_fn=lambda backbone, weights: preprocess_of(backbone, weights).to_dict(),
+            )
+
+    def before_instantiate_classes(self) -> None:
+        """Checks what can be checked, makes the run folder, and keeps everything that the run writes inside it."""
+        config = self.config
+        task = class_of(config.model.class_path)
+        for name, value in (("seed", int(config.seed_everything)), ("answers", task.answers)):
+            if name in config.data.init_args:
+                asked = config.data.init_args[name]
+                if name == "answers" and asked not in ("class", value):
+                    raise UserError(
+                        f"data.answers is {asked}, but {task.__name__} learns {value}; leave data.answers out"
+                    )
+                config.data.init_args[name] = value
+        if self.checkpoint is not None:
+            config.trainer.logger, config.trainer.callbacks = False, None  # those of the training run are not reopened
+            return
+        check_trainer(config.trainer)
+        check_own(config)
+        for name in ("checkpoint", "early_stopping"):
+            check_monitor(config[name], f"{name}.monitor", task)
+        if config.checkpoint.save_top_k != 1 or config.checkpoint.filename != "best":
+            raise UserError(
+                "checkpoint.save_top_k must be 1 and checkpoint.filename must be best: a run keeps best.ckpt and "
+                "last.ckpt; add a ModelCheckpoint to trainer.callbacks for others"
+            )
+        if config.checkpoint.dirpath is not None or config.checkpoint.save_last:
+            raise UserError(
+                "checkpoint.dirpath and checkpoint.save_last have no effect: a run keeps best.ckpt and last.ckpt in "
+                "its folder; leave them out, and name the folder with --run_dir"
+            )
+        preset = PRESETS.get(config.phases) if isinstance(config.phases, str) else None
+        self.implied = {} if preset is None else dict(preset.model)
+        for name, value in self.implied.items():
+            config.model.init_args[name] = value
+        if "weights" in self.implied:
+            self._say_preparation()
+        self.phases = parse_phases(plain(config.phases), max_epochs=config.trainer.max_epochs or 0)
+        self.run_name, run_dir, config.run_dir = run_name(config.config or []), config.run_dir, None
+        config.trainer.logger = with_wandb(config.trainer.logger)
+        self.resolved = self.parser.dump(config.clone(with_meta=False), skip_unset=False)
+        if config.trainer.sync_batchnorm:
+            config.trainer.sync_batchnorm = False  # Lightning's own breaks timm's models; ours comes as a plugin
+            self._plugins.append(SyncBatchNorm())
+        loggers = _loggers(config.trainer.logger)
+        if self._wanted is not None:
+            check_wandb(loggers)
+        if self._wanted == "new":
+            self.folder, self.created = RunFolder.create(run_dir, name=self.run_name), True
+        else:
+            self.folder = self._wanted
+        if self.folder is None:
+            config.checkpoint.dirpath = None  # Lightning asks the first process
+            config.trainer.logger = False
+            return
+        config.trainer.default_root_dir = str(self.folder.path)
+        config.checkpoint.dirpath = str(self.folder.checkpoints)
+        for logger in loggers:
+            if logger.init_args.get("save_dir", "elsewhere") in (None, "."):
+                # Absolute, as W&B writes from a process of its own, which stays where the first run of this one was.
+                logger.init_args.save_dir = str(self.folder.path.absolute())
+        identify(loggers, self.folder)
+
+    def _say_preparation(self) -> None:
+        """Writes down what the weights that a preset sets aside ask of pictures: a resumed run no longer knows them."""
+        data, linked = self.config.data.init_args, plain(self.config.data.init_args.preprocess)
+        own = preprocess_of(self.config.model.init_args.backbone, "none").to_dict()
+        for option in ("image_size", "channels", "pixel_range", "interpolation"):
+            name = "size" if option == "image_size" else option
+            if option in data and data[option] is None and linked[name] != own[name]:
+                data[option] = linked[name]
+
+    def _set_seed(self) -> None:
+        seed = self.config.seed_everything
+        if not isinstance(seed, bool) and not 0 <= seed < 2**32:
+            raise UserError(f"seed_everything is {seed}; it must be from 0 to {2**32 - 1}")
+        super()._set_seed()
+
+    def instantiate_classes(self) -> None:
+        """Builds data module, model and trainer; a user's mistake leaves no empty run folder behind."""
+        try:
+            super().instantiate_classes()
+            if self.checkpoint is None:
+                self._configured_rates = self.model.rates
+                self.share_out(self.config.global_batch)
+                self.phases = plan(self.phases, self.model.stages)
+                check_phases(self.phases, self.config.trainer)
+        except BaseException as error:
+            if self.folder is not None and self.created:
+                self.folder.discard()
+            if isinstance(error, MisconfigurationException):  # Lightning's word for a user's mistake
+                raise UserError(" ".join(str(error).split())) from error
+            if (mistake := user_error(error)) is not None:
+                raise mistake from error
+            raise
+
+    def share_out(self, global_batch: int | None) -> None:
+        """Shares a step's pictures out among the processes, and has the learning rates follow; anew on each call.
+
+        Args:
+            global_batch: Pictures of one step; `None` for the data's batch size on each process.
+
+        Raises:
+            UserError: As of `global_batch.share_out` and `scale_rates`.
+        """
+        processes, accumulate = self.trainer.world_size, self.trainer.accumulate_grad_batches
+        self.batch = share_out(global_batch, self.datamodule, processes=processes, accumulate=accumulate)
+        self.model.rates = self._configured_rates
+        self.lr_factor = scale_rates(self.model, self.config.lr_scaling, self.batch, self.config.lr_scaling_batch)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - the signature is Lightning's
+        """Builds the trainer with our callbacks; a user's own bar or early stopping takes the place of ours."""
+        theirs = self.config_init.trainer.callbacks or []
+        theirs = theirs if isinstance(theirs, list) else [theirs]
+        check_callbacks(theirs)
+        ours: list[Callback] = []
+        epochs = self.config.trainer.max_epochs or 0
+        if not any(isinstance(callback, ProgressBar) for callback in theirs):
+            ours += [] if self.config.trainer.enable_progress_bar is False else [StepBar(epochs)]
+        if self.checkpoint is None:
+            ours.append(TrainingLoss())
+            if self.config.compile is not False:
+                ours.append(Compilation("inductor" if self.config.compile is True else self.config.compile))
+            if self.config.ema is not None:
+                ours.append(ExponentialMovingAverage(self.config.ema))
+            if not any(isinstance(callback, EarlyStopping) for callback in theirs):
+                ours.append(self.config_init.early_stopping)
+            monitor, mode, folder = (self.config.checkpoint[key] for key in ("monitor", "mode", "dirpath"))
+            # The first of several is the one that picks the best weights, so ours stand before a user's.
+            ours.append(self.config_init.checkpoint)
+            if self.config.soup:
+                ours.append(Ingredients(folder, count=self.config.soup, monitor=monitor, mode=mode))
+            ours += [EpochLine(monitor, mode, epochs), Audit()]
+        plugins = [*self._plugins, *_listed(self.config_init.trainer.plugins)]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(WholeCheckpoints())
+        given = {**self.config_init.trainer, "callbacks": ours, "plugins": plugins, **kwargs}
+        try:
+            trainer = self._instantiate_trainer(given, theirs)
+        except (
+            TypeError,
+            ValueError,
+            ImportError,
+        ) as error:  # there is no such strategy, or its package lacks
+            raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+        leave_signals_to_us(trainer)
+        if self.checkpoint is None:
+            check_strategy(trainer)
+        if self.folder is not None:
+            trainer.loggers = [MetricsCsv(self.folder.metrics, self._watch), *trainer.loggers]
+        return trainer
+
+
+def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - nothing, one plugin, or several
+    return [] if value is None else value if isinstance(value, list) else [value]
+
+
+def class_of(path: str) -> type[TransferTask]:
+    """The task that a configuration names, by its module and name."""
+    module, _, name = path.rpartition(".")
+    task: type[TransferTask] = getattr(import_module(module), name)
+    return task
+
+
+def _decided_by(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that an evaluation takes from the checkpoint, whatever else is configured."""
+    model = dict(checkpoint["hyper_parameters"])
+    prepared, classes = model.pop("preprocess"), model.pop("classes")
+    model["weights"] = "none"  # the checkpoint holds them all
+    if "l2_sp" in model:
+        model["l2_sp"] = 0.0  # matters in training only, and there is no start to stay close to
+    # A task of ours is known by its name; for one of the user's the configuration has to name the class.
+    task = next((task for task in TASKS if task.__name__ == checkpoint.get("task")), None)
+    if task is not None and not checkpoint["own_task"]:
+        model = {"class_path": f"{task.__module__}.{task.__qualname__}", "init_args": model}
+    own = dict.fromkeys(("image_size", "channels", "pixel_range", "interpolation"))
+    return {"model": model, "data": {**own, "preprocess": prepared, "classes": list(classes)}}
+
+
+def _loggers(configured: Any) -> list[Any]:  # noqa: ANN401 - true, false, one logger, or a list of them
+    candidates = configured if isinstance(configured, list) else [configured]
+    return [logger for logger in candidates if hasattr(logger, "init_args")]
+
+
+def quiet() -> None:
+    """Leaves out what Lightning says to people who assemble a trainer by hand."""
+    for name in ("pytorch.utilities.rank_zero", "fabric.utilities.seed", "fabric.utilities.distributed"):
+        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
+    for message in (
+        ".*args parameter is intended to run from within Python.*",  # tests and notebooks call the command in-process
+        ".*does not have many workers.*",  # the decoded pictures make workers needless on a CPU
+        ".*in eval mode at the start of training.*",  # frozen stages are, on purpose
+        ".*is smaller than the logging interval.*",
+        ".*LeafSpec.* is deprecated.*",  # Lightning's own use of torch
+        ".*Checkpoint directory .* exists and is not empty.*",  # the second phase writes where the first did
+        ".*score for one or more classes was `nan`.*",  # a label of which validation has no picture; said by a note
+        ".*No positive samples in targets.*",
+        ".*No negative samples in targets.*",
+        ".*The `srun` command is available on your system.*",  # of a cluster's machine, where one trains without it
+        ".*your dataloader is not resumable.*",  # its sampler is, and the data module's state says where it stopped
+    ):
+        warnings.filterwarnings("ignore", message=message)

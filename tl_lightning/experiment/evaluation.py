@@ -1,0 +1,159 @@
+"""Scoring a checkpoint: the figures of a split, their noise, and the tables that show them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tl_lightning.core.checkpoint_files import load_checkpoint
+from tl_lightning.core.console import console
+from tl_lightning.core.files import write_text
+from tl_lightning.core.options import OptionParser, writable
+from tl_lightning.core.run_folder import RunFolder
+from tl_lightning.errors import UserError
+from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.experiment.tables import result_table, score_table
+from tl_lightning.metrics.words import TABLES
+
+DECIDED = ("--data.image_size", "--data.channels", "--data.pixel_range", "--data.interpolation")
+
+
+def check_same_split(folder: RunFolder, data: Mapping[str, Any]) -> None:
+    """Makes sure that no picture the run was trained on is scored as a new one, whatever options came.
+
+    Args:
+        folder: The run.
+        data: The data module's summary.
+
+    Raises:
+        UserError: If the source is the run's, and its split another.
+    """
+    trained = folder.summary["data"]
+    if data["source"] == trained["source"] and data["split_digest"] != trained["split_digest"]:
+        raise UserError(
+            f"the pictures or the split of {data['source']} are not those that {folder.path} was trained on: "
+            "drawn anew, it would score training pictures as new ones; give pictures of their own with --data.source"
+        )
+
+
+def refuse_decided(arguments: Sequence[str]) -> None:
+    """Says which of the options have no effect on an evaluation.
+
+    Args:
+        arguments: What is left for the configuration.
+
+    Raises:
+        UserError: If one is of the model or of what the checkpoint decides.
+    """
+    for argument in arguments:
+        if argument.startswith(("--model", *DECIDED, "--data.classes", "--phases")):
+            raise UserError(f"{argument.partition('=')[0]} has no effect here: the checkpoint decides it; leave it out")
+
+
+def score(configuration: Configuration, split: str) -> dict[str, float]:
+    """Runs the model over a split.
+
+    Args:
+        configuration: Its model with the weights to score, its data set up.
+        split: ``validation`` or ``test``.
+
+    Returns:
+        Plain names to figures.
+    """
+    run_split = configuration.trainer.validate if split == "validation" else configuration.trainer.test
+    (figures,) = run_split(configuration.model, datamodule=configuration.datamodule, verbose=False)
+    return {name.partition("/")[2]: float(value) for name, value in figures.items()}
+
+
+def show_result(task: Any, data: Any, metrics: Mapping[str, float], split: str) -> dict[str, Any]:  # noqa: ANN401
+    """Prints the tables of one evaluation and returns what a summary keeps of them.
+
+    Args:
+        task: Just evaluated; its answers are those of the split.
+        data: The data module.
+        metrics: Plain names to figures.
+        split: ``validation`` or ``test``.
+    """
+    predictions, labels, _ = task.answered.compute()
+    name = "val" if split == "validation" else split
+    details: dict[str, Any] = task.details(predictions.float(), labels, data.groups(name))
+    constant = task.baseline(data.answers("train").labels, labels)
+    title = f"{split}: {len(labels):,} pictures"
+    console.print(result_table(metrics, details["standard_errors"], constant, task.constant, title=title))
+    for table, word in TABLES.items():
+        if table in details:
+            console.print(score_table(details[table], word, title=f"{split}, {word} by {word}"))
+    return details
+
+
+def baseline(task: Any, data: Any, split: str) -> dict[str, float]:  # noqa: ANN401
+    """Figures of the answer without a model, as the summary names them: ``majority_accuracy`` and the like.
+
+    Args:
+        task: Says which answer that is.
+        data: The data module.
+        split: ``val`` or ``test``.
+    """
+    figures = task.baseline(data.answers("train").labels, data.answers(split).labels)
+    return {f"{task.constant.split()[0]}_{name}": value for name, value in figures.items()}
+
+
+def validate_command(args: list[str]) -> None:
+    """``tl validate``: scores a checkpoint on the validation split."""
+    evaluate("validation", args)
+
+
+def test_command(args: list[str]) -> None:
+    """``tl test``: scores a checkpoint on the test split."""
+    evaluate("test", args)
+
+
+def evaluate(split: str, args: list[str]) -> dict[str, float]:
+    """Scores a checkpoint, which decides the model, the classes and the preprocessing.
+
+    Args:
+        split: ``validation`` or ``test``.
+        args: ``--run_dir R``, or ``--config FILE --ckpt_path FILE``; ``--output FILE.json``; and ``--data.*`` and
+            ``--trainer.*`` to change what is read and how it runs.
+
+    Returns:
+        Plain names to figures.
+
+    Raises:
+        UserError: If there is no such run or checkpoint, or an argument contradicts the checkpoint.
+    """
+    parser = OptionParser(
+        "validate" if split == "validation" else "test",
+        f"Scores a run on its {split} split. --data.* and --trainer.* options, as of tl fit, change what is read and "
+        "how it runs; the model, the classes and the preprocessing are the checkpoint's.",
+    )
+    parser.add_argument("--run_dir", help="the run whose best weights, data and settings are used")
+    parser.add_argument("--ckpt_path", help="a checkpoint, instead of the run's best")
+    parser.add_argument("--config", action="append", default=[], help="a configuration, instead of the run's own")
+    parser.add_argument("--output", type=writable, help="a JSON file to write the figures to")
+    known, rest = parser.parse_known_args(args)
+    rest = [*(argument for config in known.config for argument in ("--config", config)), *rest]
+    refuse_decided(rest)
+    if known.run_dir is not None:
+        folder = RunFolder.open(known.run_dir)
+        rest = ["--config", str(folder.config), *rest]
+        known.ckpt_path = known.ckpt_path or folder.best_checkpoint
+    if known.ckpt_path is None:
+        raise UserError("name what to evaluate: --run_dir RUN, or --config FILE --ckpt_path FILE")
+    quiet()
+    checkpoint = load_checkpoint(Path(known.ckpt_path))
+    configuration = Configuration(rest, checkpoint=checkpoint)
+    task, data = configuration.model, configuration.datamodule
+    task.load_state_dict(checkpoint["state_dict"])
+    data.prepare_data()
+    data.setup("test")
+    if known.run_dir is not None:
+        check_same_split(folder, data.summary())
+    if not data.summary()[split]:
+        raise UserError(f"{data.summary()['source']} has no {split} split to evaluate on")
+    metrics = score(configuration, split)
+    scores = show_result(task, data, metrics, split)
+    if known.output is not None:
+        constant = baseline(task, data, "val" if split == "validation" else split)
+        write_text(known.output, json.dumps({split: metrics, **scores, "baseline": constant}, indent=2) + "\n")
+    return metrics

@@ -1,0 +1,141 @@
+"""The tables that a run shows: what trains, and what came out."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from tl_lightning.data.leaks import KINDS, LeakReport
+from tl_lightning.finetuning.freezing import StageRow
+from tl_lightning.finetuning.phases import Phase
+from tl_lightning.metrics.words import in_words
+
+
+def stage_table(phase: Phase, rows: Sequence[StageRow], *, title: str) -> Table:
+    """Shows every stage's parameters, whether they train, at which peak rate, and the BatchNorm mode.
+
+    Args:
+        phase: The phase about to start.
+        rows: From the task's ``phase_rows``.
+        title: Above the table.
+    """
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("stage")
+    for column in ("parameters", "trainable", "learning rate"):
+        table.add_column(column, justify="right")
+    table.add_column("BatchNorm")
+    for row in rows:
+        trainable = f"{row.trainable:,}" if row.trainable else "frozen"
+        without = "solved" if row.trainable else ""
+        rate = without if row.learning_rate is None else f"{row.learning_rate:.2e}"
+        style = None if row.trainable else "dim"
+        table.add_row(row.name, f"{row.parameters:,}", trainable, rate, row.batch_norm, style=style)
+    total, trained = sum(row.parameters for row in rows), sum(row.trainable for row in rows)
+    table.add_section()
+    table.add_row("total", f"{total:,}", f"{trained:,}", "", "")
+    return table
+
+
+def result_table(
+    metrics: Mapping[str, float],
+    errors: Mapping[str, float],
+    baseline: Mapping[str, float],
+    constant: str,
+    *,
+    title: str,
+) -> Table:
+    """Shows the figures with their standard errors, and those of an answer without a model beside them.
+
+    Args:
+        metrics: Plain names to figures.
+        errors: Standard errors of some of them.
+        baseline: Figures of always giving one answer.
+        constant: What that answer is called.
+        title: Above the table.
+    """
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("metric")
+    for column in ("value", "standard error", constant):
+        table.add_column(column, justify="right")
+    for name, value in sorted(metrics.items(), key=lambda item: item[0] == "loss"):
+        noise = f"± {errors[name]:.4f}" if name in errors else ""
+        beside = f"{baseline[name]:.4f}" if name in baseline else ""
+        table.add_row(in_words(name), f"{value:.4f}", noise, beside)
+    return table
+
+
+def score_table(rows: Sequence[Mapping[str, Any]], word: str, *, title: str) -> Table:
+    """Shows how each class, label or number fared.
+
+    Args:
+        rows: With ``name`` first, then figures by name; whole numbers are counts.
+        word: What a row is about.
+        title: Above the table.
+    """
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column(word)
+    for column in list(rows[0])[1:]:
+        table.add_column(in_words(column), justify="right")
+    for row in rows:
+        name, *values = row.values()
+        table.add_row(str(name), *(f"{value:,}" if isinstance(value, int) else f"{value:.4f}" for value in values))
+    return table
+
+
+def leak_table(report: LeakReport, *, title: str) -> Table:
+    """Shows how many pictures are there more than once, by where their twins are and how alike they are.
+
+    Args:
+        report: What was found.
+        title: Above the table.
+    """
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("pictures")
+    for kind in KINDS:
+        table.add_column(f"same {kind}" if kind in ("file", "pixels") else kind, justify="right")
+    rows: dict[str, Mapping[Any, int]] = {
+        f"of {place.replace(' in ', ', also in ')}": k for place, k in report.across.items()
+    }
+    rows |= {f"twice within {split}": kinds for split, kinds in report.within.items()}
+    rows["under two labels"] = report.relabelled
+    for name, kinds in rows.items():
+        if kinds:
+            table.add_row(name, *(f"{kinds[kind]:,}" if kind in kinds else "" for kind in KINDS))
+    return table
+
+
+def data_line(data: Mapping[str, Any]) -> str:
+    """Says in one line what the run learns from.
+
+    Args:
+        data: The data module's summary.
+    """
+    sizes = ", ".join(f"{data[split]:,} {split}" for split in ("train", "validation", "test"))
+    skipped = f", {data['skipped']:,} broken pictures skipped" if data["skipped"] else ""
+    kinds = {"class": "classes", "level": "levels", "labels": "labels", "number": "numbers"}
+    what = f"{len(data['classes'])} {kinds[data['answers']]}"
+    if data["answers"] == "number":
+        what = (
+            f"the number {data['classes'][0]}"
+            if len(data["classes"]) == 1
+            else f"{what} ({', '.join(data['classes'])})"
+        )
+    groups = "" if data["groups"] is None else f", {data['groups']:,} groups"
+    fold = "" if data["fold"] is None else f", fold {data['fold']}"
+    return f"data       {data['source']}: {what}, {sizes}{groups}{fold}{skipped}"
+
+
+def split_table(data: Mapping[str, Any]) -> Table:
+    """Shows how many pictures of each class are in each split.
+
+    Args:
+        data: The data module's summary.
+    """
+    table = Table(title="pictures", title_justify="left", title_style="bold")
+    table.add_column("class" if data["answers"] == "class" else data["answers"].removesuffix("s"))
+    columns = {"train": "train", "val": "validation", "test": "test"}
+    for title in columns.values():
+        table.add_column(title, justify="right")
+    for name in data["classes"]:
+        table.add_row(name, *(f"{data['class_counts'][split][name]:,}" for split in columns))
+    return table

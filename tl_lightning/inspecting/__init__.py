@@ -1,0 +1,1 @@
+"""Commands that look at data, backbone and settings, and train nothing or little."""

@@ -1,0 +1,110 @@
+"""``tl leaks``: which pictures are there more than once, also as sections of others, in which splits."""
+
+import csv
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_lightning.backbones import CannotSplit, stage_outputs
+from tl_lightning.core.cache_folder import NoRoom
+from tl_lightning.core.console import console
+from tl_lightning.core.files import write_text
+from tl_lightning.core.options import OptionParser, writable
+from tl_lightning.data.images.module import ImageDataModule
+from tl_lightning.data.leaks import Duplicate
+from tl_lightning.errors import UserError, shown
+from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.experiment.tables import data_line, leak_table
+from tl_lightning.feature_cache.activation_store import TensorLayout
+from tl_lightning.feature_cache.extractor import Extractor, layout_of
+
+DECIDED = {
+    "--run_dir": "tl leaks makes no run folder",
+    "--data.on_leak": "tl leaks lists copies and moves none",
+    "--data.on_error": "tl leaks leaves out pictures that cannot be read",
+}
+
+
+def leaks_command(args: list[str]) -> None:
+    """``tl leaks``: lists pictures that are there more than once.
+
+    Args:
+        args: ``--output FILE``, ``--crops false`` and everything that ``tl fit`` takes.
+
+    Raises:
+        UserError: If an option is wrong, or something that ``tl fit`` would say.
+    """
+    parser = OptionParser(
+        "leaks",
+        "Lists pictures that are there more than once: the same file, the same pixels, re-encoded, mirrored or turned, "
+        "or a section of another. Takes every option of tl fit too (tl fit --help).",
+    )
+    parser.add_argument("--output", type=writable, default="leaks.csv", help="the CSV file to write (%(default)s)")
+    parser.add_argument(
+        "--crops",
+        choices=("true", "false"),
+        default="true",
+        help="look for sections, by one forward pass (%(default)s)",
+    )
+    options, rest = parser.parse_known_args(args)
+    for argument in rest:
+        name = argument.partition("=")[0].replace(".init_args.", ".")
+        if name in DECIDED:
+            raise UserError(f"{name} has no effect here: {DECIDED[name]}; leave it out")
+    quiet()
+    with console.status("building the model"):
+        configuration = Configuration([*rest, "--data.on_leak", "ignore", "--data.on_error", "skip"], folder=None)
+    data = configuration.datamodule
+    data.prepare_data()
+    data.setup("fit")
+    console.print(data_line(data.summary()))
+    features = _features(configuration) if options.crops == "true" else None
+    duplicates = data.duplicates(data.store, features)
+    report = data.report_leaks(duplicates)
+    if not duplicates:
+        console.print("no picture is there more than once")
+    else:
+        console.print(leak_table(report, title="pictures that are there more than once"))
+    write_text(options.output, _csv(data, duplicates))
+    console.print(f"{len(duplicates):,} {'pair' if len(duplicates) == 1 else 'pairs'} written to {options.output}")
+
+
+def _features(configuration: Configuration) -> NDArray[np.float32]:
+    """What the backbone makes of every readable picture, ``(n, num_features)``; 0 for broken ones."""
+    task, data = configuration.model, configuration.datamodule
+    task.to(configuration.trainer.strategy.root_device)
+    extractor = Extractor(task, data, configuration.trainer)
+    outputs = stage_outputs(task.backbone, task.stages)
+    readable = np.setdiff1d(np.arange(len(data.samples)), list(data.store.broken))
+    view, name = data.plain_view, "every stage, pooled"  # as for tl probe, so that the two share what they compute
+
+    def layouts() -> list[TensorLayout]:
+        pictures = extractor.two_pictures()
+        with extractor.computing():
+            return [layout_of(tensor) for tensor in outputs(pictures)]
+
+    try:
+        store = extractor.extract(outputs, task.stages, name, layouts=layouts, wanted=[(view, readable)])[view.name]
+    except (CannotSplit, NoRoom) as error:
+        raise UserError(f"{error}; --crops false looks for copies only") from error
+    last = store.rows(readable, len(task.stages) - 1)
+    features = np.zeros((len(data.samples), last.shape[1]), dtype=np.float32)
+    features[readable] = last[:].float().numpy()
+    return features
+
+
+def _csv(data: ImageDataModule, duplicates: list[Duplicate]) -> str:
+    split_of = np.full(len(data.samples), "", dtype=object)  # copies are of pictures that can be read; some are unused
+    for name, rows in data.splits.items():
+        split_of[rows] = name
+    labels, names = data.samples.answers_in_words()
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["kind", *(f"{what}_{k}" for k in (1, 2) for what in ("path", "split", "label"))])
+    for pair in duplicates:
+        cells = []
+        for index in (pair.first, pair.second):
+            cells += [shown(data.samples.paths[index]), split_of[index], names[labels[index]]]
+        writer.writerow([pair.kind, *cells])
+    return text.getvalue()

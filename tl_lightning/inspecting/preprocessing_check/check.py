@@ -1,0 +1,215 @@
+"""The same pictures in every preparation, right and wrong, and what each costs."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tl_lightning.data.images.module import ImageDataModule
+from tl_lightning.errors import UserError
+from tl_lightning.inspecting.preprocessing_check.preparations import Variant, prepared_batches, variants
+from tl_lightning.metrics.noise import bootstrap
+from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.tasks import TransferTask
+from tl_lightning.tasks.ordinal import median_level
+
+DRAWS = 200  # of the bootstrap
+MOVED = 0.1  # of their deviation: a number that differs by more is another answer
+
+
+@dataclass(frozen=True)
+class Result:
+    """How the model does with one preparation.
+
+    Attributes:
+        name: Of the `Variant`.
+        verdict: ``right``, ``worse``, ``better``, ``within the noise``, ``the same``, or why the model cannot run.
+        figures: The task's, by plain names; empty where it cannot run.
+        cost: How much worse the figure in question is than with the right preparation; below 0 where it is better.
+        standard_error: Of the cost, from the same pictures.
+        changed: The share of answers that are others.
+    """
+
+    name: str
+    verdict: str
+    figures: dict[str, float]
+    cost: float = 0.0
+    standard_error: float = 0.0
+    changed: float = 0.0
+
+
+@dataclass(frozen=True)
+class Checked:
+    """All preparations on the same pictures.
+
+    Attributes:
+        figure: The plain name of the figure that costs are of.
+        pictures: How many there were.
+        broken: How many more could not be read.
+        results: The right one, then from the worst to the best, then what is the same or cannot run.
+    """
+
+    figure: str
+    pictures: int
+    broken: int
+    results: list[Result]
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """What the model gave: rows that could be read, outputs by variant, variants that change no number, and reasons."""
+
+    readable: NDArray[np.int64]
+    of: dict[str, Tensor]
+    same: set[str]
+    impossible: dict[str, str]
+
+
+def check_preprocessing(
+    task: TransferTask, data: ImageDataModule, trainer: Trainer, rows: NDArray[np.int64], *, own: Preprocess
+) -> Checked:
+    """Runs the model over the same pictures in every preparation.
+
+    Args:
+        task: With the weights to check.
+        data: Has the pictures.
+        trainer: Says device and precision.
+        rows: Indices of the pictures.
+        own: The right preparation.
+
+    Raises:
+        UserError: If none of the pictures can be read.
+    """
+    ways = variants(own)
+    outputs = _run(task, data, trainer, rows, ways)
+    if not len(outputs.readable):
+        raise UserError(f"none of the {len(rows):,} pictures of {data.source} can be read")
+    task.cpu()
+    labels = torch.from_numpy(data.samples.labels[outputs.readable])
+    groups = None if data.samples.groups is None else data.samples.groups[outputs.readable]
+    figure = "accuracy" if task.answers == "class" else task.monitor
+    answers = {name: task.predictions(given) for name, given in outputs.of.items()}
+    names = [name for name in answers if name not in outputs.same]
+    errors = paired_errors(task, {name: answers[name] for name in names}, labels, figure, groups)
+    right = _figures(task, outputs.of[ways[0].name], labels)
+    results = []
+    for way in ways[1:]:
+        if way.name in outputs.impossible:
+            results.append(Result(way.name, outputs.impossible[way.name], {}))
+        elif way.name in outputs.same:
+            results.append(Result(way.name, "the same", right))
+        else:
+            figures, error = _figures(task, outputs.of[way.name], labels), errors[way.name]
+            cost = right[figure] - figures[figure]
+            cost = cost if task.figures[figure] == "max" else -cost
+            verdict = "within the noise" if abs(cost) <= 2 * error or not cost else "worse" if cost > 0 else "better"
+            changed = _changed(task, answers[ways[0].name], answers[way.name], labels)
+            results.append(Result(way.name, verdict, figures, cost, error, changed))
+    results.sort(key=lambda result: (not result.figures, result.verdict == "the same", -result.cost))
+    broken = len(rows) - len(outputs.readable)
+    return Checked(figure, len(labels), broken, [Result(ways[0].name, "right", right), *results])
+
+
+def _run(
+    task: TransferTask, data: ImageDataModule, trainer: Trainer, rows: NDArray[np.int64], ways: Sequence[Variant]
+) -> _Outputs:
+    task.eval().to(trainer.strategy.root_device)
+    trainer.precision_plugin.convert_module(task)
+
+    def forward(images: Tensor) -> Tensor:
+        images = images.to(task.device).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode(), trainer.precision_plugin.forward_context():
+            outputs: Tensor = task(images)
+        return outputs.cpu()
+
+    impossible = _impossible(forward, ways)
+    ways = [way for way in ways if way.name not in impossible]
+    first, *others = ways
+    kept: dict[str, list[Tensor]] = {way.name: [] for way in ways}
+    same, readable = {way.name for way in others}, []
+    kinds = list(dict.fromkeys(way.pixels for way in ways))
+    for batch, pixels in prepared_batches(data.samples.paths, rows, kinds, batch_size=data.batch_size):
+        readable.append(batch)
+        if not len(batch):
+            continue
+        right = first.numbers(pixels)
+        kept[first.name].append(forward(right))
+        for way in others:
+            numbers = way.numbers(pixels)
+            if torch.equal(numbers, right):
+                kept[way.name].append(kept[first.name][-1])
+            else:
+                same.discard(way.name)
+                kept[way.name].append(forward(numbers))
+    given = {name: torch.cat(parts) for name, parts in kept.items() if parts}
+    return _Outputs(np.concatenate(readable), given, same, impossible)
+
+
+def _impossible(forward: Callable[[Tensor], Tensor], ways: Sequence[Variant]) -> dict[str, str]:
+    """Why a model cannot run on some sizes, such as a ViT on any but its own."""
+    own, reasons = ways[0].preprocess.size, {}
+    for way in ways:
+        size = way.preprocess.size
+        try:
+            if size != own:
+                forward(torch.zeros(2, way.preprocess.channels, size, size))
+        except (AssertionError, RuntimeError, ValueError):
+            reasons[way.name] = f"the model takes no {size} x {size} pixels"
+    return reasons
+
+
+def _figures(task: TransferTask, outputs: Tensor, labels: Tensor) -> dict[str, float]:
+    """The figures that an evaluation would log."""
+    metrics = task.val_metrics.clone()
+    metrics.reset()
+    metrics.update(*task.compared(task.predictions(outputs), labels))
+    figures = {"loss": task.losses(outputs, labels).mean(), **task.finished(metrics.compute())}
+    return {name.rpartition("/")[2]: float(value) for name, value in figures.items()}
+
+
+def paired_errors(
+    task: TransferTask, answers: Mapping[str, Tensor], labels: Tensor, figure: str, groups: NDArray[np.str_] | None
+) -> dict[str, float]:
+    """The standard error of each difference to the first, by drawing the same pictures for both.
+
+    Args:
+        task: Says what the figure is; on the CPU.
+        answers: By name, a row per picture; the right preparation's first.
+        labels: The right answers.
+        figure: Its plain name.
+        groups: What pictures have in common.
+    """
+    metric = dict(task.val_metrics.items(keep_base=True))[figure].clone()
+
+    def score(predictions: Tensor, drawn: Tensor) -> float:
+        metric.reset()
+        metric.update(*task.compared(predictions[drawn], labels[drawn]))
+        return float(task.finished({figure: metric.compute()})[figure])
+
+    def differences(times: NDArray[np.int64]) -> dict[str, float]:
+        drawn = torch.from_numpy(np.repeat(np.arange(len(times)), times))
+        scores = {name: score(predictions, drawn) for name, predictions in answers.items()}
+        right = next(iter(scores.values()))
+        return {name: value - right for name, value in scores.items()}
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a draw may lack a class or a label, of which torchmetrics warns each time
+        return bootstrap(differences, len(labels), groups=groups, draws=DRAWS)
+
+
+def _changed(task: TransferTask, right: Tensor, other: Tensor, labels: Tensor) -> float:
+    """The share of pictures with another answer: class, level, any label, or a number that moved."""
+    if task.answers == "number":
+        moved = ((right - other).abs() > MOVED * labels.std(dim=0, correction=0)).any(dim=1)
+    elif task.answers == "labels":
+        moved = ((right > 0.5) != (other > 0.5)).any(dim=1)
+    elif task.answers == "level":
+        moved = median_level(right) != median_level(other)
+    else:
+        moved = right.argmax(dim=1) != other.argmax(dim=1)
+    return float(moved.double().mean())

@@ -1,0 +1,115 @@
+"""How large the picture files are, from their headers alone."""
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tl_lightning.data.images.decoding import FORMATS
+from tl_lightning.data.workers import usable_cores
+from tl_lightning.inspecting.show_data.contact_sheet import Bars, Row
+from tl_lightning.preprocess.image import Preprocess
+
+MOST_BARS = 12
+TURNED = range(5, 9)  # EXIF orientations that swap width and height
+ORIENTATION = 0x0112
+GREY = ("1", "L", "LA", "La", "I", "F")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the header of a picture file says.
+
+    Attributes:
+        width: In pixels, of the picture as it is to be seen.
+        height: Likewise.
+        grey: Whether it is stored without colours.
+    """
+
+    width: int
+    height: int
+    grey: bool
+
+    def side(self, crop_mode: str) -> int:
+        """The side that is resized to `Preprocess.resized`."""
+        return max(self.width, self.height) if crop_mode == "border" else min(self.width, self.height)
+
+
+def read_headers(paths: Sequence[Path]) -> list[Header | None]:
+    """Reads the headers, in threads; `None` where that fails.
+
+    Args:
+        paths: The picture files.
+    """
+    with warnings.catch_warnings(), ThreadPoolExecutor(usable_cores()) as pool:
+        warnings.simplefilter("ignore")  # PIL's cautions about what is in a file
+        return list(pool.map(_header, paths))
+
+
+def _header(path: Path) -> Header | None:
+    try:
+        if not path.is_file():  # a pipe would be waited at for ever
+            return None
+        with Image.open(path, formats=FORMATS) as picture:
+            width, height = picture.size
+            if picture.getexif().get(ORIENTATION) in TURNED:
+                width, height = height, width
+            return Header(width, height, picture.mode.split(";")[0] in GREY)
+    except Exception:  # decoders raise whatever a damaged file leads them to
+        return None
+
+
+def size_line(headers: Sequence[Header], preprocess: Preprocess) -> str:
+    """Says in one line how large the pictures are, beside what the model sees.
+
+    Args:
+        headers: One or more.
+        preprocess: What the model expects.
+    """
+    smallest, largest = (pick(headers, key=lambda header: header.width * header.height) for pick in (min, max))
+    enlarged = sum(header.side(preprocess.crop_mode) < preprocess.resized for header in headers)
+    grey = sum(header.grey for header in headers)
+    extent = f"{smallest.width}x{smallest.height}"
+    if (smallest.width, smallest.height) != (largest.width, largest.height):
+        extent += f" to {largest.width}x{largest.height}"
+    longish = float(np.median([max(h.width, h.height) / min(h.width, h.height) for h in headers]))
+    shape = "" if longish < 1.01 else f", the longer side {longish:.2f} times the shorter (median)"
+    small = (
+        f"{enlarged:,} of {len(headers):,} have to be enlarged to {preprocess.resized}"
+        if enlarged
+        else "none is enlarged"
+    )
+    return f"{extent} pixels{shape}; {small}; {grey / len(headers):.0%} greyscale"
+
+
+def size_bars(headers: Sequence[Header], preprocess: Preprocess) -> Bars:
+    """Counts the sizes, or ranges of them where there are many, and marks where the model's own stands.
+
+    Args:
+        headers: One or more.
+        preprocess: What the model expects.
+    """
+    mode, target = preprocess.crop_mode, preprocess.resized
+    sides = np.array([header.side(mode) for header in headers])
+    sizes = Counter((header.side(mode), header.width, header.height) for header in headers)
+    if len(sizes) <= MOST_BARS:
+        name = "width x height"
+        rows = [(side, Row(f"{width} x {height}", [count])) for (side, width, height), count in sorted(sizes.items())]
+    else:
+        name = "longer side" if mode == "border" else "shorter side"
+        ends = np.geomspace(sides.min(), sides.max() + 1, MOST_BARS).round().astype(int)
+        edges = np.unique([*ends, min(max(target, ends[0]), ends[-1])])  # no bar stands on both sides of the mark
+        counts = np.histogram(sides, edges)[0].tolist()
+        bins = zip(pairwise(edges.tolist()), counts, strict=True)
+        rows = [(low, Row(f"{low} to {high - 1}", [count])) for (low, high), count in bins]
+    place = sum(side < target for side, _ in rows)
+    cut = "" if target == preprocess.size else f", of which the model sees {preprocess.size} x {preprocess.size}"
+    bars = [row for _, row in rows]
+    bars.insert(place, Row(f"resized to {target}{cut}; smaller ones are enlarged"))
+    return Bars("sizes of the files", size_line(headers, preprocess), [name, "pictures"], bars)
