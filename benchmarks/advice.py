@@ -2,14 +2,14 @@
 
     uv run python benchmarks/advice.py --runs runs/advice --repeats 2
 
-The cases are three targets (defect, four levels, module type), four numbers of training pictures (50, 200, 1,000, all)
-and two splits (random, blocks of the file order). Each is repeated with other pictures to train and to test on, and
-every strategy is trained in each; the best one is known only from the test pictures, and with a few repeats part of its
+The cases are three targets (defect, four levels, module type), four numbers of training images (50, 200, 1,000, all)
+and two splits (random, blocks of the file order). Each is repeated with other images to train and to test on, and
+every strategy is trained in each; the best one is known only from the test images, and with a few repeats part of its
 lead is luck, so regret is overstated. The rules were set on one half of the cases (every other one, as on a chess
 board); the other half is reported apart. What is there already in the folder of runs is not trained again.
 
 The same runs show what the verdict of `tl compare` says of ELPV, and how often it says anything where nothing is to be
-found: null cases are real answers of two runs to resampled pictures, with the two swapped at random picture by picture.
+found: null cases are real answers of two runs to resampled images, with the two swapped at random image by image.
 """
 
 import argparse
@@ -24,20 +24,20 @@ from numpy.typing import NDArray
 
 from tl_lightning import fit
 from tl_lightning.choosing.advising.decision import advise_strategy
-from tl_lightning.choosing.advising.facts import Facts, Machine, Model, Pictures, Probe, Score
+from tl_lightning.choosing.advising.facts import Facts, Images, Machine, Model, Probe, Score
 from tl_lightning.choosing.advising.gather import facts_of, look, set_up
 from tl_lightning.choosing.advising.similarity import Similarity
 from tl_lightning.choosing.comparing.differences import paired_difference
 from tl_lightning.choosing.comparing.verdict import verdict
 from tl_lightning.core.console import console
 from tl_lightning.core.files import write_text
-from tl_lightning.core.predictions_file import read_answers
+from tl_lightning.core.predictions_file import load_predictions
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.experiment.configuration import quiet
 
 TARGETS = ("defect", "level", "type")
 SPLITS = ("stratified", "blocks")
-SIZES = {50: 60, 200: 25, 1000: 8, 1673: 6}  # training pictures, and the epochs that they get
+SIZES = {50: 60, 200: 25, 1000: 8, 1673: 6}  # training images, and the epochs that they get
 NULL_CASES = 1000
 STRATEGIES = ("feature_extraction", "partial", "lp_ft", "full", "scratch")
 CONFIG: dict[str, Any] = {
@@ -55,7 +55,7 @@ CONFIG: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A task of one kind, with so many pictures to train on."""
+    """A task of one kind, with so many images to train on."""
 
     target: str
     split: str
@@ -85,8 +85,8 @@ class Result:
     """A strategy in a case.
 
     Attributes:
-        right: 1 for each test picture that it gets right, else 0.
-        validation: Its accuracy on the validation pictures.
+        right: 1 for each test image that it gets right, else 0.
+        validation: Its accuracy on the validation images.
     """
 
     right: NDArray[np.float64]
@@ -96,11 +96,11 @@ class Result:
 def result(case: Case, strategy: str, repeat: int, *, runs: Path, size: int) -> Result:
     """What a strategy gives; trained unless it is there."""
     folder = RunFolder(runs / f"{case.target}-{case.split}-{case.training}-{strategy}-{repeat}")
-    if not folder.test_answers.is_file():
+    if not folder.test_predictions.is_file():
         fit(CONFIG, **{**case.settings(repeat, size), "phases": strategy, "run_dir": str(folder.path)})
         for checkpoint in folder.checkpoints.glob("*.ckpt"):
             checkpoint.unlink()
-    answers = read_answers(folder.test_answers)
+    answers = load_predictions(folder.test_predictions)
     right = (answers.predictions.argmax(dim=1) == answers.labels).double().numpy()
     return Result(right, folder.summary["validation"]["accuracy"])
 
@@ -120,12 +120,12 @@ def facts(case: Case, repeat: int, *, runs: Path, size: int) -> Facts:
     probe = Probe(**{**found["probe"], **scores, "stages": stages})
     similarity = Similarity(**found["similarity"])
     return Facts(
-        Pictures(**found["pictures"]), Model(**found["model"]), Machine(**found["machine"]), size, probe, similarity
+        Images(**found["images"]), Model(**found["model"]), Machine(**found["machine"]), size, probe, similarity
     )
 
 
 def difference(one: list[NDArray[np.float64]], other: list[NDArray[np.float64]]) -> tuple[float, float]:
-    """How much better one is, over the repeats, with its standard error by pictures."""
+    """How much better one is, over the repeats, with its standard error by images."""
     pairs = [a - b for a, b in zip(one, other, strict=True)]
     error = sum(float(pair.var()) / len(pair) for pair in pairs) ** 0.5 / len(pairs)
     return float(np.mean([pair.mean() for pair in pairs])), error
@@ -178,9 +178,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs/advice"))
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--first", type=int, default=0, help="the first repeat: later ones are other pictures")
+    parser.add_argument("--first", type=int, default=0, help="the first repeat: later ones are other images")
     parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--training", type=int, nargs="+", default=list(SIZES), help="numbers of training pictures")
+    parser.add_argument("--training", type=int, nargs="+", default=list(SIZES), help="numbers of training images")
     options = parser.parse_args()
     options.runs.mkdir(parents=True, exist_ok=True)
     console.quiet = True

@@ -24,8 +24,8 @@ import torch
 from peers import results
 from peers.claims import Pair, Runs, check
 from peers.contestants import CONTESTS, Contest, Contestant
+from peers.elpv_images import divide, draw, read_all
 from peers.measure import Result, parse
-from peers.pictures import divide, draw, read_all
 from peers.task import Task
 
 from tl_lightning.backbones import build_backbone
@@ -44,7 +44,7 @@ def arguments() -> argparse.Namespace:
     """The command line; what is wrong with it ends the program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="lite0", help="lite0, mobilenetv2, or a timm model with random weights")
-    parser.add_argument("--synthetic", type=int, help="draw so many pictures instead of taking ELPV")
+    parser.add_argument("--synthetic", type=int, help="draw so many images instead of taking ELPV")
     parser.add_argument("--size", type=int, default=128, help="side in pixels of what the model sees")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=10, help="of the head, and of the head with the top stages")
@@ -54,7 +54,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", default="head,last2,full", help="contests, separated by commas")
     parser.add_argument("--bare", action="store_true", help="leaves fastai and stock Lightning out")
     parser.add_argument("--output", type=Path, help="default: benchmarks/RESULTS.md; with --quick none")
-    parser.add_argument("--quick", action="store_true", help="64 px, 256 drawn pictures, 2 epochs; no fastai")
+    parser.add_argument("--quick", action="store_true", help="64 px, 256 drawn images, 2 epochs; no fastai")
     options = parser.parse_args()
     unknown = set(options.only.split(",")) - {contest.key for contest in CONTESTS}
     if unknown:
@@ -185,7 +185,7 @@ def main() -> int:
         for table in (*(results.show(contest, runs, task) for contest in contests), results.show_claims(claims)):
             console.print(table, width=width)
         if options.output is not None:
-            data = f"{options.synthetic:,} drawn pictures" if options.synthetic else "ELPV"
+            data = f"{options.synthetic:,} drawn images" if options.synthetic else "ELPV"
             for contest in contests:
                 text = results.section(contest, runs, claims, task=task, about=about(options, task))
                 results.write(options.output, f"{contest.title}: {options.weights}, {data}, {options.size} px", text)

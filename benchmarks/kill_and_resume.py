@@ -30,7 +30,7 @@ from tl_lightning.cli import main as tl
 from tl_lightning.experiment.experiment import resume  # noqa: F401 - imported here, it need not be in every child
 
 CONFIG = {
-    "data": {"source": "pictures", "image_size": 32, "batch_size": 4, "augmentation": "standard", "mixup": 0.2},
+    "data": {"source": "images", "image_size": 32, "batch_size": 4, "augmentation": "standard", "mixup": 0.2},
     "model": {
         "backbone": "timm/test_efficientnet",
         "weights": "none",
@@ -55,7 +55,7 @@ CONFIG = {
 }
 
 
-def write_pictures(folder: Path) -> None:
+def write_images(folder: Path) -> None:
     """Two classes of noise of different brightness."""
     generator = np.random.default_rng(0)
     for name, brightness in (("dark", 90), ("light", 140)):
@@ -163,7 +163,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         os.environ["TL_CACHE_DIR"] = f"{folder}/cache"
-        write_pictures(Path("pictures"))
+        write_images(Path("images"))
         Path("run.yaml").write_text(json.dumps(CONFIG))
         finish("fit", "--config", "run.yaml", "--run_dir", "reference")
         begun = time.perf_counter()

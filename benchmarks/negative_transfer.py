@@ -2,8 +2,8 @@
 
     python benchmarks/negative_transfer.py --folder runs/negative_transfer
 
-The target are striped pictures of two directions under noise. The useful weights were trained on other such pictures,
-ten degrees off, and are tried with few labels and epochs. The harmful ones were trained on those pictures with labels
+The target are striped images of two directions under noise. The useful weights were trained on other such images,
+ten degrees off, and are tried with few labels and epochs. The harmful ones were trained on those images with labels
 at random under strong weight decay: there is nothing to learn, so that the decay empties the features; they are tried
 with all labels, from which training from scratch learns. Both are ordinary runs of tl fit.
 """
@@ -28,12 +28,12 @@ STEPWISE = ["--model.backbone_lr_scale", "1", "--model.bottom_ratio", "1"]
 
 
 def draw_stripes(folder: Path, angles: tuple[float, float], *, count: int, seed: int) -> None:
-    """Writes pictures of stripes with random widths, places and contrasts, and a table of them.
+    """Writes images of stripes with random widths, places and contrasts, and a table of them.
 
     Args:
-        folder: Gets ``pictures.csv``, with a column of labels and one of the same labels at random.
+        folder: Gets ``images.csv``, with a column of labels and one of the same labels at random.
         angles: Of the two classes, in degrees.
-        count: Pictures per class.
+        count: Images per class.
         seed: Of the drawing.
     """
     folder.mkdir(parents=True)
@@ -47,19 +47,19 @@ def draw_stripes(folder: Path, angles: tuple[float, float], *, count: int, seed:
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert("RGB").save(folder / f"{number}.png")
         rows.append([f"{number}.png", f"class{number % 2}"])
     by_chance = rng.permutation([label for _, label in rows])
-    with (folder / "pictures.csv").open("w", newline="") as file:
+    with (folder / "images.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["image", "label", "by_chance"])
         table.writerows([*row, label] for row, label in zip(rows, by_chance, strict=True))
 
 
 def make_weights(folder: Path) -> None:
-    """Makes the pictures, and the runs ``useful`` and ``harmful`` in a new folder."""
+    """Makes the images, and the runs ``useful`` and ``harmful`` in a new folder."""
     draw_stripes(folder / "target", (0, 90), count=100, seed=0)
     draw_stripes(folder / "source", (10, 100), count=300, seed=1)
     fit = ["fit", *SHARED, *STEPWISE, "--model.weights", "none", "--phases", "scratch"]
-    useful = ["--data.source", str(folder / "source/pictures.csv"), "--trainer.max_epochs", "6", "--model.lr", "0.005"]
-    harmful = ["--data.source", str(folder / "source/pictures.csv"), "--data.label_column", "by_chance"]
+    useful = ["--data.source", str(folder / "source/images.csv"), "--trainer.max_epochs", "6", "--model.lr", "0.005"]
+    harmful = ["--data.source", str(folder / "source/images.csv"), "--data.label_column", "by_chance"]
     harmful += ["--trainer.max_epochs", "2", "--model.lr", "0.01", "--model.weight_decay", "50"]
     harmful += ["--phases", "[{train: all, bn: frozen}]"]
     for name, options in (("useful", useful), ("harmful", harmful)):
@@ -82,7 +82,7 @@ def compare(folder: Path, weights: str, *, seeds: int = 2) -> tuple[int, str, st
         The exit code with ``--fail_on_negative_transfer``, the kind of the verdict, and its text.
     """
     run = folder / f"compare-{weights}"
-    args = ["compare", *SHARED, "--data.source", str(folder / "target/pictures.csv"), "--run_dir", str(run)]
+    args = ["compare", *SHARED, "--data.source", str(folder / "target/images.csv"), "--run_dir", str(run)]
     args += ["--model.weights", str(folder / weights), "--strategies", "scratch,feature_extraction"]
     fraction, epochs = TARGET[weights]
     args += ["--seeds", str(seeds), "--trainer.max_epochs", epochs, "--model.lr", "0.005"]

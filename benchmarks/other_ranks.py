@@ -2,7 +2,7 @@
 
     uv run python benchmarks/other_ranks.py
 
-Each step has to see the same pictures, and the weights have to end where those of the run that was left alone do,
+Each step has to see the same images, and the weights have to end where those of the run that was left alone do,
 apart from rounding. Without augmentation and BatchNorm that trains, which depend on the process. Runs on CPUs (gloo).
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kill_and_resume import write_pictures
+from kill_and_resume import write_images
 from lightning.pytorch import Callback, LightningModule, Trainer
 from several_processes import CONFIG, finish, largest, together, weights
 
@@ -23,7 +23,7 @@ STEPS = {"save_every": 3, "phases": "full", "trainer": {"max_epochs": 3}}
 
 
 class Seen(Callback):
-    """Writes down which pictures each step sees; pre-empts once, in the second epoch, where a file asks for it."""
+    """Writes down which images each step sees; pre-empts once, in the second epoch, where a file asks for it."""
 
     def on_train_batch_end(self, trainer: Trainer, task: LightningModule, outputs: Any, batch: Any, k: int) -> None:  # noqa: ANN401
         """Adds a line for this process."""
@@ -36,12 +36,12 @@ class Seen(Callback):
 
 
 def seen() -> dict[int, list[int]]:
-    """The pictures of each step of all processes; what was said is gone."""
+    """The images of each step of all processes; what was said is gone."""
     steps: dict[int, list[int]] = {}
     for path in Path().glob("seen-*.txt"):
         for line in path.read_text().splitlines():
-            step, *pictures = map(int, line.split())
-            steps[step] = sorted(steps.get(step, []) + pictures)
+            step, *images = map(int, line.split())
+            steps[step] = sorted(steps.get(step, []) + images)
         path.unlink()
     return steps
 
@@ -54,7 +54,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         os.environ["TL_CACHE_DIR"] = f"{folder}/cache"
-        write_pictures(Path("pictures"))
+        write_images(Path("images"))
         Path("run.yaml").write_text(json.dumps(CONFIG))
         Path("steps.yaml").write_text(json.dumps(STEPS))
         fit = ["fit", "--config", "run.yaml", "--config", "steps.yaml", "--trainer.callbacks+=other_ranks.Seen"]
@@ -74,7 +74,7 @@ def main() -> int:
             alike = both == whole
             print(
                 f"{before} processes, pre-empted ({codes}) after step {max(first)} of {max(whole)}, go on as {after}: "
-                f"{'the same pictures' if alike else 'other pictures'} in every step, weights {apart:.1e} apart"
+                f"{'the same images' if alike else 'other images'} in every step, weights {apart:.1e} apart"
             )
             good = good and alike and apart < 1e-5 and codes == [138] * before
     return int(not good)

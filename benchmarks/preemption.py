@@ -21,7 +21,7 @@ import traceback
 from pathlib import Path
 
 import torch
-from kill_and_resume import CONFIG, compare, write_pictures
+from kill_and_resume import CONFIG, compare, write_images
 
 from tl_lightning.cli import main as tl
 from tl_lightning.experiment.experiment import resume  # noqa: F401 - imported here, it need not be in every child
@@ -130,7 +130,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         os.environ["TL_CACHE_DIR"] = f"{folder}/cache"
-        write_pictures(Path("pictures"))
+        write_images(Path("images"))
         Path("run.yaml").write_text(json.dumps(CONFIG))
         Path("two.yaml").write_text(json.dumps(EPOCHS))
         fit = ["fit", "--config", "run.yaml", "--config", "two.yaml"]

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from kill_and_resume import CONFIG, compare, write_pictures
+from kill_and_resume import CONFIG, compare, write_images
 
 TIMEOUT = 600.0  # seconds after which a job counts as hanging
 ENDED = {"COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "NODE_FAIL", "OUT_OF_MEMORY", "DEADLINE"}
@@ -98,7 +98,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         os.chdir(folder)
         os.environ["TL_CACHE_DIR"] = f"{folder}/cache"
-        write_pictures(Path("pictures"))
+        write_images(Path("images"))
         Path("run.yaml").write_text(json.dumps(CONFIG))
         longer = {"early_stopping": {"patience": 1000}, "trainer": {"max_epochs": options.epochs, "accelerator": "cpu"}}
         Path("longer.yaml").write_text(json.dumps(longer))

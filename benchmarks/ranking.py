@@ -44,7 +44,7 @@ CONFIG: dict[str, Any] = {
 def fine_tuned(name: str, target: str, seed: int, options: argparse.Namespace) -> tuple[float, float]:
     """Test accuracy and seconds of fine-tuning a backbone; trained unless it is there."""
     folder = RunFolder(options.runs / f"{target}-{name}-{seed}")
-    if not folder.test_answers.is_file():
+    if not folder.test_predictions.is_file():
         candidate = CANDIDATES[name]
         fit(
             CONFIG,

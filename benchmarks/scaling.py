@@ -3,8 +3,8 @@
     uv run python benchmarks/scaling.py                 # two CPU processes beside one with two threads
     uv run python benchmarks/scaling.py --devices gpu   # each way to train on one GPU, beside a bare loop
 
-Processes: the same configuration, the same global batch. Efficiency is the pictures/s of n processes over n times the
-pictures/s of one with one thread; the ratio to one process with n threads is what DDP is worth on a CPU. Without
+Processes: the same configuration, the same global batch. Efficiency is the images/s of n processes over n times the
+images/s of one with one thread; the ratio to one process with n threads is what DDP is worth on a CPU. Without
 BatchNorm that trains and in float64 both have to end with the same weights. Ways to train: rates are medians over
 steps, of `tl fit` and of a loop with nothing but forward, backward and AdamW over a batch in memory. Runs take turns.
 """
@@ -36,7 +36,7 @@ WAYS = {
 
 
 def options(size: int, batch: int, accelerator: str) -> list[str]:
-    """Of all runs: everything trains, on as many pictures per step."""
+    """Of all runs: everything trains, on as many images per step."""
     return [
         *("--config", str(Path(__file__).parent.parent / "configs" / "elpv.yaml"), "--phases", "full"),
         *("--data.image_size", str(size), "--global_batch", str(batch), "--trainer.accelerator", accelerator),
@@ -57,10 +57,10 @@ def processes(size: int, batch: int, steps: int, rounds: int) -> None:
             run = f"{ranks}-{threads}-{number}"
             finish(*common, "--trainer.devices", str(ranks), *THREADS, "--run_dir", run, processes=ranks)
             found[name] += json.loads(Path(run, "summary.json").read_text())["throughput"]
-    rates = {name: statistics.median(speed["pictures_per_s"] for speed in speeds) for name, speeds in found.items()}
+    rates = {name: statistics.median(speed["images_per_s"] for speed in speeds) for name, speeds in found.items()}
     for name, speeds in found.items():
         shares = (f"{word.replace('_', ' ')} {_median(speeds, word):.0%}" for word in WAITS if word in speeds[0])
-        print(f"{name:<22}{rates[name]:>8.1f} pictures/s   {', '.join(shares)}")
+        print(f"{name:<22}{rates[name]:>8.1f} images/s   {', '.join(shares)}")
     alone, threaded, together = rates.values()
     print(f"{COUNT} processes to {COUNT} threads of one: {together / threaded:.2f}")
     print(f"efficiency: {together / (COUNT * alone):.0%} of {COUNT} times one process with one thread")
@@ -126,7 +126,7 @@ def bare(parts: Configuration, steps: int, *, precision: str, compiled: bool, ch
 
 def ways(size: int, batch: int, steps: int, accelerator: str, only: list[str]) -> None:
     """Prints a line per way to train on one device."""
-    print(f"{'':<24}{'bare, contiguous':>18}{'bare, channels_last':>21}{'tl fit':>9}   pictures/s")
+    print(f"{'':<24}{'bare, contiguous':>18}{'bare, channels_last':>21}{'tl fit':>9}   images/s")
     for name in only:
         precision, compiled = WAYS[name]
         args = [*options(size, batch, accelerator), "--trainer.limit_train_batches", str(steps + 3)]
@@ -155,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--devices", choices=("processes", "cpu", "gpu"), default="processes")
     parser.add_argument("--size", type=int, default=128, help="pixels")
-    parser.add_argument("--batch", type=int, default=32, help="pictures per step, over all processes")
+    parser.add_argument("--batch", type=int, default=32, help="images per step, over all processes")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))

@@ -2,7 +2,7 @@
 
     uv run python benchmarks/several_processes.py
 
-Gradual unfreezing changes what trains in every phase, each process sees other pictures, and the ranks still have to
+Gradual unfreezing changes what trains in every phase, each process sees other images, and the ranks still have to
 end with the same weights and buffers to the last bit. Without augmentation and BatchNorm they have to agree with one
 process at the same global batch. Runs on CPUs (gloo), in forked children, since importing takes longer than the runs.
 """
@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kill_and_resume import compare, write_pictures
+from kill_and_resume import compare, write_images
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from tl_lightning.cli import main as tl
 from tl_lightning.experiment.experiment import resume  # noqa: F401 - imported here, it need not be in every child
 
 CONFIG = {
-    "data": {"source": "pictures", "image_size": 32, "augmentation": "none"},
+    "data": {"source": "images", "image_size": 32, "augmentation": "none"},
     "global_batch": 8,
     "model": {"backbone": "timm/test_efficientnet", "weights": "none", "lr": 0.003},
     "phases": "gradual",
@@ -108,7 +108,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         os.environ["TL_CACHE_DIR"] = f"{folder}/cache"
-        write_pictures(Path("pictures"))
+        write_images(Path("images"))
         Path("run.yaml").write_text(json.dumps(CONFIG))
         Path("lively.yaml").write_text(json.dumps(LIVELY))
         plain, lively = ["fit", "--config", "run.yaml"], ["fit", "--config", "run.yaml", "--config", "lively.yaml"]

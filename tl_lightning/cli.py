@@ -47,7 +47,7 @@ COMMANDS = {
     "compare": Command("tl_lightning.choosing.comparing.compare", "compare_command", "say whether transfer helped"),
     "sweep": Command("tl_lightning.running.sweeping.sweep", "sweep_command", "search over settings by a W&B file"),
     "submit": Command("tl_lightning.running.cluster.command", "submit_command", "have a SLURM cluster run a command"),
-    "leaks": Command("tl_lightning.inspecting.leaks", "leaks_command", "list pictures that are there more than once"),
+    "leaks": Command("tl_lightning.inspecting.leaks", "leaks_command", "list images that are there more than once"),
     "crossval": Command(
         "tl_lightning.choosing.crossval", "crossval_command", "train a model per fold, score them all together"
     ),
@@ -58,7 +58,7 @@ COMMANDS = {
         "tl_lightning.experiment.evaluation", "validate_command", "score a run on its validation split"
     ),
     "test": Command("tl_lightning.experiment.evaluation", "test_command", "score a run on its test split"),
-    "predict": Command("tl_lightning.results.predict", "predict_command", "classify new pictures with a run"),
+    "predict": Command("tl_lightning.results.predict", "predict_command", "classify new images with a run"),
     "check_preprocessing": Command(
         "tl_lightning.inspecting.preprocessing_check.command",
         "check_command",
@@ -77,7 +77,7 @@ def usage() -> str:
         "From a pretrained model to a model you can trust on your own data, paying only for what trains.\n\n"
         f"commands:\n{commands}\n\n"
         "  tl fit --config configs/elpv.yaml                      train the demo\n"
-        "  tl fit --config configs/folder.yaml --data.source DIR  train on your own pictures\n"
+        "  tl fit --config configs/folder.yaml --data.source DIR  train on your own images\n"
         "  tl COMMAND --help                                      every option of a command"
     )
 

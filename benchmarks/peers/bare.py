@@ -1,4 +1,4 @@
-"""Bare loops over pictures that are in memory: the limit of what any training can reach.
+"""Bare loops over images that are in memory: the limit of what any training can reach.
 
 In bfloat16 where the machine has it, and channels_last. Words: ``limit`` (decode once, run the backbone once, and
 nothing else), ``head`` (a frozen backbone and a head, by epochs), ``last2`` (what is above the cut, on activations in
@@ -22,17 +22,17 @@ from peers.task import Task
 from tl_lightning.backbones import split_backbone
 from tl_lightning.backbones.stages import stages_of
 from tl_lightning.core.precision import train_depthwise_in_float32
-from tl_lightning.data.images.pictures import prepare
+from tl_lightning.data.images.preparing import prepare
 from tl_lightning.preprocess.image import Preprocess
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOP = 2  # stages that `last:2` trains
 
-Inputs = Sequence[Tensor]  # of all pictures: the pixels, or the activations that cross the cut
+Inputs = Sequence[Tensor]  # of all images: the pixels, or the activations that cross the cut
 
 
 def decode(task: Task, split: str) -> Tensor:
-    """All pictures of a split, ``uint8`` ``(n, 3, size, size)``."""
+    """All images of a split, ``uint8`` ``(n, 3, size, size)``."""
     preprocess = Preprocess(
         size=task.size,
         channels=3,
@@ -43,8 +43,8 @@ def decode(task: Task, split: str) -> Tensor:
         std=task.std,
     )
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        pictures = pool.map(lambda row: prepare(Path(row[0]), preprocess), task.rows(split))
-        return torch.stack(list(pictures))
+        images = pool.map(lambda row: prepare(Path(row[0]), preprocess), task.rows(split))
+        return torch.stack(list(images))
 
 
 def build(task: Task) -> nn.Module:
@@ -85,15 +85,15 @@ class Loop:
         """Trains.
 
         Args:
-            training: Rows of the training pictures.
-            held_out: Rows of the validation pictures.
+            training: Rows of the training images.
+            held_out: Rows of the validation images.
             epochs: How many.
             ready: Makes a batch of a tensor's rows ready for the model.
         """
         labels, result = torch.tensor(self.task.labels("train"), device=DEVICE), self.attempt.result
         size = self.task.batch
         steps = max(len(labels) // size, 1)
-        result.epoch_pictures = min(steps * size, len(labels))
+        result.epoch_images = min(steps * size, len(labels))
         for _ in range(epochs):
             self.backbone.train()
             for module in self.backbone.modules():
@@ -140,7 +140,7 @@ class Pixels:
 
 @torch.no_grad()
 def forward(module: nn.Module, pixels: Tensor, task: Task) -> list[Tensor]:
-    """One pass over all pictures in eval mode; every tensor that comes out, as it comes out."""
+    """One pass over all images in eval mode; every tensor that comes out, as it comes out."""
     ready, outputs = Pixels(task), []
     module.eval()
     with torch.autocast(DEVICE, torch.bfloat16, enabled=task.reduced):
@@ -197,7 +197,7 @@ def _to_device(tensor: Tensor) -> Tensor:
 
 
 def _operations(prefix: nn.Module, suffix: nn.Module, pixels: Tensor, task: Task) -> dict[str, float]:
-    """Multiplications and additions of one picture's forward pass below and above the cut."""
+    """Multiplications and additions of one image's forward pass below and above the cut."""
     counted = []
     with torch.no_grad():
         crossing: Inputs = [Pixels(task)(pixels)]

@@ -64,7 +64,7 @@ def bound(contestant: Contestant, task: Task) -> float | None:
 
 
 def noise(accuracy: float, count: int) -> float:
-    """Two standard errors of the difference of two accuracies on different draws of so many pictures."""
+    """Two standard errors of the difference of two accuracies on different draws of so many images."""
     return 2 * math.sqrt(2 * accuracy * (1 - accuracy) / max(count, 1))
 
 
@@ -98,7 +98,7 @@ def check(runs: Runs, task: Task) -> list[Claim]:
         ("fastai_full_default", "fastai at its defaults", 1.5),
         ("lightning_full_default", "stock Lightning at its defaults", 1.1),
     ):
-        claims.append(_at_least(f"training the whole model, pictures/s against {text}", runs, full, key, least))
+        claims.append(_at_least(f"training the whole model, images/s against {text}", runs, full, key, least))
     return claims
 
 
@@ -137,12 +137,12 @@ def _head_claim(
 
 
 def _again(runs: Runs, contest: Contest) -> Claim:
-    text, target = "a second run over the same cache", "no picture through the backbone, under 5 s"
+    text, target = "a second run over the same cache", "no image through the backbone, under 5 s"
     if "again" not in runs:
         return Claim(contest.key, text, target)
     passed = max(pair.result.passed for pair in runs["again"])
     seconds = statistics.median(pair.result.work_s for pair in runs["again"])
-    return Claim(contest.key, text, target, f"{passed:,} pictures, {seconds:.1f} s", "0", passed == 0 and seconds < 5)
+    return Claim(contest.key, text, target, f"{passed:,} images, {seconds:.1f} s", "0", passed == 0 and seconds < 5)
 
 
 def _kept(runs: Runs, contest: Contest) -> Claim:

@@ -16,7 +16,7 @@ class Contestant:
         module: The script.
         words: Behind its own arguments.
         fresh: Whether the cache folder is emptied first.
-        passes: Gives, from the share of pictures that train and the number of epochs, how often a picture goes through
+        passes: Gives, from the share of images that train and the number of epochs, how often an image goes through
             the backbone, counted in forward passes; `None` where that is no bound on anything.
     """
 
@@ -51,7 +51,7 @@ def _work(result: Result) -> float:
     return result.work_s
 
 
-def _per_picture(result: Result) -> float:
+def _per_image(result: Result) -> float:
     return 1 / result.rate if result.rate else float("nan")
 
 
@@ -110,7 +110,7 @@ CONTESTS = (
         "last2",
         "The head and the two top stages",
         "a training epoch",
-        _per_picture,
+        _per_image,
         (
             Contestant("kept", "tl fit, what is frozen is kept", "ours", ("last2", "auto", "0")),
             Contestant("suffix", "bare loop over activations in memory, {fast}", "bare", ("last2",)),
@@ -121,7 +121,7 @@ CONTESTS = (
         "full",
         "The whole model",
         "a training epoch",
-        _per_picture,
+        _per_image,
         (
             Contestant("full", "tl fit", "ours", ("full", "auto", "0")),
             Contestant("bare_full", "bare loop over pixels in memory, {fast}", "bare", ("full",)),

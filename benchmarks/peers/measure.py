@@ -25,11 +25,11 @@ class Result:
 
     Attributes:
         startup_s: From the start of the process until everything is imported.
-        work_s: From there until the trained model is validated: reading pictures, building the model, every epoch.
+        work_s: From there until the trained model is validated: reading images, building the model, every epoch.
         parts: Seconds of `work_s` by name; they need not add up to it.
         epochs_s: Seconds of each training epoch without its validation.
-        epoch_pictures: Pictures that an epoch trains on.
-        passed: Pictures that went through the first layer of the backbone until `work_s` was over; -1 if not counted.
+        epoch_images: Images that an epoch trains on.
+        passed: Images that went through the first layer of the backbone until `work_s` was over; -1 if not counted.
         peak_mib: Largest resident memory of the process until then, files that are mapped included; its workers' not.
         val_accuracy: At the end, on the validation split; `None` where nothing is learned.
         accuracy: On the test split, which no contestant saw.
@@ -42,7 +42,7 @@ class Result:
     work_s: float = 0.0
     parts: dict[str, float] = field(default_factory=dict)
     epochs_s: list[float] = field(default_factory=list)
-    epoch_pictures: int = 0
+    epoch_images: int = 0
     passed: int = -1
     peak_mib: float = 0.0
     val_accuracy: float | None = None
@@ -58,8 +58,8 @@ class Result:
 
     @property
     def rate(self) -> float | None:
-        """Pictures per second of the median training epoch."""
-        return self.epoch_pictures / self.epoch_s if self.epoch_s else None
+        """Images per second of the median training epoch."""
+        return self.epoch_images / self.epoch_s if self.epoch_s else None
 
 
 class Attempt:
@@ -102,7 +102,7 @@ class Attempt:
         """Prints the line that the benchmark reads.
 
         Args:
-            predicted: Class of each test picture, in order; `None` where nothing was learned.
+            predicted: Class of each test image, in order; `None` where nothing was learned.
         """
         if predicted is not None:
             truth = self.task.labels("test")
@@ -127,12 +127,12 @@ def scores(truth: Sequence[int], predicted: Sequence[int], *, classes: int) -> t
     """Accuracy and macro F1; a class that is neither there nor predicted counts as 0.
 
     Args:
-        truth: The class of each picture.
+        truth: The class of each image.
         predicted: What was answered.
         classes: How many there are.
     """
     if len(truth) != len(predicted):
-        raise ValueError(f"{len(predicted)} answers for {len(truth)} pictures")
+        raise ValueError(f"{len(predicted)} answers for {len(truth)} images")
     confusion = np.zeros((classes, classes))
     np.add.at(confusion, (np.asarray(truth), np.asarray(predicted)), 1)
     hits = np.diag(confusion)

@@ -24,7 +24,7 @@ def arguments(task: Task, way: str, *, cache: str, seed: int, folder: str) -> li
     epochs = task.full_epochs if way == "full" else task.epochs
     phases = {"last2": json.dumps([{"train": "last:2", "epochs": epochs}]), "full": "full"}
     return [
-        *("--data.source", str(task.pictures), "--data.image_size", str(task.size), "--data.augmentation", "none"),
+        *("--data.source", str(task.images), "--data.image_size", str(task.size), "--data.augmentation", "none"),
         *("--data.batch_size", str(task.batch), "--data.num_workers", "0", "--run_dir", folder),
         *("--model.backbone", f"timm/{task.model}", "--model.weights", task.weights),
         *("--model.lr", "3.0e-3", "--model.backbone_lr_scale", "0.3"),
@@ -51,7 +51,7 @@ def main() -> None:
         attempt.result.parts = {name.removesuffix("_s"): value for name, value in summary["timing"].items()}
         solved = bool(summary["phases"][0].get("solved"))
         attempt.result.epochs_s = [] if solved else watched["seconds"]
-        attempt.result.epoch_pictures = 0 if solved else watched["pictures"]
+        attempt.result.epoch_images = 0 if solved else watched["images"]
         attempt.result.passed = watched["passed"]
         attempt.result.val_accuracy = summary["validation"]["accuracy"]
         attempt.result.figures = {"solved": float(solved)}

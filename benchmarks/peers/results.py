@@ -19,7 +19,7 @@ COLUMNS = (
     "contestant",
     "work s",
     "start-up s",
-    "pictures/s",
+    "images/s",
     "peak MiB",
     "test accuracy",
     "macro F1",
@@ -32,13 +32,13 @@ Written by `benchmarks/feature_cache.py` and `benchmarks/solved_head.py`; nothin
 every contestant runs in a process of its own, one after the other, ours right before each of the others, with the same
 files, weights, split, preparation, batch size, epochs and number of threads, and no augmentation.
 
-- **work**: from the end of the imports until the trained model is validated: reading and decoding pictures, building
+- **work**: from the end of the imports until the trained model is validated: reading and decoding images, building
   the model, every epoch and its validation. The limit's alone leaves out building the model.
-- **start-up**: the imports. **pictures/s**: of the median training epoch, without its validation.
+- **start-up**: the imports. **images/s**: of the median training epoch, without its validation.
 - **peak**: of the process's resident memory, mapped files included, worker processes not.
-- **accuracy** and **macro F1** are of test pictures that nobody saw; scoring them is not part of the work.
+- **accuracy** and **macro F1** are of test images that nobody saw; scoring them is not part of the work.
 - **x ours**: how many times as long, by the median over pairs of neighbouring runs; **x limit**: by the medians.
-- **passes**: what arithmetic sets: forward passes of each picture through the backbone. In fastai and Lightning's
+- **passes**: what arithmetic sets: forward passes of each image through the backbone. In fastai and Lightning's
   `BackboneFinetuning` a frozen backbone's BatchNorm trains by default, which pulls the gradient through all layers and
   costs about one pass more.
 - Several runs show the median and, in brackets, the range.

@@ -12,19 +12,19 @@ from pathlib import Path
 class Task:
     """The task of one benchmark, as plain data; its files lie in `folder`.
 
-    ``weights.pt`` holds the backbone's state dict under timm's names, ``pictures.csv`` (image, label, split) what is
-    trained on and validated with, ``test.csv`` the held-out pictures that score every contestant in the end.
+    ``weights.pt`` holds the backbone's state dict under timm's names, ``images.csv`` (image, label, split) what is
+    trained on and validated with, ``test.csv`` the held-out images that score every contestant in the end.
 
     Attributes:
         folder: Of the files.
         model: timm's name.
         weights: What ``tl fit`` calls the same weights.
         size: Side in pixels of the square that the model sees.
-        crop_pct: The share of the resized picture that the crop keeps.
+        crop_pct: The share of the resized image that the crop keeps.
         interpolation: PIL's name in small letters, such as ``bicubic``.
         mean: Of the normalisation.
         std: Of the normalisation.
-        batch: Pictures per step.
+        batch: Images per step.
         epochs: Of the head alone, and of the head with the top stages.
         full_epochs: Of the whole model.
         threads: Of torch; and worker processes where a contestant has any.
@@ -49,21 +49,21 @@ class Task:
 
     @property
     def resized(self) -> int:
-        """Side in pixels that a picture is resized to before the crop."""
+        """Side in pixels that an image is resized to before the crop."""
         return math.floor(self.size / self.crop_pct)
 
     @property
-    def pictures(self) -> Path:
-        """The table of training and validation pictures."""
-        return self.folder / "pictures.csv"
+    def images(self) -> Path:
+        """The table of training and validation images."""
+        return self.folder / "images.csv"
 
     def rows(self, split: str) -> list[tuple[str, str]]:
-        """Path and label of each picture.
+        """Path and label of each image.
 
         Args:
             split: ``train``, ``val`` or ``test``.
         """
-        table = self.folder / "test.csv" if split == "test" else self.pictures
+        table = self.folder / "test.csv" if split == "test" else self.images
         with table.open(newline="", encoding="utf-8") as file:
             return [(row["image"], row["label"]) for row in csv.DictReader(file) if row["split"] == split]
 
@@ -73,7 +73,7 @@ class Task:
         return sorted({label for _, label in self.rows("train")})
 
     def labels(self, split: str) -> list[int]:
-        """The class of each picture of a split, as its place among `classes`."""
+        """The class of each image of a split, as its place among `classes`."""
         places = {label: place for place, label in enumerate(self.classes)}
         return [places[label] for _, label in self.rows(split)]
 
@@ -81,9 +81,9 @@ class Task:
         """Writes the tables and the task itself.
 
         Args:
-            splits: Path and label of the pictures under ``train``, ``val`` and ``test``.
+            splits: Path and label of the images under ``train``, ``val`` and ``test``.
         """
-        for table, names in (("pictures.csv", ("train", "val")), ("test.csv", ("test",))):
+        for table, names in (("images.csv", ("train", "val")), ("test.csv", ("test",))):
             with (self.folder / table).open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerow(("image", "label", "split"))

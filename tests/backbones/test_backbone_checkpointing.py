@@ -22,10 +22,10 @@ def runs(monkeypatch):
 
 
 def gradients(module, autocast=False):
-    pictures = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     module.zero_grad()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        features = module(pictures)
+        features = module(images)
     features.float().square().sum().backward()
     return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
 

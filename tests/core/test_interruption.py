@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning import Callback
-from pictures import TINY, write_tiny
+from tiny import TINY, write_tiny
 
 from tl_lightning.cli import main
 from tl_lightning.core import interruption

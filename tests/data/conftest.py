@@ -14,7 +14,7 @@ def small() -> Preprocess:
 
 
 @pytest.fixture
-def picture() -> Callable[..., Path]:
+def image() -> Callable[..., Path]:
     def make(path: Path, *, size: tuple[int, int] = (24, 20), mode: str = "RGB", seed: int = 0) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
@@ -25,8 +25,8 @@ def picture() -> Callable[..., Path]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, picture: Callable[..., Path]) -> Path:
-    """Two classes of eight pictures."""
+def folder(tmp_path: Path, image: Callable[..., Path]) -> Path:
+    """Two classes of eight images."""
     for number in range(16):
-        picture(tmp_path / "pictures" / ("cat" if number < 8 else "dog") / f"{number:02}.png", seed=number)
-    return tmp_path / "pictures"
+        image(tmp_path / "images" / ("cat" if number < 8 else "dog") / f"{number:02}.png", seed=number)
+    return tmp_path / "images"

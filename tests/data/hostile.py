@@ -1,4 +1,4 @@
-"""Odd, damaged and hostile picture files, made in code, each with what has to become of it."""
+"""Odd, damaged and hostile image files, made in code, each with what has to become of it."""
 
 import io
 import os
@@ -147,11 +147,11 @@ def jpegs() -> Iterator[Case]:
     yield _good("rubbish behind.jpg", flat + b"\0rubbish" * 1000, FLAT, off=3)
     second = Image.fromarray(MARKED)
     content = encoded(FLAT, "MPO", save_all=True, append_images=[second], quality=95)
-    yield _good("two pictures.jpg", content, FLAT, off=3)
+    yield _good("two images.jpg", content, FLAT, off=3)
     yield _bad("half.jpg", encoded(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8), "JPEG")[:3000], TRUNCATED)
     yield _bad("header only.jpg", marked[:200], "damaged: Truncated File Read")
-    yield _bad("two bytes.jpg", b"\xff\xd8", "not a picture")
-    yield _bad("no sides.jpg", flat.replace(struct.pack(">HH", 9, 12), bytes(4)), "not a picture")
+    yield _bad("two bytes.jpg", b"\xff\xd8", "not an image")
+    yield _bad("no sides.jpg", flat.replace(struct.pack(">HH", 9, 12), bytes(4)), "not an image")
 
 
 def pngs() -> Iterator[Case]:
@@ -201,10 +201,10 @@ def pngs() -> Iterator[Case]:
     long = np.tile(GREY[:1, :1], (3000, 1, 1))
     yield _good("elongated.png", png(long, 8, 0), long)
     yield _bad("half.png", whole[: len(whole) // 2], TRUNCATED)
-    yield _bad("header only.png", whole[:33], "not a picture")
-    yield _bad("wrong checksum of the header.png", changed(whole, 29, b"\0\0\0\0"), "not a picture")
+    yield _bad("header only.png", whole[:33], "not an image")
+    yield _bad("wrong checksum of the header.png", changed(whole, 29, b"\0\0\0\0"), "not an image")
     yield _bad("wrong checksum of the pixels.png", changed(whole, -18, b"\0\0"), "damaged: ")
-    yield _bad("no width.png", png(RGB, 8, 2, size=(0, 9)), "not a picture")
+    yield _bad("no width.png", png(RGB, 8, 2, size=(0, 9)), "not an image")
     yield _bad("too many pixels.png", png(RGB, 8, 2, size=(60000, 60000)), "too many pixels to be safe")
     # What PIL makes of a file that is whole, but holds fewer lines than its header says.
     missing = np.concatenate([RGB, np.zeros_like(RGB)])
@@ -281,8 +281,8 @@ def tiffs() -> Iterator[Case]:
     yield _bad("wrong deflate.tif", changed(deflated, len(deflated) // 2, bytes(50)), "damaged: ")
     compressed = encoded(RGB, "TIFF", compression="tiff_lzw")
     yield _bad("wrong lzw.tif", changed(compressed, 40, bytes(range(60))), "damaged: ")
-    yield _bad("header only.tif", plain[:8], "damaged: no picture in it")
-    yield _bad("directory beyond the end.tif", changed(plain, 4, struct.pack("<I", 10**9)), "damaged: no picture in it")
+    yield _bad("header only.tif", plain[:8], "damaged: no image in it")
+    yield _bad("directory beyond the end.tif", changed(plain, 4, struct.pack("<I", 10**9)), "damaged: no image in it")
     content = tiff(WIDE, photometric="rgb", metadata=None)
     entries = struct.unpack_from("<H", content, 8)[0]
     yield _good("directories in a circle.tif", changed(content, 10 + 12 * entries, struct.pack("<I", 8)), scaled(WIDE))
@@ -322,7 +322,7 @@ def others() -> Iterator[Case]:
     texts |= {"x bitmap.png": b"#define a_width 8\n#define a_height 1\nstatic char a_bits[] = {0x01};\n"}
     texts |= {"rubbish.jpg": np.random.default_rng(1).bytes(5000), "pointer.png": b"version https://git-lfs.github.com"}
     for name, content in texts.items():
-        yield _bad(name, content, "not a picture")
+        yield _bad(name, content, "not an image")
 
 
 def strange_files() -> Iterator[Case]:
@@ -340,7 +340,7 @@ def strange_files() -> Iterator[Case]:
     yield _good(os.fsdecode(b"latin \xe9\xff.png"), content, RGB)
     yield _good("ä数😀.png", content, RGB)
     yield _good("n" * 246 + ".png", content, RGB)
-    yield Case("leads to a picture.jpg", _link_to("good.png"), pixels=RGB)
+    yield Case("leads to an image.jpg", _link_to("good.png"), pixels=RGB)
 
 
 def cases() -> list[Case]:
@@ -349,7 +349,7 @@ def cases() -> list[Case]:
 
 
 def write(folder: Path, some: list[Case]) -> list[Path]:
-    """Makes the files; a reader of pictures has to cope with what this folder holds then."""
+    """Makes the files; a reader of images has to cope with what this folder holds then."""
     folder.mkdir(parents=True)
     for case in some:
         case.make(folder / case.name)

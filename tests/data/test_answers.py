@@ -15,12 +15,12 @@ from tl_lightning.errors import UserError
 
 @pytest.fixture
 def table(folder: Path) -> Callable[..., str]:
-    """Writes a table of the folder's pictures; each row is what stands behind the picture's path."""
+    """Writes a table of the folder's images; each row is what stands behind the image's path."""
 
     def write(*rows: str, header: str = "label") -> str:
         paths = sorted(folder.rglob("*.png"))[: len(rows)]
         path = folder / "table.csv"
-        lines = [f"{picture},{row}" for picture, row in zip(paths, rows, strict=True)]
+        lines = [f"{image},{row}" for image, row in zip(paths, rows, strict=True)]
         path.write_text("\n".join([f"image,{header}", *lines]) + "\n", encoding="utf-8")
         return str(path)
 
@@ -91,8 +91,8 @@ def test_whole_numbers_are_places_among_the_classes_asked_for(table: Callable[..
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"answers": "number"}, "a folder says one class of each picture, not a number"),
-        ({"answers": "labels"}, "a folder says one class of each picture, not several labels"),
+        ({"answers": "number"}, "a folder says one class of each image, not a number"),
+        ({"answers": "labels"}, "a folder says one class of each image, not several labels"),
         ({"answers": "level"}, "does not say in which order its levels are (cat, dog)"),
     ],
 )
@@ -103,7 +103,7 @@ def test_a_folder_holds_classes(folder: Path, settings: dict[str, object], messa
 @pytest.mark.parametrize(
     ("rows", "answers", "message"),
     [
-        (["5", "5", "5"], "number", "'label' is the same for all pictures; there is nothing to learn"),
+        (["5", "5", "5"], "number", "'label' is the same for all images; there is nothing to learn"),
         (["", "", ""], "labels", "has a label"),
         (["a", "a", "a"], "level", "does not say in which order"),
     ],

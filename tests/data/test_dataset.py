@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler
 
-from tl_lightning.data.dataset import Answers, KeptDataset, as_it_is
+from tl_lightning.data.dataset import CachedDataset, Targets, as_it_is
 from tl_lightning.data.sampling import EpochSampler
 
 INDICES = np.arange(100, 126)
@@ -88,7 +88,7 @@ class Versions:
         return [rows.float()[:, None].repeat(1, 3), rows[:, None, None].repeat(1, 2, 2)]
 
 
-def drawn(dataset: KeptDataset, epoch: int, indices: Any) -> list[int]:
+def drawn(dataset: CachedDataset, epoch: int, indices: Any) -> list[int]:
     batch = dataset.__getitems__([(epoch, int(index)) for index in indices])
     first, second = batch["activations"]
     assert (first == first[:, :1]).all() and (first[:, 0] == second[:, 0, 0]).all()
@@ -99,19 +99,19 @@ def drawn(dataset: KeptDataset, epoch: int, indices: Any) -> list[int]:
     return (first[:, 0].long() % 10).tolist()
 
 
-def test_each_epoch_draws_one_version_of_each_picture_evenly() -> None:
+def test_each_epoch_draws_one_version_of_each_image_evenly() -> None:
     labels, indices = torch.arange(4000) % 7, np.arange(4000)
-    dataset = KeptDataset([Versions(version) for version in range(4)], Answers(labels), seed=5)
+    dataset = CachedDataset([Versions(version) for version in range(4)], Targets(labels), seed=5)
     first = drawn(dataset, 0, indices)
     assert all(900 < count < 1100 for count in np.bincount(first))
-    assert drawn(dataset, 0, indices[::-1].copy()) == first[::-1]  # the batch that a picture comes in is no matter
-    assert drawn(KeptDataset(dataset.readers, Answers(labels), seed=5), 0, indices[17:20]) == first[17:20]
-    others = [drawn(dataset, 1, indices), drawn(KeptDataset(dataset.readers, Answers(labels), seed=6), 0, indices)]
+    assert drawn(dataset, 0, indices[::-1].copy()) == first[::-1]  # the batch that an image comes in is no matter
+    assert drawn(CachedDataset(dataset.readers, Targets(labels), seed=5), 0, indices[17:20]) == first[17:20]
+    others = [drawn(dataset, 1, indices), drawn(CachedDataset(dataset.readers, Targets(labels), seed=6), 0, indices)]
     for other in others:
         assert 880 < sum(one == another for one, another in zip(first, other, strict=True)) < 1120
 
 
 def test_a_single_version_is_read_once_for_each_batch() -> None:
     reader = Versions(0)
-    assert drawn(KeptDataset([reader], Answers(torch.arange(50) % 7)), 3, np.array([4, 2, 9])) == [0, 0, 0]
+    assert drawn(CachedDataset([reader], Targets(torch.arange(50) % 7)), 3, np.array([4, 2, 9])) == [0, 0, 0]
     assert reader.reads == 1

@@ -12,13 +12,13 @@ import torch
 from PIL import Image, ImageEnhance
 
 from tl_lightning.core.cache_folder import building
-from tl_lightning.data.images.store import PictureStore
+from tl_lightning.data.images.store import ImageStore
 from tl_lightning.data.leaks import (
     Duplicate,
+    cached_duplicates,
     crops,
     find_duplicates,
     groups_of,
-    kept_duplicates,
     move_leaks,
     near,
     neighbours,
@@ -49,14 +49,14 @@ def drawn(seed):
     return Image.blend(*layers, 0.35)
 
 
-def as_tensor(picture):
-    array = np.array(picture)
+def as_tensor(image):
+    array = np.array(image)
     return torch.from_numpy(array if array.ndim == 3 else array[:, :, None]).permute(2, 0, 1)
 
 
-def near_of(pictures):
+def near_of(images):
     """Pairs that resemblance alone links; there are no files."""
-    found = find_duplicates([None] * len(pictures), [as_tensor(picture) for picture in pictures], indices=None)
+    found = find_duplicates([None] * len(images), [as_tensor(image) for image in images], indices=None)
     return [(duplicate.first, duplicate.second, duplicate.kind) for duplicate in found]
 
 
@@ -75,7 +75,7 @@ def test_each_kind_of_copy_is_named(tmp_path, preprocess):
     drawn(0).save(paths[2])
     drawn(0).save(paths[3], quality=50)
     drawn(1).save(paths[4])
-    found = find_duplicates(paths, PictureStore.open(paths, preprocess))
+    found = find_duplicates(paths, ImageStore.open(paths, preprocess))
     assert found == [Duplicate(0, 1, "file"), Duplicate(0, 2, "pixels"), Duplicate(0, 3, "near")]
 
 
@@ -84,7 +84,7 @@ def test_files_of_one_size_are_not_taken_for_the_same(tmp_path, preprocess):
     for seed, path in enumerate(paths):
         drawn(seed).save(path)
     assert paths[0].stat().st_size == paths[1].stat().st_size
-    assert find_duplicates(paths, PictureStore.open(paths, preprocess)) == []
+    assert find_duplicates(paths, ImageStore.open(paths, preprocess)) == []
 
 
 def test_only_files_that_can_be_read_are_looked_at(tmp_path, preprocess):
@@ -92,7 +92,7 @@ def test_only_files_that_can_be_read_are_looked_at(tmp_path, preprocess):
     for number, path in enumerate(paths):
         drawn(number // 3).save(path)
     paths[1].write_bytes(b"broken")
-    store = PictureStore.open(paths, preprocess)
+    store = ImageStore.open(paths, preprocess)
     assert list(store.broken) == [1]
     assert find_duplicates(paths, store, indices=np.array([0, 2, 3])) == [Duplicate(0, 2, "file")]
 
@@ -101,7 +101,7 @@ def test_a_file_that_is_gone_is_still_compared_by_its_pixels(tmp_path, preproces
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
     for path in paths:
         drawn(0).save(path)
-    store = PictureStore.open(paths, preprocess)
+    store = ImageStore.open(paths, preprocess)
     paths[1].unlink()
     assert find_duplicates(paths, store) == [Duplicate(0, 1, "pixels")]
 
@@ -115,21 +115,21 @@ def test_equal_thumbnails_of_different_pixels_are_near_but_not_the_same():
     array = np.array(drawn(0))
     other = array.copy()
     other[0, :2] = array[0, 1::-1]
-    pictures = [Image.fromarray(array), Image.fromarray(other)]
-    prints = take_fingerprints([as_tensor(picture) for picture in pictures], [0, 1])
+    images = [Image.fromarray(array), Image.fromarray(other)]
+    prints = take_fingerprints([as_tensor(image) for image in images], [0, 1])
     assert (prints.thumbnails[0] == prints.thumbnails[1]).all()
-    assert near_of(pictures) == [(0, 1, "near")]
+    assert near_of(images) == [(0, 1, "near")]
 
 
 @pytest.mark.parametrize("quality", [30, 90])
 @pytest.mark.parametrize("scale", [0.5, 1.5])
 @pytest.mark.parametrize("brightness", [0.9, 1.1])
 def test_reencoded_resized_and_brightened_copies_are_near(quality, scale, brightness):
-    picture = drawn(0)
+    image = drawn(0)
     file = io.BytesIO()
-    small = picture.resize((round(SIDE * scale),) * 2, Image.Resampling.BICUBIC)
+    small = image.resize((round(SIDE * scale),) * 2, Image.Resampling.BICUBIC)
     ImageEnhance.Brightness(small).enhance(brightness).save(file, "JPEG", quality=quality)
-    assert near_of([drawn(1), picture, drawn(2), Image.open(file)]) == [(1, 3, "near")]
+    assert near_of([drawn(1), image, drawn(2), Image.open(file)]) == [(1, 3, "near")]
 
 
 @pytest.mark.parametrize("position", range(1, 8))
@@ -142,7 +142,7 @@ def test_mirrored_and_turned_copies_are_near_in_either_order(position):
 
 
 @pytest.mark.parametrize("channels", [2, 4, 5])
-def test_every_channel_counts_in_pictures_that_are_no_colours(channels):
+def test_every_channel_counts_in_images_that_are_no_colours(channels):
     layers = [np.array(drawn(seed).convert("L")) for seed in range(channels + 1)]
     pixels = torch.from_numpy(np.stack(layers[:channels]))
     other = torch.from_numpy(np.stack([*layers[: channels - 1], layers[channels]]))
@@ -161,7 +161,7 @@ def test_hashes_are_those_of_the_library():
     assert np.unpackbits(prints.hashes[:, :1].view(np.uint8)).tolist() == expected.tolist()
 
 
-def test_pictures_that_differ_in_one_spot_are_two():
+def test_images_that_differ_in_one_spot_are_two():
     cell = np.array(drawn(0).convert("L").resize((32, 32))) // 3 + 80
     cracked, dusty = cell.copy(), cell.copy()
     cracked[10:16, 20] -= 15
@@ -169,17 +169,17 @@ def test_pictures_that_differ_in_one_spot_are_two():
     noisy = cell + np.random.default_rng(0).integers(-1, 2, cell.shape)
     darker = cell * 0.7 + 20
     changed = np.stack([cracked, dusty, noisy, darker]).astype(np.uint8)
-    assert near.same_picture(np.stack([cell] * 4), changed).tolist() == [False, True, True, True]
+    assert near.same_image(np.stack([cell] * 4), changed).tolist() == [False, True, True, True]
 
 
-def test_flat_pictures_are_twins_only_where_their_pixels_are_equal():
+def test_flat_images_are_twins_only_where_their_pixels_are_equal():
     rng = np.random.default_rng(0)
     flat = [np.full((SIDE, SIDE), value, dtype=np.uint8) for value in (0, 255, 0, 120, 121)]
     dark = [rng.integers(0, 4, (SIDE, SIDE), dtype=np.uint8) for _ in range(4)]
     assert near_of([Image.fromarray(array) for array in [*flat, *dark]]) == [(0, 2, "pixels")]
 
 
-def test_thousands_of_equal_pictures_are_one_chain_of_links():
+def test_thousands_of_equal_images_are_one_chain_of_links():
     black = as_tensor(Image.new("L", (SIDE, SIDE)))
     pixels = [black] * 3000
     found = find_duplicates([None] * 3000, pixels)
@@ -188,8 +188,8 @@ def test_thousands_of_equal_pictures_are_one_chain_of_links():
 
 def test_a_crowd_with_one_hash_is_linked_without_comparing_all_with_all(monkeypatch):
     compared = []
-    same_picture = near.same_picture
-    monkeypatch.setattr(near, "same_picture", lambda a, b: compared.append(len(a)) or same_picture(a, b))
+    same_image = near.same_image
+    monkeypatch.setattr(near, "same_image", lambda a, b: compared.append(len(a)) or same_image(a, b))
     monkeypatch.setattr(near, "CROWD", 16)
     base = np.array(drawn(0).convert("L").resize((32, 32)))
     rng = np.random.default_rng(0)
@@ -223,18 +223,18 @@ def test_ranges_are_listed_in_parts_of_bounded_size(monkeypatch):
     assert [pair for part in parts for pair in part] == [(k, v) for k in range(5) for v in range(low[k], high[k])]
 
 
-def cut(picture, area, left, top):
+def cut(image, area, left, top):
     side = SIDE * area**0.5
     box = (left * (SIDE - side), top * (SIDE - side), left * (SIDE - side) + side, top * (SIDE - side) + side)
-    return picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box)
+    return image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box)
 
 
 @pytest.mark.parametrize(("area", "left", "top"), [(0.9, 0.0, 1.0), (0.8, 0.3, 0.6), (0.7, 1.0, 0.45)])
-def test_crops_are_found_among_pictures_whose_features_are_close(area, left, top):
+def test_crops_are_found_among_images_whose_features_are_close(area, left, top):
     whole = drawn(0)
-    pictures = [drawn(1), cut(whole, area, left, top), drawn(2), whole, cut(drawn(3), 0.8, 0.5, 0.5)]
+    images = [drawn(1), cut(whole, area, left, top), drawn(2), whole, cut(drawn(3), 0.8, 0.5, 0.5)]
     features = np.random.default_rng(0).random((5, 8), dtype=np.float32)
-    pixels = [as_tensor(picture) for picture in pictures]
+    pixels = [as_tensor(image) for image in images]
     assert find_duplicates([None] * 5, pixels) == []
     assert find_duplicates([None] * 5, pixels, features=features) == [Duplicate(1, 3, "crop")]
 
@@ -279,7 +279,7 @@ def store(tmp_path, preprocess):
     paths = [tmp_path / f"{number}.png" for number in range(3)]
     for number, path in enumerate(paths):
         drawn(number).save(path)
-    return PictureStore.open(paths, preprocess)
+    return ImageStore.open(paths, preprocess)
 
 
 def test_duplicates_are_looked_for_once(store):
@@ -289,7 +289,7 @@ def test_duplicates_are_looked_for_once(store):
         asked.append(1)
         return [Duplicate(0, 2, "near")]
 
-    assert kept_duplicates(store.folder, find) == kept_duplicates(store.folder, find) == [Duplicate(0, 2, "near")]
+    assert cached_duplicates(store.folder, find) == cached_duplicates(store.folder, find) == [Duplicate(0, 2, "near")]
     assert asked == [1]
 
 
@@ -297,7 +297,7 @@ def test_duplicates_are_looked_for_once(store):
 def test_a_damaged_list_of_duplicates_is_made_anew(store, content):
     (file,) = [store.folder / "duplicates-2.json"]
     file.write_text(content)
-    assert kept_duplicates(store.folder, lambda: [Duplicate(1, 2, "file")]) == [Duplicate(1, 2, "file")]
+    assert cached_duplicates(store.folder, lambda: [Duplicate(1, 2, "file")]) == [Duplicate(1, 2, "file")]
     assert file.read_text() == '[[1, 2, "file"]]'
 
 
@@ -307,7 +307,7 @@ def test_of_two_processes_one_looks_for_duplicates(store, capsys):
 
     with ThreadPoolExecutor(1) as pool:
         with building(store.folder):
-            second = pool.submit(kept_duplicates, store.folder, never)
+            second = pool.submit(cached_duplicates, store.folder, never)
             while not wait([second], 0.05).done and "waiting for another process" not in capsys.readouterr().out:
                 pass
             (store.folder / "duplicates-2.json").write_text('[[0, 1, "near"]]')
@@ -315,7 +315,7 @@ def test_of_two_processes_one_looks_for_duplicates(store, capsys):
 
 
 def test_duplicates_that_cannot_be_written_down_are_still_found(tmp_path):
-    assert kept_duplicates(tmp_path / "gone", lambda: [Duplicate(1, 2, "file")]) == [Duplicate(1, 2, "file")]
+    assert cached_duplicates(tmp_path / "gone", lambda: [Duplicate(1, 2, "file")]) == [Duplicate(1, 2, "file")]
 
 
 # What they mean
@@ -335,7 +335,7 @@ def report(duplicates=TWINS, splits=SPLITS, labels=(0, 0, 1, 0, 1, 0, 1, 0, 0, 1
     return report_leaks(duplicates, splits, labels=np.array(labels), classes=["cat", "dog"], paths=paths)
 
 
-def test_a_picture_is_counted_under_the_surest_kind_that_leads_to_a_twin():
+def test_a_image_is_counted_under_the_surest_kind_that_leads_to_a_twin():
     found = report()
     assert found.across == {
         "val in train": {"file": 1},
@@ -399,7 +399,7 @@ def test_moving_gives_a_group_to_training_else_to_validation():
 
 def test_moving_never_empties_a_split():
     twins = [Duplicate(0, index, "file") for index in (5, 6, 7)]
-    with pytest.raises(UserError, match="leave the test split without pictures: each of its 3"):
+    with pytest.raises(UserError, match="leave the test split without images: each of its 3"):
         move_leaks(SPLITS, twins)
 
 
@@ -407,14 +407,14 @@ def test_stop_names_counts_and_examples_in_one_line():
     with pytest.raises(UserError) as caught:
         settle_leaks(SPLITS, TWINS, report=report(), on_leak="stop")
     message = str(caught.value)
-    assert message.startswith("1 picture of val is also in train (1 file); 1 picture of test is also in train (1 near)")
+    assert message.startswith("1 image of val is also in train (1 file); 1 image of test is also in train (1 near)")
     assert "3.png (val) = 0.png (train)" in message
     assert "\n" not in message
 
 
 def test_a_warning_leaves_the_splits_alone(capsys):
     assert settle_leaks(SPLITS, TWINS, report=report(), on_leak="warn") == SPLITS
-    assert "1 picture of val is also in train" in capsys.readouterr().out
+    assert "1 image of val is also in train" in capsys.readouterr().out
 
 
 def test_nothing_is_said_where_nothing_leaks(capsys):

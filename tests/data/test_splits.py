@@ -127,7 +127,7 @@ def test_stated_splits_are_kept_and_validation_comes_out_of_training() -> None:
         (
             "blocks",
             {"seed": 0},
-            "label 'c0' is in the test split of data.split 'blocks', but training has no picture of it",
+            "label 'c0' is in the test split of data.split 'blocks', but training has no image of it",
         ),
         ("a_to_b", {}, "label 'c1' is in the test split of data.split 'a_to_b', but training"),
     ],
@@ -139,8 +139,8 @@ def test_impossible_split_is_named(split: str, settings: dict[str, float], messa
     assert str(error.value).startswith(message)
 
 
-def test_too_few_pictures_for_a_validation_split_are_an_error() -> None:
-    with pytest.raises(UserError, match="no picture of 4 is left for the val split"):
+def test_too_few_images_for_a_validation_split_are_an_error() -> None:
+    with pytest.raises(UserError, match="no image of 4 is left for the val split"):
         split_samples(make([0, 0, 1, 1]), "stratified", seed=0)
 
 
@@ -187,7 +187,7 @@ def test_a_split_that_tears_a_group_is_refused() -> None:
 
 
 @pytest.mark.parametrize("split", ["stratified", "blocks", "group"])
-def test_every_picture_is_tested_in_one_fold(split: str) -> None:
+def test_every_image_is_tested_in_one_fold(split: str) -> None:
     samples = make([0, 0, 1] * 40) if split != "group" else grouped([6] * 20, [0, 0, 1] * 40)
     tested = []
     for fold in range(4):
@@ -204,7 +204,7 @@ def test_every_picture_is_tested_in_one_fold(split: str) -> None:
     ("settings", "message"),
     [
         ({"fold": 5}, "data.fold is 5; with data.folds 5 it must be from 0 to 4"),
-        ({"fold": 0, "folds": 1}, "data.folds is 1; it must be from 2 to the number of pictures, 40"),
+        ({"fold": 0, "folds": 1}, "data.folds is 1; it must be from 2 to the number of images, 40"),
         ({"fold": 0, "split": "a_to_b"}, "data.fold is 0, but data.split a_to_b fixes what tests; say"),
         ({"fold": 0, "stated": True}, "data.fold is 0, but the source states its split; say --data.split stratified"),
     ],
@@ -258,15 +258,15 @@ def test_more_folds_than_groups_are_refused() -> None:
         split_samples(grouped([20] * 4), "group", seed=0, fold=4, folds=5)
 
 
-def test_numbers_take_two_pictures_to_be_scored() -> None:
+def test_numbers_take_two_images_to_be_scored() -> None:
     numbers = np.arange(10, dtype=np.float32)[:, None]
     samples = replace(make([0] * 10), labels=numbers, classes=["x"], answers="number")
     stated = replace(samples, split=np.array(["train"] * 7 + ["val"] * 2 + ["test"]))
-    with pytest.raises(UserError, match=r"the test split of the source's own split has one picture"):
+    with pytest.raises(UserError, match=r"the test split of the source's own split has one image"):
         split_samples(stated, "auto", seed=0)
 
 
-def test_a_share_of_the_labels_is_part_of_a_larger_one_and_leaves_the_test_pictures() -> None:
+def test_a_share_of_the_labels_is_part_of_a_larger_one_and_leaves_the_test_images() -> None:
     samples = make([0] * 400 + [1] * 90 + [2] * 10)
     whole = split_samples(samples, "stratified", seed=0)
     before = {"train": np.array([], dtype=np.int64), "val": np.array([], dtype=np.int64)}
@@ -298,7 +298,7 @@ def test_a_share_out_of_range_is_refused(fraction: float) -> None:
         split_samples(make([0, 1] * 20), "stratified", seed=0, labelled_fraction=fraction)
 
 
-def test_a_cross_validation_within_some_pictures_divides_them_in_the_way_of_the_split() -> None:
+def test_a_cross_validation_within_some_images_divides_them_in_the_way_of_the_split() -> None:
     samples = make([0, 1] * 20)
     pool = np.arange(4, 31)
     parts = folds_within(samples, pool, "stratified", folds=4)

@@ -7,22 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures import TINY, write_tiny
 from PIL import Image
+from tiny import TINY, write_tiny
 
 from tl_lightning import load
 from tl_lightning.cli import main
-from tl_lightning.core.predictions_file import read_answers
+from tl_lightning.core.predictions_file import load_predictions
 
 TASKS = {"level": "OrdinalTask", "labels": "MultiLabelTask", "number": "RegressionTask"}
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """24 pictures, and a table of their mean brightness in several forms."""
+    """24 images, and a table of their mean brightness in several forms."""
     monkeypatch.chdir(write_tiny(tmp_path))
     rows = []
-    paths = sorted(Path("pictures").rglob("*.png"))
+    paths = sorted(Path("images").rglob("*.png"))
     means = [float(np.asarray(Image.open(path)).mean()) for path in paths]
     ranks = np.argsort(np.argsort(means))
     for k, (path, mean) in enumerate(zip(paths, means, strict=True)):
@@ -59,8 +59,8 @@ def test_a_task_learns_scores_and_answers(here, kind, phases):
     assert result["monitor"]["name"] == f"val/{monitor}"
     assert set(result["standard_errors"]) <= set(result["test"])
 
-    # What was written down of the test pictures gives the reported figure again.
-    kept = read_answers(Path("run/test_answers.npz"))
+    # What was written down of the test images gives the reported figure again.
+    kept = load_predictions(Path("run/test_predictions.npz"))
     assert len(kept.indices) == result["data"]["test"]
     if kind == "number":
         missed = (kept.predictions - kept.labels).abs().mean()
@@ -73,10 +73,10 @@ def test_a_task_learns_scores_and_answers(here, kind, phases):
         right = ((kept.predictions > 0.5) == (kept.labels > 0.5)).all(dim=1).double().mean()
         assert float(right) == pytest.approx(result["test"]["exact_match"])
 
-    # tl test scores the same again, and a prediction of the same pictures gives the same answers.
+    # tl test scores the same again, and a prediction of the same images gives the same answers.
     assert main(["test", "--run_dir", "run", "--output", "again.json"]) == 0
     assert json.loads(Path("again.json").read_text())["test"] == pytest.approx(result["test"])
-    paths = [str(path) for path in sorted(Path("pictures").rglob("*.png"))]
+    paths = [str(path) for path in sorted(Path("images").rglob("*.png"))]
     answers = load("run").predict([paths[index] for index in kept.indices])
     given = [list((answer.numbers or answer.probabilities).values()) for answer in answers]
     np.testing.assert_allclose(given, kept.predictions.numpy(), rtol=2e-2, atol=2e-2 * (255 if kind == "number" else 1))
@@ -86,7 +86,7 @@ def test_predictions_of_every_kind_are_written_with_their_names(here):
     headers = {}
     for kind in TASKS:
         assert fit(kind, "--phases", "feature_extraction", "--run_dir", kind) == 0
-        args = ["--run_dir", kind, "--input", "pictures", "--output", f"{kind}-answers.csv"]
+        args = ["--run_dir", kind, "--input", "images", "--output", f"{kind}-answers.csv"]
         assert main(["predict", *args]) == 0
         with Path(f"{kind}-answers.csv").open() as file:
             rows = list(csv.reader(file))
@@ -139,7 +139,7 @@ def test_weights_change_what_is_learned_and_are_said(here, capsys):
     assert fit("number", "--phases", "feature_extraction") == 0
     Path("table.csv").write_text("\n".join(weighted) + "\n")
     assert fit("number", "--phases", "feature_extraction", "--run_dir", "weighted") == 0
-    assert "pictures count in training as the weight column says" in capsys.readouterr().out
+    assert "images count in training as the weight column says" in capsys.readouterr().out
     heads = [
         torch.load(f"{run}/checkpoints/best.ckpt", weights_only=True)["state_dict"]["head.1.weight"]
         for run in ("run", "weighted")
@@ -152,15 +152,15 @@ def crossval(*more, kind="number"):
     return main(["crossval", *args, "--run_dir", "cv", *more])
 
 
-def test_every_picture_is_answered_once_by_a_model_that_has_not_seen_it(here, capsys):
+def test_every_image_is_answered_once_by_a_model_that_has_not_seen_it(here, capsys):
     assert crossval("--data.group_column", "patient") == 0
     result = summary("cv")
-    assert (result["pictures"], result["groups"], len(result["folds"])) == (24, 12, 3)
-    kept = read_answers(Path("cv/out_of_fold.npz"))
+    assert (result["images"], result["groups"], len(result["folds"])) == (24, 12, 3)
+    kept = load_predictions(Path("cv/out_of_fold.npz"))
     assert kept.indices.tolist() == list(range(24))
     tested = []
     for fold in range(3):
-        part = read_answers(Path(f"cv/fold-{fold}/test_answers.npz"))
+        part = load_predictions(Path(f"cv/fold-{fold}/test_predictions.npz"))
         assert torch.equal(kept.predictions[part.indices], part.predictions)
         assert summary(f"cv/fold-{fold}")["data"]["fold"] == fold
         tested += part.indices.tolist()
@@ -171,13 +171,13 @@ def test_every_picture_is_answered_once_by_a_model_that_has_not_seen_it(here, ca
     assert result["fold_standard_errors"]["mean_absolute_error"] == pytest.approx(np.std(errors, ddof=1) / 3**0.5)
     assert result["standard_errors"]["mean_absolute_error"] > 0
     shown = capsys.readouterr().out
-    assert "out of fold: 24 pictures in 12 groups" in shown
+    assert "out of fold: 24 images in 12 groups" in shown
 
 
 def test_an_interrupted_cross_validation_goes_on_with_what_is_missing(here, capsys):
     assert crossval() == 0
     whole = summary("cv")
-    for name in ("summary.json", "test_answers.npz"):  # as of a run that was killed before its end
+    for name in ("summary.json", "test_predictions.npz"):  # as of a run that was killed before its end
         Path("cv/fold-1", name).unlink()
     import shutil
 
@@ -195,7 +195,7 @@ def test_an_interrupted_cross_validation_goes_on_with_what_is_missing(here, caps
     Path("table.csv").write_text("\n".join(answers) + "\n")
     capsys.readouterr()
     assert crossval() == 2
-    assert "was run on other pictures or answers" in capsys.readouterr().err
+    assert "was run on other images or answers" in capsys.readouterr().err
     assert crossval("--model.lr", "0.5") == 2
     assert "holds a cross-validation with other options" in capsys.readouterr().err
 
@@ -204,9 +204,9 @@ def test_a_fold_is_chosen_by_the_command_alone(here, capsys):
     assert crossval("--data.fold", "1") == 2
     assert "--data.fold has no effect here: all folds are run" in capsys.readouterr().err
     assert crossval("--data.on_leak", "move") == 2
-    assert "data.on_leak move would leave pictures untested" in capsys.readouterr().err
+    assert "data.on_leak move would leave images untested" in capsys.readouterr().err
     assert crossval("--data.folds", "50") == 2
-    assert "data.folds is 50; it must be from 2 to the number of pictures, 24" in capsys.readouterr().err
+    assert "data.folds is 50; it must be from 2 to the number of images, 24" in capsys.readouterr().err
     assert not Path("cv").exists()
 
 
@@ -215,7 +215,7 @@ def test_folds_that_were_trained_one_by_one_are_scored_together(here, capsys):
     for fold in range(3):
         assert main(["fit", *args, "--data.fold", str(fold), "--run_dir", f"cv/fold-{fold}"]) == 0
     assert crossval() == 0
-    assert summary("cv")["pictures"] == 24
+    assert summary("cv")["images"] == 24
 
 
 def test_a_checkpoint_says_which_task_it_is_of(here):

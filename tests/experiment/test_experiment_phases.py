@@ -8,22 +8,22 @@ import pytest
 import torch
 import yaml
 from lightning import Callback
-from pictures import write_pictures
+from tiny import write_images
 
 from tl_lightning.cli import main
 
 FIT = [
-    *("fit", "--data.source", "pictures", "--data.image_size", "32", "--data.batch_size", "4"),
+    *("fit", "--data.source", "images", "--data.image_size", "32", "--data.batch_size", "4"),
     *("--model.backbone", "timm/test_efficientnet", "--model.weights", "none", "--model.lr", "0.01"),
     *("--trainer.log_every_n_steps", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
     *("--trainer.precision", "32-true", "--run_dir", "run"),
 ]
 STEPPED = ["--model.head_solver", "sgd"]  # the head alone would be solved, without epochs, rates or patience
-STEPS = 3  # an epoch: 15 of the 24 pictures are trained on
+STEPS = 3  # an epoch: 15 of the 24 images are trained on
 
 
 class Batches(Callback):
-    """Keeps the pixels of every training picture, by epoch and index."""
+    """Keeps the pixels of every training image, by epoch and index."""
 
     seen: dict[tuple[int, int], torch.Tensor] = {}  # noqa: RUF012 - each test sets its own
 
@@ -35,7 +35,7 @@ class Batches(Callback):
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path / "pictures", count=12, size=(48, 40))
+    write_images(tmp_path / "images", count=12, size=(48, 40))
     return tmp_path
 
 
@@ -113,8 +113,8 @@ def test_the_last_phase_cools_down_too(here):
     assert head_rates()[2 * STEPS :] == pytest.approx([0.005, 0.005 * 2 / 3, 0.005 / 3])
 
 
-def symmetries(picture):
-    turned = [torch.rot90(picture, quarter, (1, 2)) for quarter in range(4)]
+def symmetries(image):
+    turned = [torch.rot90(image, quarter, (1, 2)) for quarter in range(4)]
     return turned + [each.flip(2) for each in turned]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning import Callback
-from pictures import write_pictures
+from tiny import write_images
 
 from tl_lightning.cli import main
 from tl_lightning.core.cache_folder import NoRoom
@@ -53,13 +53,13 @@ class Interrupt(Callback):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A folder with pictures, and in it the run that was never interrupted."""
+    """A folder with images, and in it the run that was never interrupted."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TL_CACHE_DIR", str(folder / "cache"))
         patch.chdir(folder)
-        write_pictures(folder / "pictures", count=12, size=(48, 40))
-        assert main(["fit", "--data.source", str(folder / "pictures"), *OPTIONS, "--run_dir", "run"]) == 0
+        write_images(folder / "images", count=12, size=(48, 40))
+        assert main(["fit", "--data.source", str(folder / "images"), *OPTIONS, "--run_dir", "run"]) == 0
     return folder
 
 
@@ -68,7 +68,7 @@ def interrupted(whole, tmp_path, monkeypatch, capsys):
     """Runs until Ctrl-C at a place; gives the run's folder."""
     monkeypatch.chdir(tmp_path)
 
-    def run(hook, epoch, source=whole / "pictures"):
+    def run(hook, epoch, source=whole / "images"):
         monkeypatch.setattr(Interrupt, "place", (hook, epoch))
         callback = f"--trainer.callbacks+={__name__}.Interrupt"
         assert main(["fit", "--data.source", str(source), *OPTIONS, callback, "--run_dir", "run"]) == 130
@@ -185,23 +185,23 @@ def test_a_run_goes_on_twice(whole, interrupted, monkeypatch):
     assert_the_same(run, whole / "run")
 
 
-def test_changed_pictures_are_refused_and_the_run_is_left_as_it_is(whole, interrupted, tmp_path, capsys):
-    shutil.copytree(whole / "pictures", tmp_path / "pictures")
-    run = interrupted("train_batch_end", 3, source=tmp_path / "pictures")
-    shutil.copy(tmp_path / "pictures/cat/0.png", tmp_path / "pictures/cat/new.png")
+def test_changed_images_are_refused_and_the_run_is_left_as_it_is(whole, interrupted, tmp_path, capsys):
+    shutil.copytree(whole / "images", tmp_path / "images")
+    run = interrupted("train_batch_end", 3, source=tmp_path / "images")
+    shutil.copy(tmp_path / "images/cat/0.png", tmp_path / "images/cat/new.png")
     before = contents(run)
     line = refused(capsys, "--run_dir", run)
-    assert line == f"tl resume: the pictures of {tmp_path / 'pictures'} are not those that the run began with"
+    assert line == f"tl resume: the images of {tmp_path / 'images'} are not those that the run began with"
     assert contents(run) == before
 
-    (tmp_path / "pictures/cat/new.png").unlink()
+    (tmp_path / "images/cat/new.png").unlink()
     assert main(["resume", "--run_dir", str(run)]) == 0
     assert summary(run)["test"] == summary(whole / "run")["test"]
 
 
 def test_changed_answers_are_refused(interrupted, monkeypatch, capsys):
     run = interrupted("train_batch_end", 3)
-    monkeypatch.setattr(ImageDataModule, "answers_digest", property(lambda _: "others"))
+    monkeypatch.setattr(ImageDataModule, "targets_digest", property(lambda _: "others"))
     assert "the answers of " in (line := refused(capsys, "--run_dir", run))
     assert line.endswith(" are not those that the run began with")
 
@@ -264,7 +264,7 @@ def test_the_length_of_a_run_cannot_change(whole, capsys, tmp_path, monkeypatch)
     line = refused(capsys, "--run_dir", "run", "--trainer.max_epochs=8")
     assert line == "tl resume: --trainer.max_epochs: the phases' lengths follow from it, so it cannot change in a run"
     line = refused(capsys, "--run_dir", "run", "--trainer.accumulate_grad_batches=2")
-    assert line == "tl resume: --trainer.accumulate_grad_batches: a step's pictures follow from it, so it cannot change"
+    assert line == "tl resume: --trainer.accumulate_grad_batches: a step's images follow from it, so it cannot change"
     assert contents("run") == before
 
 
@@ -272,7 +272,7 @@ def test_a_validation_within_an_epoch_is_not_lost(whole, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Interrupt, "place", None)
     options = ["--trainer.val_check_interval", "2", "--save_every", "1", f"--trainer.callbacks+={__name__}.Interrupt"]
-    fit = ["fit", "--data.source", str(whole / "pictures"), *OPTIONS, *options]
+    fit = ["fit", "--data.source", str(whole / "images"), *OPTIONS, *options]
     assert main([*fit, "--run_dir", "whole"]) == 0
     monkeypatch.setattr(Interrupt, "place", ("validation_end", 3))  # after the second of three batches
     assert main([*fit, "--run_dir", "run"]) == 130
@@ -288,7 +288,7 @@ def test_a_plateau_sees_a_validation_that_came_before_the_interruption(whole, tm
     plateau = "[{train: all, schedule: {class_path: ReduceLROnPlateau, init_args: {patience: 0, threshold: 9}}}]"
     options = ["--phases", plateau, "--trainer.max_epochs", "3", "--trainer.val_check_interval", "4"]
     options += ["--data.batch_size", "2", "--save_every", "1", f"--trainer.callbacks+={__name__}.Interrupt"]
-    fit = ["fit", "--data.source", str(whole / "pictures"), *OPTIONS, *options]
+    fit = ["fit", "--data.source", str(whole / "images"), *OPTIONS, *options]
     assert main([*fit, "--run_dir", "whole"]) == 0
     monkeypatch.setattr(Interrupt, "place", ("train_epoch_end", 0))  # after 7 batches, the last saved is the sixth
     assert main([*fit, "--run_dir", "run"]) == 130
@@ -298,16 +298,16 @@ def test_a_plateau_sees_a_validation_that_came_before_the_interruption(whole, tm
 
 
 KEPT = {
-    "pictures": "[{train: head, epochs: 2}, {train: all, lr_scale: 0.5, bn: train}]",
+    "images": "[{train: head, epochs: 2}, {train: all, lr_scale: 0.5, bn: train}]",
     "activations": "[{train: head, epochs: 2}, {train: 'last:2', lr_scale: 0.5, bn: train, augmentation: flips}]",
 }
 
 
 @pytest.fixture(scope="module", params=KEPT)
 def solved(request, whole):
-    """A run with a solved head, and then pictures or kept activations; with the options that made it."""
+    """A run with a solved head, and then images or kept activations; with the options that made it."""
     phases = ["--model.head_dropout", "0", "--phases", KEPT[request.param]]
-    fit = ["fit", "--data.source", str(whole / "pictures"), *OPTIONS, *phases]
+    fit = ["fit", "--data.source", str(whole / "images"), *OPTIONS, *phases]
     run = whole / f"solved, then {request.param}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TL_CACHE_DIR", str(whole / "cache"))
@@ -347,7 +347,7 @@ def test_a_run_with_a_solved_head_ends_as_if_it_had_not_been_interrupted(
     assert_the_same(Path("run"), reference)
 
 
-@pytest.mark.parametrize("solved", ["pictures"], indirect=True)  # whose second phase keeps nothing either
+@pytest.mark.parametrize("solved", ["images"], indirect=True)  # whose second phase keeps nothing either
 def test_a_solved_phase_that_was_over_needs_nothing_that_was_kept(solved, tmp_path, monkeypatch, capsys):
     def full(needed):
         raise NoRoom("the cache is full")
@@ -371,7 +371,7 @@ def test_a_phase_that_found_no_room_goes_on_as_it_began(whole, tmp_path, monkeyp
         raise NoRoom("the cache is full")
 
     monkeypatch.chdir(tmp_path)
-    fit = ["fit", "--data.source", str(whole / "pictures"), *OPTIONS, "--model.head_dropout", "0"]
+    fit = ["fit", "--data.source", str(whole / "images"), *OPTIONS, "--model.head_dropout", "0"]
     fit += ["--phases", "[{train: head}]", "--trainer.max_epochs", "3"]
     with monkeypatch.context() as patch:
         patch.setattr(activations, "make_room", full)

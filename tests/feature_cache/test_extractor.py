@@ -1,4 +1,4 @@
-"""The frozen part of a backbone over pictures: each once, and the same numbers whoever computes them."""
+"""The frozen part of a backbone over images: each once, and the same numbers whoever computes them."""
 
 import os
 import socket
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from lightning import Callback
-from pictures import TINY, write_tiny
+from tiny import TINY, write_tiny
 from torch import nn
 
 from tl_lightning.backbones import split_backbone
@@ -48,7 +48,7 @@ def extract(task, data, extractor, indices, *, cut=3):
 
     def layouts():
         with extractor.computing():
-            return [layout_of(tensor) for tensor in split.prefix(extractor.two_pictures())]
+            return [layout_of(tensor) for tensor in split.prefix(extractor.two_images())]
 
     stages = task.stages[:cut]
     wanted = [(data.plain_view, np.asarray(indices))]

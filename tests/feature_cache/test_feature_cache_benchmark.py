@@ -14,8 +14,8 @@ sys.path.insert(0, str(BENCHMARKS))
 
 from peers.claims import Pair, check, ratio  # noqa: E402
 from peers.contestants import CONTESTS  # noqa: E402
+from peers.elpv_images import divide, draw  # noqa: E402
 from peers.measure import MARK, Result, parse, scores  # noqa: E402
-from peers.pictures import divide, draw  # noqa: E402
 from peers.results import HEADER, write  # noqa: E402
 from peers.task import Task  # noqa: E402
 
@@ -56,12 +56,12 @@ def test_scores_are_accuracy_and_the_mean_f1_of_the_classes():
     assert accuracy == 0.75
     assert macro_f1 == pytest.approx((0.8 + 2 / 3) / 2)
     assert scores([0, 1], [0, 0], classes=2) == (0.5, pytest.approx(1 / 3))
-    with pytest.raises(ValueError, match="1 answers for 2 pictures"):
+    with pytest.raises(ValueError, match="1 answers for 2 images"):
         scores([0, 1], [0], classes=2)
 
 
 def test_a_result_is_found_among_other_output():
-    line = json.dumps({"work_s": 2.0, "epochs_s": [4.0, 1.0, 2.0], "epoch_pictures": 30})
+    line = json.dumps({"work_s": 2.0, "epochs_s": [4.0, 1.0, 2.0], "epoch_images": 30})
     result = parse(f"starting\n{MARK}{line}\nbye\n")
     assert (result.work_s, result.epoch_s, result.rate) == (2.0, 2.0, 15.0)
     assert parse("a traceback") is None
@@ -90,7 +90,7 @@ def test_a_head_claim_needs_the_speed_and_the_accuracy(task):
     assert found(20.0, 0.87).reached is False
     assert found(20.0, 0.7).reached is True  # ours is the better one
     assert found(20.0, 0.8).found == "20.00x, +0.0 points"
-    assert found(20.0, 0.8).bound == "18x in equal arithmetic"  # 8 of 10 pictures go through twice, in 10 epochs
+    assert found(20.0, 0.8).bound == "18x in equal arithmetic"  # 8 of 10 images go through twice, in 10 epochs
 
 
 def test_a_second_run_must_send_nothing_through_the_backbone(task):
@@ -99,10 +99,10 @@ def test_a_second_run_must_send_nothing_through_the_backbone(task):
         assert claim({"again": [pair]}, task, "a second run").reached is reached
 
 
-def test_epochs_are_compared_by_the_picture(task):
-    ours = Result(epochs_s=[2.0], epoch_pictures=64)
-    bare = Result(epochs_s=[2.0], epoch_pictures=70, figures={"prefix_operations": 6.0, "suffix_operations": 1.0})
-    off = Result(epochs_s=[6.0], epoch_pictures=64)
+def test_epochs_are_compared_by_the_image(task):
+    ours = Result(epochs_s=[2.0], epoch_images=64)
+    bare = Result(epochs_s=[2.0], epoch_images=70, figures={"prefix_operations": 6.0, "suffix_operations": 1.0})
+    off = Result(epochs_s=[6.0], epoch_images=64)
     runs = {"suffix": [Pair(bare, ours)], "not_kept": [Pair(off, ours)]}
     kept = claim(runs, task, "epochs of the two top stages")
     assert (kept.found, kept.bound, kept.reached) == ("3.00x", "3.00x by operations", True)
@@ -122,7 +122,7 @@ def test_a_section_takes_the_place_of_its_older_self_and_leaves_others_alone(tmp
     assert path.read_text() == f"{HEADER}\n## one\n\nthird\n\n## two\n\nsecond\n\n### within\n\nmore\n"
 
 
-def test_drawn_pictures_are_divided_with_both_classes_in_every_part(tmp_path):
+def test_drawn_images_are_divided_with_both_classes_in_every_part(tmp_path):
     draw(tmp_path / "drawn", 24)
     splits = divide(str(tmp_path / "drawn"))
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 15, "val": 3, "test": 6}
@@ -138,6 +138,6 @@ def test_the_contestants_that_need_no_fastai_run(tmp_path):
     assert ended.returncode == 0, ended.stdout + ended.stderr
     text = output.read_text()
     for contest in CONTESTS:
-        assert f"## {contest.title}: lite0, 256 drawn pictures, 64 px" in text
+        assert f"## {contest.title}: lite0, 256 drawn images, 64 px" in text
     assert "tl fit, head solved" in text
     assert "stock Lightning, at its defaults" in text

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures import TINY, write_tiny
 from PIL import Image
+from tiny import TINY, write_tiny
 
 from tl_lightning import load
 from tl_lightning.cli import main
@@ -20,7 +20,7 @@ from tl_lightning.probe import STRENGTHS, heads, logistic_path
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(write_tiny(tmp_path))
     for k in range(3):  # wrongly labelled, or any strength would do
-        cat, dog = Path(f"pictures/cat/{4 * k}.png"), Path(f"pictures/dog/{4 * k}.png")
+        cat, dog = Path(f"images/cat/{4 * k}.png"), Path(f"images/dog/{4 * k}.png")
         pixels = cat.read_bytes()
         cat.write_bytes(dog.read_bytes())
         dog.write_bytes(pixels)
@@ -78,7 +78,7 @@ def test_the_head_is_the_optimum_for_the_strength_that_validation_chose(here, mo
     assert torch.equal(bias, path.biases[chosen].float())
     again = logistic_path(features[0:15].double(), labels, classes=2, strengths=(path.strengths[chosen],))
     assert float(again.objectives[0]) == pytest.approx(float(path.objectives[chosen]), abs=1e-8)
-    # What was read are the features of the training pictures: the model gives them the same answers.
+    # What was read are the features of the training images: the model gives them the same answers.
     logits = features[0:15].double() @ path.weights[chosen].T + path.biases[chosen]
     loss = torch.nn.functional.cross_entropy(logits, labels)
     assert float(loss) == pytest.approx(rows[chosen]["training_loss"], rel=1e-6)
@@ -102,7 +102,7 @@ def test_a_solved_phase_takes_one_epoch_and_moves_nothing_else(here, capsys):
 
 def test_balanced_class_weights_reach_the_solver(here, monkeypatch):
     for k in range(6):
-        Path(f"pictures/dog/{k}.png").unlink()
+        Path(f"images/dog/{k}.png").unlink()
     spy = Spy(monkeypatch, "path_until_it_rises")
     assert fit("--model.class_weights", "balanced") == 0
     counts = torch.tensor(list(summary()["data"]["class_counts"]["train"].values()), dtype=torch.float64)
@@ -119,20 +119,20 @@ def test_ridge_is_solved_too(here):
     best = min(rows, key=lambda row: row["leave_one_out_error"])
     assert (solved["solver"], solved["strength"]) == ("ridge", best["strength"])
     assert solved["leave_one_out_error"] == best["leave_one_out_error"]
-    answers = load("run").predict(sorted(map(str, Path("pictures").rglob("*.png"))))
+    answers = load("run").predict(sorted(map(str, Path("images").rglob("*.png"))))
     # Dogs are the bright ones, whatever the wrong labels say.
     expected = ["dog" if np.asarray(Image.open(answer.path)).mean() > 120 else "cat" for answer in answers]
     assert np.mean([answer.label == name for answer, name in zip(answers, expected, strict=True)]) > 0.8
 
 
-def test_ridge_does_not_leave_out_one_version_of_a_picture_while_others_stay(here, capsys):
+def test_ridge_does_not_leave_out_one_version_of_a_image_while_others_stay(here, capsys):
     phases = "[{train: head, augmentation: flips}]"
     assert fit("--model.head_solver", "ridge", phases=phases, epochs=3) == 0
     assert "not solved ridge leaves one row out" in capsys.readouterr().out
     assert summary()["phases"][0]["epochs"] == 3
 
 
-def test_all_versions_of_the_pictures_are_rows_of_the_problem(here, monkeypatch):
+def test_all_versions_of_the_images_are_rows_of_the_problem(here, monkeypatch):
     spy = Spy(monkeypatch, "path_until_it_rises")
     assert fit(phases="[{train: head, augmentation: dihedral}]") == 0
     (((features, labels, _, _), _, _),) = spy.calls
@@ -213,6 +213,6 @@ def test_stacked_rows_are_those_of_the_parts_one_below_the_other():
             assert torch.equal(stacked[start:stop], whole[start:stop])
 
 
-def test_a_head_is_not_solved_where_the_sampler_draws_pictures_anew(here, capsys):
+def test_a_head_is_not_solved_where_the_sampler_draws_images_anew(here, capsys):
     assert fit("--data.sampler", "balanced") == 0
     assert "not solved data.sampler is balanced, which draws anew in each epoch" in capsys.readouterr().out

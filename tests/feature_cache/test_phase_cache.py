@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning import Callback
-from pictures import TINY, write_tiny
+from tiny import TINY, write_tiny
 from torch import nn
 
 from tl_lightning.backbones import CannotSplit
@@ -22,7 +22,7 @@ from tl_lightning.feature_cache import phase_cache as keeping
 from tl_lightning.tasks.classification import ClassificationTask
 
 STEPPED = ["--model.head_solver", "sgd"]
-BUILT = 2  # made-up pictures, by which a new backbone counts its features
+BUILT = 2  # made-up images, by which a new backbone counts its features
 
 
 class Batches(Callback):
@@ -45,8 +45,8 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def pictures_run(monkeypatch):
-    """How many pictures went through the first convolution so far."""
+def images_run(monkeypatch):
+    """How many images went through the first convolution so far."""
     monkeypatch.setattr(extraction, "BATCH", 1)  # no batch is filled up
     count = [0]
 
@@ -87,18 +87,18 @@ def said(text, word):
 
 
 @pytest.mark.parametrize("solver", ["lbfgs", "sgd"])
-def test_each_picture_goes_through_a_frozen_backbone_once_and_in_a_second_run_never(here, pictures_run, solver):
+def test_each_image_goes_through_a_frozen_backbone_once_and_in_a_second_run_never(here, images_run, solver):
     options = ["--model.head_solver", solver]
     assert fit("feature_extraction", *options, epochs=4) == 0
     data = summary()["data"]
-    # Two pictures show, in parts and as a whole, what crosses the cut; a finished run is tested from pictures.
-    assert pictures_run[0] == BUILT + 2 + 2 + data["train"] + data["validation"] + data["test"]
-    pictures_run[0] = 0
+    # Two images show, in parts and as a whole, what crosses the cut; a finished run is tested from images.
+    assert images_run[0] == BUILT + 2 + 2 + data["train"] + data["validation"] + data["test"]
+    images_run[0] = 0
     assert fit("feature_extraction", *options, "--seed_everything", "9", epochs=7, run="again") == 0
-    assert pictures_run[0] == BUILT + data["test"]
+    assert images_run[0] == BUILT + data["test"]
 
 
-def test_what_is_logged_of_kept_features_is_what_pictures_give(here):
+def test_what_is_logged_of_kept_features_is_what_images_give(here):
     assert fit("feature_extraction") == 0
     kept, final = [float(row["val/loss"]) for row in rows() if row["val/loss"]]
     assert kept == pytest.approx(final, abs=1e-6)
@@ -106,7 +106,7 @@ def test_what_is_logged_of_kept_features_is_what_pictures_give(here):
     assert main(["test", "--run_dir", "run", "--output", "test.json"]) == 0
     assert json.loads(Path("test.json").read_text())["test"] == summary()["test"]
 
-    assert main(["predict", "--run_dir", "run", "--input", "pictures", "--output", "predictions.csv"]) == 0
+    assert main(["predict", "--run_dir", "run", "--input", "images", "--output", "predictions.csv"]) == 0
     with Path("predictions.csv").open() as file:
         right = sum(row["class"] == Path(row["path"]).parent.name for row in csv.DictReader(file))
     assert right >= 20  # of 24
@@ -122,7 +122,7 @@ def test_what_is_logged_of_kept_features_is_what_pictures_give(here):
         {"train": "regex:^blocks\\.2\\."},
     ],
 )
-def test_training_on_what_is_kept_is_training_on_pictures(here, phase):
+def test_training_on_what_is_kept_is_training_on_images(here, phase):
     assert fit([phase], *STEPPED, "--cache", "require", run="kept") == 0
     assert fit([phase], *STEPPED, "--cache", "off", run="off") == 0
     kept, off = weights("kept"), weights("off")
@@ -140,7 +140,7 @@ def test_training_on_what_is_kept_is_training_on_pictures(here, phase):
     assert phases[0] == phases[1]
 
 
-def test_a_phase_that_trains_everything_goes_back_to_pictures(here, monkeypatch, capsys):
+def test_a_phase_that_trains_everything_goes_back_to_images(here, monkeypatch, capsys):
     monkeypatch.setattr(Batches, "seen", set())
     assert fit("lp_ft", f"--trainer.callbacks+={__name__}.Batches", epochs=4) == 0
     assert Batches.seen == {(0, "activations"), *((epoch, "image") for epoch in range(1, 4))}
@@ -166,11 +166,11 @@ def test_statistics_that_were_adapted_give_other_activations(here):
     assert final != pytest.approx(summary("frozen")["validation"]["loss"], abs=1e-4)
 
 
-def test_changed_pictures_and_changed_weights_are_computed_anew(here, capsys):
+def test_changed_images_and_changed_weights_are_computed_anew(here, capsys):
     assert fit("feature_extraction", run="first") == 0
-    pixels = Path("pictures/cat/1.png").read_bytes()
-    Path("pictures/cat/0.png").write_bytes(pixels)
-    assert fit("feature_extraction", run="picture") == 0
+    pixels = Path("images/cat/1.png").read_bytes()
+    Path("images/cat/0.png").write_bytes(pixels)
+    assert fit("feature_extraction", run="image") == 0
     assert len(stores()) == 2
     state = torch.load("start.pth", weights_only=True)
     state["bn2.running_mean"] += 1e-3  # a buffer counts as well
@@ -187,7 +187,7 @@ def test_every_version_that_an_augmentation_has_is_kept_where_that_pays(here, ca
     assert fit([{"train": "last:1", "augmentation": "flips"}], epochs=3) == 0
     train, validation = (summary()["data"][name] for name in ("train", "validation"))
     (line,) = said(capsys.readouterr().out, "kept ")
-    assert f"{2 * train + validation} pictures in 2 views after" in line
+    assert f"{2 * train + validation} images in 2 views after" in line
     assert len(stores()) == 2
 
 
@@ -206,7 +206,7 @@ def test_eight_versions_for_three_epochs_are_not_kept_unless_they_have_to_be(her
 def test_four_versions_of_an_endless_augmentation_are_kept_where_a_phase_asks_for_them(here, capsys, train):
     assert fit([{"train": train, "augmentation": "standard", "views": 4}]) == 0
     assert "in 4 views after" in said(capsys.readouterr().out, "kept ")[0]
-    assert len(stores()) == 5  # and the pictures as validation sees them
+    assert len(stores()) == 5  # and the images as validation sees them
 
 
 def test_more_versions_than_there_are_is_one_line_and_leaves_nothing(here, capsys):
@@ -226,8 +226,8 @@ def test_views_that_nothing_reads_are_said(here, capsys, phase):
     assert fit([{**views, "views": 3}], "--cache", "off", run="more") == 2
 
 
-class PicturesOfItsOwn(ImageDataModule):
-    """Prepares pictures otherwise than the cache would know."""
+class ImagesOfItsOwn(ImageDataModule):
+    """Prepares images otherwise than the cache would know."""
 
     def normalized(self, batch):
         return {**super().normalized(batch), "image": super().normalized(batch)["image"] * 0.5}
@@ -251,7 +251,7 @@ class HeadOfItsOwn(ClassificationTask):
 @pytest.mark.parametrize(
     ("own", "line"),
     [
-        ("data=PicturesOfItsOwn", "not kept   PicturesOfItsOwn has its own normalized"),
+        ("data=ImagesOfItsOwn", "not kept   ImagesOfItsOwn has its own normalized"),
         ("model=TaskOfItsOwn", "not kept   TaskOfItsOwn has its own training_step"),
         ("model=HeadOfItsOwn", "not solved its head is not one linear layer"),
     ],
@@ -267,14 +267,14 @@ def test_a_users_own_class_is_not_passed_by(here, capsys, own, line):
     assert summary()["phases"][0]["epochs"] == 2
 
 
-def test_numbers_that_are_not_finite_are_one_line_that_names_the_picture(here, capsys):
+def test_numbers_that_are_not_finite_are_one_line_that_names_the_image(here, capsys):
     state = torch.load("start.pth", weights_only=True)
     state["conv_stem.weight"][0] = torch.inf
     torch.save(state, "start.pth")
     assert fit("feature_extraction") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "the frozen part of the backbone gives numbers that are not finite in precision 32-true" in line
-    assert "pictures/" in line
+    assert "images/" in line
 
 
 def test_a_cool_down_reads_what_its_phase_read(here, capsys):
@@ -290,7 +290,7 @@ def test_a_store_that_was_left_half_filled_asks_for_room_again(here, capsys, mon
     (store / "done.bin").write_bytes(bytes((store / "done.bin").stat().st_size))
     monkeypatch.setattr(extraction, "make_room", no_room)
     assert fit("feature_extraction", epochs=2) == 0
-    assert said(capsys.readouterr().out, "not kept") == ["not kept   the cache is full; going on from pictures"]
+    assert said(capsys.readouterr().out, "not kept") == ["not kept   the cache is full; going on from images"]
 
 
 def cannot_split(*args):
@@ -345,10 +345,10 @@ def test_parts_that_do_not_make_the_whole_are_not_used(here, capsys, monkeypatch
     assert "the two parts of the backbone do not compute what the whole does" in line
 
 
-def test_a_data_module_that_serves_only_pictures_is_trained_on_pictures(here, capsys, monkeypatch):
+def test_a_data_module_that_serves_only_images_is_trained_on_images(here, capsys, monkeypatch):
     monkeypatch.setattr(keeping, "ImageDataModule", type("Another", (), {}))
     assert fit([{"train": "head"}]) == 0
-    assert len(said(capsys.readouterr().out, "not kept   ImageDataModule can serve pictures only")) == 1
+    assert len(said(capsys.readouterr().out, "not kept   ImageDataModule can serve images only")) == 1
     assert summary()["phases"][0]["epochs"] == 3
 
 
@@ -365,14 +365,14 @@ def full_disk(*args):
     [(activations, "make_room", no_room, "the cache is full"), (os, "pwrite", full_disk, "No space left on device")],
 )
 @pytest.mark.parametrize("train", ["head", "last:1"])
-def test_without_room_the_run_goes_on_from_pictures_for_all_its_epochs(
+def test_without_room_the_run_goes_on_from_images_for_all_its_epochs(
     here, capsys, monkeypatch, module, name, broken, words, train
 ):
     monkeypatch.setattr(module, name, broken)
     assert fit([{"train": train}]) == 0
     (line,) = said(capsys.readouterr().out, "not kept")
     assert words in line
-    assert line.endswith("going on from pictures")
+    assert line.endswith("going on from images")
     assert summary()["phases"][0]["epochs"] == 3
     assert fit([{"train": train}], *STEPPED, "--cache", "off", run="off") == 0
     assert all(torch.equal(tensor, weights("off")[key]) for key, tensor in weights().items())

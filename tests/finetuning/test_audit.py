@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Callback
-from pictures import write_pictures
+from tiny import write_images
 from torch import nn
 
 from tl_lightning.cli import main
@@ -14,7 +14,7 @@ from tl_lightning.finetuning.audit import check_gradients, check_groups, frozen_
 from tl_lightning.tasks.classification import ClassificationTask
 
 FIT = [
-    *("fit", "--data.source", "pictures", "--data.image_size", "32", "--data.batch_size", "4"),
+    *("fit", "--data.source", "images", "--data.image_size", "32", "--data.batch_size", "4"),
     *("--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
 ]
 TINY = ["--model.backbone", "timm/test_efficientnet", "--model.weights", "none"]
@@ -53,13 +53,13 @@ def test_what_is_frozen_is_hashed_and_nothing_else():
 def test_tensors_of_any_type_and_shape_are_hashed(dtype):
     module = nn.Module()
     values = {"scalar": torch.ones((), dtype=dtype), "one": torch.ones(1, dtype=dtype), "none": torch.ones(0, 3)}
-    values["picture"] = torch.arange(2 * 3 * 4 * 4).reshape(2, 3, 4, 4).to(dtype)
-    values["last"] = values["picture"].contiguous(memory_format=torch.channels_last)
+    values["image"] = torch.arange(2 * 3 * 4 * 4).reshape(2, 3, 4, 4).to(dtype)
+    values["last"] = values["image"].contiguous(memory_format=torch.channels_last)
     for name, value in values.items():
         module.register_buffer(name, value)
     before = frozen_digests(module.eval())
     assert before.keys() == values.keys()
-    assert before["picture"] == before["last"]  # the same numbers, laid out otherwise
+    assert before["image"] == before["last"]  # the same numbers, laid out otherwise
     module.scalar.zero_()
     assert {name for name, digest in frozen_digests(module).items() if digest != before[name]} == {"scalar"}
 
@@ -161,7 +161,7 @@ class WithADoubledParameter(ClassificationTask):
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path / "pictures", count=12)
+    write_images(tmp_path / "images", count=12)
     return tmp_path
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerFn
-from pictures import write_pictures
+from tiny import write_images
 from torch import nn
 
 from tl_lightning.cli import main
@@ -15,7 +15,7 @@ from tl_lightning.errors import UserError
 from tl_lightning.finetuning.averaging import ALPHAS, ExponentialMovingAverage, greedy_soup, interpolate, mean, wise_ft
 
 FIT = [
-    *("fit", "--data.source", "pictures", "--data.image_size", "32", "--data.batch_size", "4"),
+    *("fit", "--data.source", "images", "--data.image_size", "32", "--data.batch_size", "4"),
     *("--model.backbone", "timm/test_efficientnet", "--model.weights", "none", "--model.lr", "0.01"),
     *("--checkpoint.monitor", "val/loss", "--trainer.accelerator", "cpu", "--trainer.precision", "32-true"),
     *("--trainer.enable_progress_bar", "false"),
@@ -220,7 +220,7 @@ def test_a_decay_that_never_forgets_or_never_remembers_is_refused(decay):
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path / "pictures", count=12)
+    write_images(tmp_path / "images", count=12)
     return tmp_path
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
-from pictures import write_pictures
+from tiny import write_images
 from torch import nn
 
 from tl_lightning.backbones import build_backbone, preprocess_of
@@ -82,16 +82,16 @@ def tiny():
 
 
 def test_synchronised_layers_keep_the_activation_that_timm_fuses_into_its_own():
-    backbone, pictures = tiny(), torch.randn(2, 3, 32, 32)
-    before = backbone(pictures)
-    assert torch.equal(SyncBatchNorm().apply(backbone)(pictures), before)
+    backbone, images = tiny(), torch.randn(2, 3, 32, 32)
+    before = backbone(images)
+    assert torch.equal(SyncBatchNorm().apply(backbone)(images), before)
     assert all(isinstance(layer, nn.SyncBatchNorm) for layer in batch_norms(backbone))
     # Torch's own conversion loses it, which is why this one exists.
-    assert not torch.allclose(nn.SyncBatchNorm.convert_sync_batchnorm(tiny())(pictures), before, atol=0.1)
+    assert not torch.allclose(nn.SyncBatchNorm.convert_sync_batchnorm(tiny())(images), before, atol=0.1)
 
 
 def test_reverting_brings_back_the_same_layers_with_what_the_synchronised_ones_have_learned():
-    backbone, pictures = tiny(), torch.randn(2, 3, 32, 32)
+    backbone, images = tiny(), torch.randn(2, 3, 32, 32)
     names = [name for name, module in backbone.named_modules() if isinstance(module, nn.BatchNorm2d)]
     layers = batch_norms(backbone)
     layers[3].train()
@@ -106,7 +106,7 @@ def test_reverting_brings_back_the_same_layers_with_what_the_synchronised_ones_h
         layer.running_var = torch.full_like(layer.running_var, number + 1)
     synchronised[5].train()
     backbone.eval()
-    learned = backbone(pictures)
+    learned = backbone(images)
 
     sync.revert(backbone)
     assert [backbone.get_submodule(name) for name in names] == layers == batch_norms(backbone)
@@ -114,7 +114,7 @@ def test_reverting_brings_back_the_same_layers_with_what_the_synchronised_ones_h
     assert [float(layer.running_var[-1]) for layer in layers] == list(range(1, len(layers) + 1))
     assert not any(layer.training for layer in layers)
     assert {name: id(parameter) for name, parameter in backbone.named_parameters()} == parameters
-    assert torch.equal(backbone(pictures), learned)
+    assert torch.equal(backbone(images), learned)
 
 
 def in_process(rank, folder):
@@ -167,7 +167,7 @@ class StopOnce(Callback):
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path / "pictures", count=12)
+    write_images(tmp_path / "images", count=12)
     torch.save(tiny().state_dict(), tmp_path / "start.pth")
     return tmp_path
 
@@ -180,9 +180,9 @@ def statistics(state):
     return {name.removeprefix("backbone."): value.clone() for name, value in state.items() if is_statistic(name)}
 
 
-def training_pictures():
+def training_images():
     preprocess = preprocess_of(NAME, "start.pth").to_dict()
-    data = ImageDataModule("pictures", preprocess, image_size=32, batch_size=4)
+    data = ImageDataModule("images", preprocess, image_size=32, batch_size=4)
     data.setup("fit")
     order = np.random.default_rng((0, 0)).permutation(data.splits["train"])
     plain = {
@@ -194,9 +194,9 @@ def training_pictures():
     return [torch.stack([plain[index] for index in order[start : start + 4].tolist()]) for start in (0, 4, 8)]
 
 
-def test_a_phase_may_adapt_the_statistics_to_its_pictures_once(here):
+def test_a_phase_may_adapt_the_statistics_to_its_images_once(here):
     args = [
-        *("fit", "--data.source", "pictures", "--data.image_size", "32", "--data.batch_size", "4"),
+        *("fit", "--data.source", "images", "--data.image_size", "32", "--data.batch_size", "4"),
         *("--data.augmentation", "dihedral", "--model.backbone", NAME, "--model.weights", "start.pth"),
         *("--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
         *("--phases", "[{train: all, bn: adapt}]", "--trainer.max_epochs", "2"),
@@ -210,9 +210,9 @@ def test_a_phase_may_adapt_the_statistics_to_its_pictures_once(here):
     ended = torch.load("runs/run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert not torch.equal(begun["backbone.conv_stem.weight"], ended["backbone.conv_stem.weight"])
 
-    pictures, expected = training_pictures(), tiny()
+    images, expected = training_images(), tiny()
     before = statistics(expected.state_dict())
-    estimate_statistics(expected, pictures)
+    estimate_statistics(expected, images)
     adapted = statistics(expected.state_dict())
     for state in (statistics(begun), statistics(ended)):
         assert state.keys() == adapted.keys()
@@ -222,5 +222,5 @@ def test_a_phase_may_adapt_the_statistics_to_its_pictures_once(here):
     assert all(torch.equal(statistics(begun)[name], value) for name, value in statistics(ended).items())
 
     # The classes differ in brightness: batches of one class each would have missed most of the variance.
-    responses = expected.conv_stem(torch.cat(pictures)).transpose(0, 1).flatten(1)
+    responses = expected.conv_stem(torch.cat(images)).transpose(0, 1).flatten(1)
     assert (statistics(ended)["bn1.running_var"] > 0.6 * responses.var(dim=1)).all()

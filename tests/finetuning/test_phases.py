@@ -205,7 +205,7 @@ def test_gradual_within_a_list_keeps_what_its_phase_says():
         ({"train": "last:1"}, None, None),
     ],
 )
-def test_the_head_alone_sees_plain_pictures_unless_its_phase_says_otherwise(asked, augmentation, views):
+def test_the_head_alone_sees_plain_images_unless_its_phase_says_otherwise(asked, augmentation, views):
     (phase,) = plan(parse_phases([{"train": "head", **asked}], max_epochs=2), SIX)
     assert (phase.augmentation, phase.views) == (augmentation, views)
 

@@ -39,10 +39,10 @@ def four_stages():
     return nn.ModuleDict(zip(NAMES, stages, strict=True))
 
 
-def forward(backbone, head, pictures):
+def forward(backbone, head, images):
     for stage in backbone.values():
-        pictures = stage["norm"](stage["conv"](pictures))
-    return head(pictures.mean((2, 3)))
+        images = stage["norm"](stage["conv"](images))
+    return head(images.mean((2, 3)))
 
 
 def moved(now, before):

@@ -53,14 +53,14 @@ def test_an_empty_cache_is_one_line(shown):
 
 def test_the_list_shows_what_there_is_and_who_uses_it(shown):
     held = hold(keep(KEYS[0], about=ABOUT, done=1100, used=3 * 3600 + 60))
-    keep(KEYS[1], kind="pictures", about='{"source": "/data", "rows": 9, "done": 8}', used=5 * 86400 + 60)
+    keep(KEYS[1], kind="images", about='{"source": "/data", "rows": 9, "done": 8}', used=5 * 86400 + 60)
     keep(KEYS[2], used=120)
     leftover = cache_dir() / "activations" / f".{'d4' * 8}.unfinished-00000000"
     leftover.mkdir()
     (leftover / "data.bin").write_bytes(b"x" * 2**20)
     assert shown("list").splitlines() == [
-        "kind         key                    pictures     size  last used  what",
-        f"pictures     {KEYS[1]}          8 / 9  2.0 MiB    5 d ago  /data",
+        "kind         key                    images     size  last used  what",
+        f"images     {KEYS[1]}          8 / 9  2.0 MiB    5 d ago  /data",
         f"activations  {KEYS[0]}  1,100 / 1,200  2.0 MiB     in use  timm/resnet18 to layer3, plain, elpv",
         f"activations  {KEYS[2]}                 2.0 MiB  2 min ago",
         f"activations  {'d4' * 8}                 1.0 MiB        now  unfinished",
@@ -72,11 +72,11 @@ def test_the_list_shows_what_there_is_and_who_uses_it(shown):
 def test_clear_removes_what_nobody_uses_and_says_so(shown):
     held = hold(keep(KEYS[0], about=ABOUT))
     keep(KEYS[1], about=ABOUT)
-    keep(KEYS[2], kind="pictures")
+    keep(KEYS[2], kind="images")
     what = "timm/resnet18 to layer3, plain, elpv, 2.0 MiB"
     lines = shown("clear").splitlines()
     assert lines == [
-        f"removed pictures {KEYS[2]} (2.0 MiB)",
+        f"removed images {KEYS[2]} (2.0 MiB)",
         f"kept    activations {KEYS[0]} ({what}): it is in use",
         f"removed activations {KEYS[1]} ({what})",
         "removed 2 of 3, 4.0 MiB",
@@ -89,16 +89,16 @@ def test_clear_removes_what_nobody_uses_and_says_so(shown):
     ("args", "left"),
     [
         (["--kind", "activations"], [KEYS[1]]),
-        (["--kind", "pictures"], [KEYS[0], KEYS[2]]),
+        (["--kind", "images"], [KEYS[0], KEYS[2]]),
         (["--older_than", "7d"], [KEYS[1], KEYS[2]]),
         (["--older_than", "30min"], [KEYS[2]]),
         ([KEYS[1], KEYS[2]], [KEYS[0]]),
-        (["--kind", "pictures", KEYS[0]], [KEYS[1], KEYS[0], KEYS[2]]),
+        (["--kind", "images", KEYS[0]], [KEYS[1], KEYS[0], KEYS[2]]),
     ],
 )
 def test_clear_removes_only_what_was_named(shown, args, left):
     keep(KEYS[0], used=8 * 86400)
-    keep(KEYS[1], kind="pictures", used=3600)
+    keep(KEYS[1], kind="images", used=3600)
     keep(KEYS[2])
     shown("clear", *args)
     assert sorted(kept()) == sorted(left)
@@ -110,7 +110,7 @@ def test_clear_removes_only_what_was_named(shown, args, left):
         (["clear", "a1a1a1a1a1a1a1a2"], f"no 'a1a1a1a1a1a1a1a2' is kept; did you mean {KEYS[0]}? (see tl cache list)"),
         (["clear", KEYS[0], "nothing"], "no 'nothing' is kept (see tl cache list)"),
         (["clear", "--older_than", "7"], "--older_than is '7'; it must be an age such as 7d, 12h or 30min"),
-        (["clear", "--kind", "picture"], "argument --kind: invalid choice: 'picture'"),
+        (["clear", "--kind", "image"], "argument --kind: invalid choice: 'image'"),
         (["clear", "--older", "7d"], "unrecognized arguments: --older"),
         (["lst"], "there is no 'lst'; did you mean list? (tl cache list, tl cache clear)"),
     ],

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures import TINY, write_tiny
+from tiny import TINY, write_tiny
 
 from tl_lightning.backbones import CannotSplit, build_backbone
 from tl_lightning.cli import main
@@ -66,8 +66,8 @@ def test_every_stage_gets_a_row_and_the_last_one_is_the_backbones_own_features(h
     assert float(rows[-1]["standard_error"]) == pytest.approx((right * (1 - right) / len(expected)) ** 0.5)
 
 
-def test_pictures_of_one_group_are_in_one_fold(here, monkeypatch, capsys):
-    lines = [f"pictures/{name}/{k}.png,{name},{name}{k // 2}" for name in ("cat", "dog") for k in range(12)]
+def test_images_of_one_group_are_in_one_fold(here, monkeypatch, capsys):
+    lines = [f"images/{name}/{k}.png,{name},{name}{k // 2}" for name in ("cat", "dog") for k in range(12)]
     Path("table.csv").write_text("\n".join(["image,label,patient", *lines]) + "\n")
     seen = []
 
@@ -135,7 +135,7 @@ def test_what_makes_it_impossible_is_one_line(here, capsys, monkeypatch, module,
 def test_a_name_with_a_dot_stays_whole(here, capsys):
     assert main(["probe", *TINY, "--output", "resnet50.a1"]) == 0
     assert {path.name for path in Path().glob("resnet50*")} == {"resnet50.a1.csv", "resnet50.a1.png"}
-    assert "figures in resnet50.a1.csv, picture in resnet50.a1.png" in capsys.readouterr().out
+    assert "figures in resnet50.a1.csv, image in resnet50.a1.png" in capsys.readouterr().out
 
 
 def test_a_full_disk_is_one_line(here, capsys, monkeypatch):
@@ -151,7 +151,7 @@ def probe(name, *right):
     return StageProbe(name, 4, 1.0, 0.5, torch.tensor(right, dtype=torch.bool))
 
 
-def test_the_noise_of_a_difference_is_that_of_the_same_pictures():
+def test_the_noise_of_a_difference_is_that_of_the_same_images():
     one, other = probe("a", 1, 1, 0, 0), probe("b", 1, 1, 1, 0)
     assert (one.accuracy, other.accuracy) == (0.5, 0.75)
     assert one.error == 0.25
@@ -174,7 +174,7 @@ def test_advice_names_the_first_stage_that_does_as_well_as_the_best():
     assert advice(many[:2]) == "best after b: 0.800 ± 0.040"
 
 
-def test_pictures_of_one_group_count_as_one():
+def test_images_of_one_group_count_as_one():
     groups = np.array(["a", "a", "b", "b"])
     one = StageProbe("a", 4, 1.0, 0.5, torch.tensor([True, True, False, False]), groups)
     other = StageProbe("b", 4, 1.0, 0.5, torch.tensor([True, True, True, True]), groups)

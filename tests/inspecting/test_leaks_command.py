@@ -1,4 +1,4 @@
-"""``tl leaks``: a list of the pictures that are there more than once."""
+"""``tl leaks``: a list of the images that are there more than once."""
 
 import csv
 from pathlib import Path
@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from pictures import TINY, write_tiny
 from PIL import Image
+from tiny import TINY, write_tiny
 
 from tl_lightning.cli import main
 from tl_lightning.data.leaks import Duplicate
@@ -19,7 +19,7 @@ SOURCE = ("--data.source", "table.csv", "--data.image_size", "128")  # at 32 no 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A table of nine pictures that do not resemble each other, three in each split."""
+    """A table of nine images that do not resemble each other, three in each split."""
     monkeypatch.chdir(tmp_path)
     write_tiny(tmp_path)
     rng = np.random.default_rng(0)
@@ -47,7 +47,7 @@ def test_planted_copies_are_listed_with_split_and_label(here, capsys):
     whole = Image.open("4.png").resize((320, 320), Image.Resampling.BICUBIC)
     whole.save("4.png")
     whole.crop((10, 20, 300, 310)).save("cut.png")
-    Path("broken.png").write_bytes(b"no picture")
+    Path("broken.png").write_bytes(b"no image")
     write_table([*here, ("copy.bmp", "dog", "test"), ("cut.png", "dog", "train"), ("broken.png", "cat", "test")])
     pixels = {
         "kind": "pixels",
@@ -66,10 +66,10 @@ def test_planted_copies_are_listed_with_split_and_label(here, capsys):
 
 def test_where_nothing_is_there_twice_it_says_so(here, capsys):
     assert leaks("--crops", "false") == []
-    assert "no picture is there more than once" in capsys.readouterr().out
+    assert "no image is there more than once" in capsys.readouterr().out
 
 
-def test_a_picture_of_no_split_has_an_empty_cell():
+def test_a_image_of_no_split_has_an_empty_cell():
     zeros = np.zeros(2, dtype=np.int64)
     samples = Samples([Path("a.png"), Path("b.png")], zeros, ["cat"], split=None, strata=zeros, domains=None)
     data = SimpleNamespace(samples=samples, splits={"train": np.array([1]), "val": np.array([], dtype=int)})
@@ -81,7 +81,7 @@ def test_a_picture_of_no_split_has_an_empty_cell():
     [
         (["--run_dir", "run"], "--run_dir has no effect here: tl leaks makes no run folder; leave it out"),
         (["--data.on_leak=stop"], "--data.on_leak has no effect here: tl leaks lists copies and moves none"),
-        (["--data.init_args.on_error", "stop"], "--data.on_error has no effect here: tl leaks leaves out pictures"),
+        (["--data.init_args.on_error", "stop"], "--data.on_error has no effect here: tl leaks leaves out images"),
         (["--output", "nowhere/leaks.csv"], "--output nowhere/leaks.csv: there is no folder nowhere"),
         (["--crops", "yes"], "--crops"),
         (["--data.source", "nowhere"], "nowhere"),

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures import SMALL, write_pictures
 from PIL import Image
+from tiny import SMALL, write_images
 
 from tl_lightning.cli import main
 from tl_lightning.experiment.configuration import Configuration, quiet
@@ -13,13 +13,13 @@ from tl_lightning.finetuning.batch_norm import estimate_statistics
 from tl_lightning.inspecting.lr_finder import Curve, RateStep, batches, draw, range_test, suggestion
 
 TINY = ["--model.backbone", "timm/test_efficientnet", "--model.weights", "none", "--trainer.accelerator", "cpu"]
-OPTIONS = ["--data.source", "pictures", *TINY, *SMALL]
+OPTIONS = ["--data.source", "images", *TINY, *SMALL]
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path / "pictures")
+    write_images(tmp_path / "images")
     return tmp_path
 
 
@@ -129,13 +129,13 @@ def test_the_suggestion_for_a_quadratic_is_below_its_stability_limit_and_near_it
     assert 0.5 / curvature < suggestion(curve) < 1.5 / curvature
 
 
-def test_the_picture_is_900_by_540_and_replaces_the_last_one_whole(tmp_path, monkeypatch):
+def test_the_image_is_900_by_540_and_replaces_the_last_one_whole(tmp_path, monkeypatch):
     path = tmp_path / "curve.png"
     path.write_bytes(b"the last one")
     curve = without_noise(between([(0, 1.0), (50, 0.5), (99, 3.0)]))
     draw(curve, path, head_rate=1e-3, suggested=0.1, title="a title")
-    with Image.open(path) as picture:
-        assert (picture.format, picture.size) == ("PNG", (900, 540))
+    with Image.open(path) as image:
+        assert (image.format, image.size) == ("PNG", (900, 540))
     first = path.read_bytes()
 
     def breaks(figure, target, **_options):
@@ -220,7 +220,7 @@ def test_batch_norm_that_adapts_does_so_before_the_first_step_and_then_stays(her
     assert torch.equal(adapted.model.backbone.bn1.running_mean, before)
 
 
-def test_batch_norm_adapts_to_pictures_in_the_order_in_which_a_run_does(here):
+def test_batch_norm_adapts_to_images_in_the_order_in_which_a_run_does(here):
     adapted, _ = built("--phases", "[{train: all, bn: adapt}]")
     frozen, _ = built("--phases", "[{train: all, bn: frozen}]")
     data, backbone = frozen.datamodule, frozen.model.backbone
@@ -260,7 +260,7 @@ def test_batches_are_mixed_as_configured_each_in_a_way_of_its_own(here):
     assert not torch.equal(first.max(1).values.min(), second.max(1).values.min())
 
 
-def test_the_command_shows_the_rates_and_writes_nothing_but_the_picture(here, capsys):
+def test_the_command_shows_the_rates_and_writes_nothing_but_the_image(here, capsys):
     options = [*OPTIONS, "--phases", "scratch", "--model.lr", "0.01", "--steps", "40"]
     before = set(here.iterdir())
     assert main(["lr_find", *options]) == 0
@@ -274,12 +274,12 @@ def test_the_command_shows_the_rates_and_writes_nothing_but_the_picture(here, ca
     assert float(table["head"][1]) == pytest.approx(value, rel=0.05)  # the line is rounded to two digits
     assert 1e-6 < value < 1
 
-    picture = Path("lr_find.png").read_bytes()
+    image = Path("lr_find.png").read_bytes()
     assert main(["lr_find", *options, "--output", "again.png"]) == 0
     assert capsys.readouterr().out.replace("again.png", "lr_find.png") == shown
-    assert Path("again.png").read_bytes() == picture
+    assert Path("again.png").read_bytes() == image
     assert main(["lr_find", *options, "--seed_everything", "1", "--output", "other.png"]) == 0
-    assert Path("other.png").read_bytes() != picture
+    assert Path("other.png").read_bytes() != image
 
 
 def test_a_loss_that_never_falls_is_said_and_nothing_is_suggested(here, capsys):
@@ -288,7 +288,7 @@ def test_a_loss_that_never_falls_is_said_and_nothing_is_suggested(here, capsys):
     shown = capsys.readouterr().out
     assert "no suggestion: the loss never fell clearly" in shown
     assert "--model.lr" not in shown
-    assert {path.name for path in here.iterdir()} == {"pictures"}
+    assert {path.name for path in here.iterdir()} == {"images"}
 
 
 def fails(capsys, *args):
@@ -316,7 +316,7 @@ def fails(capsys, *args):
 )
 def test_a_wrong_option_is_one_line_and_leaves_no_trace(here, capsys, args, words):
     assert words in fails(capsys, *OPTIONS, *args)
-    assert {path.name for path in here.iterdir()} == {"pictures"}
+    assert {path.name for path in here.iterdir()} == {"images"}
 
 
 def test_without_matplotlib_one_line_says_so_before_anything_is_built(here, capsys, monkeypatch):

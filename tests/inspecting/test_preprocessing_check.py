@@ -1,4 +1,4 @@
-"""``tl check_preprocessing``: the same pictures in other preparations, beside the right one."""
+"""``tl check_preprocessing``: the same images in other preparations, beside the right one."""
 
 import csv
 import json
@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures import TINY, write_tiny
 from PIL import Image
+from tiny import TINY, write_tiny
 from torch.nn import functional
 
 from tl_lightning.cli import main
@@ -79,13 +79,13 @@ def validate(split="validation"):
 
 
 def write_table(answers):
-    paths = sorted(Path("pictures").glob("*/*.png"))
+    paths = sorted(Path("images").glob("*/*.png"))
     with Path("table.csv").open("w", newline="") as lines:
         csv.writer(lines).writerows([("image", "label"), *zip(paths, answers, strict=True)])
 
 
 def turn_grey():
-    for path in Path("pictures").glob("*/*.png"):
+    for path in Path("images").glob("*/*.png"):
         Image.open(path).convert("L").save(path)
 
 
@@ -96,7 +96,7 @@ def test_the_first_row_is_what_an_evaluation_says_and_every_preparation_has_a_ro
     assert (found["results"][0]["name"], found["results"][0]["verdict"]) == ("as trained", "right")
     assert (found["split"], found["figure"], found["broken"]) == (split, "accuracy", 0)
     assert sorted(result["name"] for result in found["results"]) == sorted(NAMES)
-    assert found["pictures"] == json.loads(Path("run/summary.json").read_text())["data"][split]
+    assert found["images"] == json.loads(Path("run/summary.json").read_text())["data"][split]
     shown = capsys.readouterr().out
     assert all(name in shown for name in NAMES)
     verdicts = {result["name"]: result["verdict"] for result in found["results"]}
@@ -130,17 +130,17 @@ def test_costs_are_those_of_the_accuracy_and_what_is_larger_than_two_errors_is_n
         assert (result["verdict"] == "within the noise") == noise
 
 
-def test_the_noise_is_that_of_the_difference_on_the_same_pictures():
+def test_the_noise_is_that_of_the_difference_on_the_same_images():
     task = ClassificationTask("timm/test_efficientnet", ["a", "b"], weights="none")
     rows, labels = 400, torch.zeros(400, dtype=torch.int64)
     right, other = torch.zeros(rows, dtype=torch.int64), torch.zeros(rows, dtype=torch.int64)
     right[:160] = 1  # 60 % are right
-    other[:200] = 1  # and of these 40 pictures more are wrong
+    other[:200] = 1  # and of these 40 images more are wrong
     answers = {"right": functional.one_hot(right, 2).float(), "other": functional.one_hot(other, 2).float()}
     errors = paired_errors(task, answers, labels, "accuracy", None)
     assert errors["right"] == 0
     assert errors["other"] == pytest.approx((0.1 * 0.9 / rows) ** 0.5, rel=0.15)  # unpaired it were 0.035
-    pairs = np.repeat(np.arange(200), 2).astype(str)  # neighbours are alike: half as many independent pictures
+    pairs = np.repeat(np.arange(200), 2).astype(str)  # neighbours are alike: half as many independent images
     grouped = paired_errors(task, answers, labels, "accuracy", pairs)
     assert grouped["other"] == pytest.approx((0.1 * 0.9 / 200) ** 0.5, rel=0.15)
 
@@ -174,23 +174,23 @@ def test_a_model_of_fixed_size_says_so(here):
     assert results[-1]["figures"] == {}
 
 
-def test_a_limit_draws_the_same_pictures_each_time_and_nothing_is_kept(trained, monkeypatch):
+def test_a_limit_draws_the_same_images_each_time_and_nothing_is_kept(trained, monkeypatch):
     monkeypatch.setenv("TL_CACHE_DIR", "other")
     first = check("--limit", "2")
-    assert first["pictures"] == 2
+    assert first["images"] == 2
     assert check("--limit", "2") == first
     assert not list(Path("other").rglob("*.bin"))
 
 
-def test_broken_pictures_are_left_out(here, capsys):
+def test_broken_images_are_left_out(here, capsys):
     fit("--data.val_fraction", "0.5", "--data.test_fraction", "0")
-    before = check()["pictures"]
-    Path("pictures/cat/3.png").write_bytes(b"")
-    Path("pictures/cat/4.png").write_bytes(b"")
-    Path("pictures/dog/5.png").write_bytes(b"")
+    before = check()["images"]
+    Path("images/cat/3.png").write_bytes(b"")
+    Path("images/cat/4.png").write_bytes(b"")
+    Path("images/dog/5.png").write_bytes(b"")
     found = check()
-    assert found["pictures"] + found["broken"] == before
-    assert f"{found['broken']} pictures that cannot be read were left out" in capsys.readouterr().out
+    assert found["images"] + found["broken"] == before
+    assert f"{found['broken']} images that cannot be read were left out" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_broken_pictures_are_left_out(here, capsys):
     [
         (["--run_dir", "nowhere"], "there is no run folder nowhere"),
         ([], "--run_dir"),
-        (["--run_dir", "pictures"], "pictures is not a run folder"),
+        (["--run_dir", "images"], "images is not a run folder"),
         (["--run_dir", "nowhere", "--limit", "0"], "--limit is 0; it must be 1 or more"),
         (["--run_dir", "nowhere", "--model.lr", "1"], "--model.lr has no effect here"),
         (["--run_dir", "nowhere", "--output", "no/where.json"], "there is no folder no"),
@@ -210,7 +210,7 @@ def test_a_mistake_is_one_line(here, capsys, options, words):
     assert words in line
 
 
-def test_another_split_of_the_same_pictures_is_refused(trained, capsys):
+def test_another_split_of_the_same_images_is_refused(trained, capsys):
     assert main(["check_preprocessing", "--run_dir", "run", "--data.split_seed", "7"]) == 2
     assert "drawn anew" in capsys.readouterr().err
 
@@ -247,7 +247,7 @@ def test_other_pixels_are_decoded_once_for_all_that_share_them():
 
 
 def test_batches_are_in_order_and_lack_what_is_broken(here):
-    paths = sorted(Path("pictures").glob("*/*.png"))
+    paths = sorted(Path("images").glob("*/*.png"))
     for broken in (0, 1, 5):
         paths[broken].write_bytes(b"")
     batches = list(prepared_batches(paths, np.arange(7), [OWN], batch_size=2))
@@ -266,7 +266,7 @@ def test_the_worst_in_a_sentence():
     assert worst(checked, points=True) == "raw 0..255 would cost 12.3 points of accuracy: 0.777 instead of 0.900"
     assert worst(checked, points=False) == "raw 0..255 would cost 0.123 in accuracy: 0.777 instead of 0.900"
     nothing = Checked("accuracy", 10, 0, [right, noise])
-    assert worst(nothing, points=True) == "no other preparation of the pictures would cost more than the noise"
+    assert worst(nothing, points=True) == "no other preparation of the images would cost more than the noise"
 
 
 def test_fewer_draws_of_the_bootstrap():

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures import TINY, write_pictures, write_tiny
 from PIL import Image
 from skimage.data import astronaut
+from tiny import TINY, write_images, write_tiny
 
 from tl_lightning.cli import main
-from tl_lightning.data.images.pictures import prepare
+from tl_lightning.data.images.preparing import prepare
 from tl_lightning.experiment.configuration import quiet
 from tl_lightning.inspecting.show_data.command import DataConfiguration
 from tl_lightning.inspecting.show_data.contact_sheet import Bars, Page, Row, Section
-from tl_lightning.inspecting.show_data.picture_sizes import Header, read_headers, size_bars, size_line
-from tl_lightning.inspecting.show_data.strips import choose_groups, encoded, groups_of, picture_side
+from tl_lightning.inspecting.show_data.image_sizes import Header, read_headers, size_bars, size_line
+from tl_lightning.inspecting.show_data.strips import choose_groups, encoded, groups_of, image_side
 from tl_lightning.preprocess.image import Preprocess
 
 OWN = Preprocess(32, 3, 0.8, "center", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -38,8 +38,8 @@ def show(*options, output="data"):
     return Path(f"{output}.html").read_text()
 
 
-def pictures_of(page):
-    """The pictures of a page by caption, in their order."""
+def images_of(page):
+    """The images of a page by caption, in their order."""
     found = {}
     for data, caption in re.findall(r'src="data:image/\w+;base64,([^"]+)" alt="([^"]+)"', page):
         found.setdefault(caption, []).append(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))))
@@ -47,12 +47,12 @@ def pictures_of(page):
 
 
 def write_table(file, answers, *, column="label"):
-    paths = sorted(Path("pictures").glob("*/*.png"))
+    paths = sorted(Path("images").glob("*/*.png"))
     with Path(file).open("w", newline="") as lines:
         csv.writer(lines).writerows([("image", column), *zip(paths, answers, strict=True)])
 
 
-def test_every_class_has_its_counts_and_its_pictures(here, capsys):
+def test_every_class_has_its_counts_and_its_images(here, capsys):
     page = show()
     printed = capsys.readouterr().out
     data = DataConfiguration(TINY).datamodule
@@ -62,15 +62,15 @@ def test_every_class_has_its_counts_and_its_pictures(here, capsys):
         row = re.search(f'<td class="name">{name}</td>(.*)</tr>', page)[1]
         assert [int(count) for count in re.findall(r"</span>(\d+)<", row)] == counts
         assert re.search(rf"{name}\s+│\s+{counts[0]} │\s+{counts[1]} │\s+{counts[2]} │", printed)
-    assert {caption: len(shown) for caption, shown in pictures_of(page).items()} == {"file": 8, "as prepared": 8}
+    assert {caption: len(shown) for caption, shown in images_of(page).items()} == {"file": 8, "as prepared": 8}
     assert "http" not in page  # nothing is fetched from elsewhere
     assert "<script" not in page
     assert not Path("run").exists()
 
 
-def test_pictures_are_those_that_the_model_sees_and_that_its_training_draws(here):
+def test_images_are_those_that_the_model_sees_and_that_its_training_draws(here):
     page = show("--data.augmentation", "flips", "--per_class", "3")
-    shown = pictures_of(page)
+    shown = images_of(page)
     assert {caption: len(found) for caption, found in shown.items()} == dict.fromkeys(shown, 6)
     assert list(shown) == ["file", "as prepared", "epoch 1", "epoch 2", "epoch 3"]
     data = DataConfiguration([*TINY, "--data.augmentation", "flips"]).datamodule
@@ -95,15 +95,15 @@ def test_pictures_are_those_that_the_model_sees_and_that_its_training_draws(here
     assert seen >= 3
 
 
-def test_broken_pictures_are_listed_rather_than_stopped_at(here, capsys):
-    Path("pictures/cat/3.png").write_bytes(b"no picture")
-    Path("pictures/dog/4.png").write_bytes(b"")
+def test_broken_images_are_listed_rather_than_stopped_at(here, capsys):
+    Path("images/cat/3.png").write_bytes(b"no image")
+    Path("images/dog/4.png").write_bytes(b"")
     page = show()
-    assert "<tr><td>pictures/cat/3.png</td><td>not a picture</td></tr>" in page
-    assert "<tr><td>pictures/dog/4.png</td><td>empty file</td></tr>" in page
-    assert "2 of 24 pictures cannot be read, as the page lists; tl fit stops at them" in capsys.readouterr().out
+    assert "<tr><td>images/cat/3.png</td><td>not an image</td></tr>" in page
+    assert "<tr><td>images/dog/4.png</td><td>empty file</td></tr>" in page
+    assert "2 of 24 images cannot be read, as the page lists; tl fit stops at them" in capsys.readouterr().out
     assert "tl fit leaves them out" in show("--data.on_error", "skip")
-    assert not any(name in pictures for pictures in re.findall("caption.>([^ ]+)", page) for name in ("t/3.", "g/4."))
+    assert not any(name in images for images in re.findall("caption.>([^ ]+)", page) for name in ("t/3.", "g/4."))
 
 
 def test_no_weights_are_asked_for(here, monkeypatch):
@@ -118,16 +118,16 @@ def test_a_page_of_many_classes_names_those_left_out(tmp_path, monkeypatch, caps
     monkeypatch.chdir(tmp_path)
     write_tiny(tmp_path)
     names = [f"c{number:02}" for number in range(15)]
-    write_pictures(tmp_path / "many", classes=names, count=5, size=(20, 20))
+    write_images(tmp_path / "many", classes=names, count=5, size=(20, 20))
     page = show("--data.source", "many", "--per_class", "1")
     titles = re.findall(r"<h3>(\w+) ", page)
     assert len(titles) == 12
     assert (titles[0], titles[-1]) == ("c00", "c14")
     left = ", ".join(name for name in names if name not in titles)
-    assert f"pictures are shown of 12 out of 15; left out: {left}" in capsys.readouterr().out
+    assert f"images are shown of 12 out of 15; left out: {left}" in capsys.readouterr().out
 
 
-def test_labels_are_shown_label_by_label_and_pictures_without_any_too(here):
+def test_labels_are_shown_label_by_label_and_images_without_any_too(here):
     write_table("table.csv", ["red|big", "big", "", "red"] * 6)
     page = show("--data.source", "table.csv", "--model", "MultiLabelTask", "--data.label_column", "label")
     assert re.findall(r"<h3>([\w ]+) <", page) == ["big", "red", "no label"]
@@ -144,21 +144,21 @@ def test_numbers_are_shown_from_low_to_high(here, capsys):
     assert re.search(r"age\s+│ train\s+│", capsys.readouterr().out)
 
 
-def test_groups_have_all_training_pictures_and_no_other(here):
+def test_groups_have_all_training_images_and_no_other(here):
     data = DataConfiguration(TINY).datamodule
     groups = groups_of(data.samples, data.splits["train"])
     assert np.array_equal(np.sort(np.concatenate([group.rows for group in groups])), data.splits["train"])
     assert choose_groups(groups) == groups
 
 
-def test_the_more_pictures_the_smaller_so_that_a_page_stays_below_ten_megabytes():
-    assert (picture_side(40), picture_side(480), picture_side(10**6)) == (256, 158, 64)
+def test_the_more_images_the_smaller_so_that_a_page_stays_below_ten_megabytes():
+    assert (image_side(40), image_side(480), image_side(10**6)) == (256, 158, 64)
     detailed = torch.from_numpy(astronaut()).permute(2, 0, 1)
-    largest = max(count * len(encoded(detailed, picture_side(count))) for count in (40, 180, 480, 1800))
+    largest = max(count * len(encoded(detailed, image_side(count))) for count in (40, 180, 480, 1800))
     assert largest * 4 / 3 < 10e6  # as base64
 
 
-def test_the_header_says_how_a_turned_picture_is_seen_and_whether_it_is_grey(tmp_path):
+def test_the_header_says_how_a_turned_image_is_seen_and_whether_it_is_grey(tmp_path):
     Image.new("RGB", (30, 20)).save(tmp_path / "plain.png")
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -190,7 +190,7 @@ def test_sizes_in_a_line():
     assert size_line([Header(50, 50, False)], OWN) == "50x50 pixels; none is enlarged; 0% greyscale"
 
 
-def test_the_models_size_stands_between_smaller_and_larger_pictures():
+def test_the_models_size_stands_between_smaller_and_larger_images():
     mark = Row("resized to 40, of which the model sees 32 x 32; smaller ones are enlarged")
     few = [Header(30, 20, True), Header(40, 40, False), Header(40, 40, False)]
     assert size_bars(few, OWN).rows == [Row("30 x 20", [1]), mark, Row("40 x 40", [2])]

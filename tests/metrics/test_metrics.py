@@ -50,7 +50,7 @@ def test_standard_errors_are_those_of_resampled_examples():
     assert errors["macro_f1"] == pytest.approx(np.std(drawn), rel=0.1)
 
 
-def test_pictures_of_one_group_are_drawn_together():
+def test_images_of_one_group_are_drawn_together():
     labels = np.repeat([0, 1], 50)
     predicted = np.where(np.arange(100) % 10 < 2, 1 - labels, labels)
     alone = standard_errors(predicted, labels, 2)["accuracy"]

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from pictures import write_pictures
+from tiny import write_images
 
 from tl_lightning import load
 from tl_lightning.cli import main
@@ -20,7 +20,7 @@ def here(tmp_path, monkeypatch):
     # What was written in float32 is compared in float32, whatever this machine is fast at.
     monkeypatch.setattr("tl_lightning.results.predict.fast_precision", lambda: "32-true")
     monkeypatch.setattr("tl_lightning.experiment.configuration.fast_precision", lambda: "32-true")
-    write_pictures(tmp_path / "pictures", count=8, size=(48, 40))
+    write_images(tmp_path / "images", count=8, size=(48, 40))
     shutil.copytree(OLD, tmp_path / "run")
     return tmp_path
 

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from pictures import TINY, write_pictures, write_tiny
+from tiny import TINY, write_images, write_tiny
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -24,13 +24,13 @@ def with_dropout(**options):
     return task
 
 
-def pictures():
+def two_images():
     return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("bn", ["frozen", "train"])
 def test_a_frozen_backbone_gives_the_same_features_in_train_and_eval_mode(bn):
-    task, images = with_dropout(), pictures()
+    task, images = with_dropout(), two_images()
     task.start_phase(Phase(train="head", bn=bn))
     before = {name: value.clone() for name, value in task.backbone.state_dict().items()}
     assert task.train() is task
@@ -50,7 +50,7 @@ def place(task, epoch, batch_idx, *, rank=0):
         current_epoch=epoch, global_rank=rank, global_step=1, log_every_n_steps=10, loggers=[]
     )
     task.on_train_batch_start({}, batch_idx)
-    return task(pictures())
+    return task(two_images())
 
 
 def test_dropout_depends_on_the_seed_the_process_the_epoch_and_the_batch_alone(monkeypatch):
@@ -89,14 +89,14 @@ def test_the_penalty_is_half_the_squared_way_of_the_backbone_s_trainable_weights
 
 def test_a_run_with_the_penalty_can_be_scored_and_used(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path / "pictures", count=12)
+    write_images(tmp_path / "images", count=12)
     torch.save(classifier().backbone.state_dict(), "start.pth")
     args = ["--model.backbone", "timm/test_efficientnet", "--model.weights", "start.pth", "--model.l2_sp", "0.1"]
-    args += ["--data.source", "pictures", "--data.image_size", "32", "--data.batch_size", "4"]
+    args += ["--data.source", "images", "--data.image_size", "32", "--data.batch_size", "4"]
     args += ["--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
     assert main(["fit", *args]) == 0
     assert main(["validate", "--run_dir", "runs/run-1"]) == 0
-    assert main(["predict", "--run_dir", "runs/run-1", "--input", "pictures"]) == 0
+    assert main(["predict", "--run_dir", "runs/run-1", "--input", "images"]) == 0
 
 
 @pytest.mark.parametrize(

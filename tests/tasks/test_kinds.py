@@ -50,7 +50,7 @@ def test_the_answered_level_is_the_median():
 def test_numbers_have_mean_0_and_deviation_1_inside_and_their_own_units_outside():
     task = build(RegressionTask, ["weight", "age"])
     numbers = torch.tensor([[1000.0, 1.0], [1010.0, 3.0], [1020.0, 5.0]])
-    task.set_training_answers(numbers)
+    task.set_training_targets(numbers)
     assert task.mean.tolist() == [1010.0, 3.0]
     assert task.scale.tolist() == pytest.approx([math.sqrt(200 / 3), math.sqrt(8 / 3)])
     outputs = torch.zeros(1, 2)
@@ -74,7 +74,7 @@ def test_labels_are_judged_one_by_one_and_rare_ones_may_count_more():
     expected = functional.binary_cross_entropy(logits.sigmoid(), labels, reduction="none").mean(dim=1)
     torch.testing.assert_close(task.losses(logits, labels), expected)
     balanced = build(MultiLabelTask, class_weights="balanced")
-    balanced.set_training_answers(labels)
+    balanced.set_training_targets(labels)
     assert balanced.positive_weights.tolist() == [0.5, 2.0, 6.0]
     factors = torch.where(labels > 0, torch.tensor([0.5, 2.0, 6.0]), 1.0)
     parts = functional.binary_cross_entropy(logits.sigmoid(), labels, reduction="none") * factors
@@ -82,7 +82,7 @@ def test_labels_are_judged_one_by_one_and_rare_ones_may_count_more():
 
 
 @pytest.mark.parametrize("kind", TASKS)
-def test_a_picture_counts_in_training_as_much_as_its_weight_says(kind):
+def test_a_image_counts_in_training_as_much_as_its_weight_says(kind):
     task = build(kind, head_dropout=0.0)
     labels = {"class": torch.tensor([0, 2]), "level": torch.tensor([0, 2])}.get(task.answers, torch.eye(3)[[0, 2]])
     batch = {"image": normal(2, 3, 32, 32).float(), "label": labels}
@@ -109,13 +109,13 @@ def test_a_solved_head_answers_better_than_a_random_one(kind):
     width = task.num_features
     features, held_out = normal(400, width, seed=1), normal(200, width, seed=2)
     answers, expected = answers_of(task, features), answers_of(task, held_out)
-    task.set_training_answers(answers)
+    task.set_training_targets(answers)
     assert task.unsolvable is None
     solved = task.solve_head(features, answers, held_out, expected, None)
     task.set_linear_head(solved.weight, solved.bias)
     loss = float(task.losses(task.outputs(held_out), expected).mean().detach())
     before = build(kind).double()
-    before.set_training_answers(answers)
+    before.set_training_targets(answers)
     assert loss < 0.85 * float(before.losses(before.outputs(held_out), expected).mean().detach())
     assert set(solved.columns) >= {"strength"}
     assert all(len(column) == len(solved.columns["strength"]) for column in solved.columns.values())
@@ -127,7 +127,7 @@ def test_weights_of_rows_are_what_repeating_them_would_be():
     for kind in TASKS:
         task = build(kind)
         answers = answers_of(task, torch.cat([features, features[:, :0]], dim=1))
-        task.set_training_answers(answers)
+        task.set_training_targets(answers)
         weighted = task.solve_head(features, answers, features, answers, times.double())
         repeated = torch.repeat_interleave(torch.arange(120), times)
         plain = task.solve_head(features[repeated], answers[repeated], features, answers, None)
@@ -179,7 +179,7 @@ def test_what_has_no_solver_says_why(kind, options, reason):
     assert build(kind, **options).unsolvable == reason
 
 
-def test_levels_that_no_training_picture_has_are_as_good_as_impossible():
+def test_levels_that_no_training_image_has_are_as_good_as_impossible():
     from tl_lightning.probe import solve_levels
 
     features = normal(200, 8, seed=6)

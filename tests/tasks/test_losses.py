@@ -49,7 +49,7 @@ def test_effective_class_weights_reach_the_loss():
     task = ClassificationTask(
         "timm/test_efficientnet", ["a", "b"], weights="none", class_weights="effective", effective_beta=0.9
     )
-    task.set_training_answers(torch.tensor([0] * 5 + [1] * 50))
+    task.set_training_targets(torch.tensor([0] * 5 + [1] * 50))
     assert torch.equal(task.loss_weights, effective_class_weights([5, 50], beta=0.9))
     with pytest.raises(UserError, match=r"^model.effective_beta is 1; it must be at least 0 and below 1$"):
         ClassificationTask("timm/test_efficientnet", ["a", "b"], weights="none", effective_beta=1)
@@ -142,14 +142,14 @@ def classifier(**options):
 @pytest.fixture(scope="module")
 def batch():
     chance = torch.Generator().manual_seed(0)
-    pictures = torch.randn(4, 3, 32, 32, generator=chance)
-    return {"image": pictures, "label": torch.tensor([0, 1, 2, 0])}
+    images = torch.randn(4, 3, 32, 32, generator=chance)
+    return {"image": images, "label": torch.tensor([0, 1, 2, 0])}
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "focal"])
 def test_a_task_trains_on_mixed_targets_and_validates_on_labels(loss, batch, monkeypatch):
     task = classifier(loss=loss, focal_gamma=1.5, label_smoothing=0.1, class_weights="balanced")
-    task.set_training_answers(torch.tensor([0, 0, 0, 0, 1, 1, 2, 2]))
+    task.set_training_targets(torch.tensor([0, 0, 0, 0, 1, 1, 2, 2]))
     weight = torch.tensor([8 / 12, 8 / 6, 8 / 6])
     torch.testing.assert_close(task.loss_weights, weight)
     mixed = {**batch, "target": torch.tensor([[0.7, 0.3, 0.0], [0.0, 1.0, 0.0], [0.2, 0.0, 0.8], [1.0, 0.0, 0.0]])}
@@ -188,7 +188,7 @@ def test_a_tasks_training_loss_includes_its_penalty(batch, monkeypatch):
 @pytest.mark.parametrize("loss", ["cross_entropy", "focal"])
 def test_only_half_precision_logits_are_made_float32(kept, given, loss, batch):
     task = classifier(loss=loss, class_weights="balanced").to(kept)
-    task.set_training_answers(torch.tensor([0, 0, 0, 0, 1, 1, 2, 2]))
+    task.set_training_targets(torch.tensor([0, 0, 0, 0, 1, 1, 2, 2]))
     assert task(batch["image"]).dtype == given
     for target in ({}, {"target": torch.full((4, 3), 1 / 3)}):
         assert task.training_step({**batch, **target}, 0).dtype == given

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures import TINY, write_tiny
+from tiny import TINY, write_tiny
 
 from tl_lightning.cli import main
 from tl_lightning.tasks.base import TransferTask

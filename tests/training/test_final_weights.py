@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from pictures import write_pictures
+from tiny import write_images
 
 from tl_lightning.cli import main
 
 FIT = [
-    *("fit", "--data.source", "pictures", "--data.image_size", "32", "--data.batch_size", "4"),
+    *("fit", "--data.source", "images", "--data.image_size", "32", "--data.batch_size", "4"),
     *("--model.backbone", "timm/test_efficientnet", "--checkpoint.monitor", "val/loss"),
     *("--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
 ]
@@ -20,14 +20,14 @@ FOLDER = Path("runs/run-1/checkpoints")
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path / "pictures", count=12)
+    write_images(tmp_path / "images", count=12)
     torch.manual_seed(0)
     torch.save(timm.create_model("test_efficientnet").state_dict(), tmp_path / "start.pth")
     return tmp_path
 
 
 def confuse(folder, count):
-    """Exchanges every third picture of the two classes, so that there is something to overfit to."""
+    """Exchanges every third image of the two classes, so that there is something to overfit to."""
     for k in range(0, count, 3):
         first, second = (Path(folder, name, f"{k}.png") for name in ("cat", "dog"))
         one, other = first.read_bytes(), second.read_bytes()
@@ -64,7 +64,7 @@ def by_hand(start, ingredients, alpha):
 
 def test_a_soup_then_wise_ft_choose_the_weights_and_keep_the_best_single_ones(here):
     # The head is trained with everything's augmentation, not solved: the best head would leave a soup nothing to gain.
-    confuse(write_pictures(here / "confused", count=20), 20)
+    confuse(write_images(here / "confused", count=20), 20)
     data = ["--data.source", "confused", "--data.val_fraction", "0.4"]
     phases = "[{train: head, epochs: 1, augmentation: flips}, {train: all, schedule: constant}]"
     phases = ["--phases", phases, "--trainer.max_epochs", "6"]

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from pictures import TINY, write_tiny
+from tiny import TINY, write_tiny
 
 from tl_lightning.cli import main
 from tl_lightning.data.images.module import ImageDataModule
@@ -28,9 +28,9 @@ def data(batch_size=32, **options):
 
 @pytest.mark.parametrize(("processes", "accumulate", "share"), [(1, 1, 64), (2, 1, 32), (8, 1, 8), (4, 2, 8)])
 def test_every_process_gets_its_share_of_the_global_batch(processes, accumulate, share):
-    pictures = data()
-    batch = share_out(64, pictures, **shared_by(processes, accumulate))
-    assert pictures.batch_size == share
+    images = data()
+    batch = share_out(64, images, **shared_by(processes, accumulate))
+    assert images.batch_size == share
     assert batch == GlobalBatch(64, share, processes, accumulate)
 
 
@@ -87,7 +87,7 @@ def here(tmp_path, monkeypatch):
 
 FIT = [
     *("fit", *TINY, "--trainer.precision", "64-true", "--trainer.max_epochs", "2", "--phases", "full"),
-    *("--data.val_fraction", "0.1"),  # which leaves 16 pictures to train on
+    *("--data.val_fraction", "0.1"),  # which leaves 16 images to train on
 ]
 
 
@@ -102,21 +102,21 @@ def summary(run):
 def test_a_global_batch_in_smaller_batches_trains_what_one_batch_trains(here, capsys):
     added = ["--global_batch", "8", "--trainer.accumulate_grad_batches", "2"]
     assert main([*FIT, "--run_dir", "parts", *added]) == 0
-    assert "batch      8 pictures a step: 4, 2 times" in capsys.readouterr().out
+    assert "batch      8 images a step: 4, 2 times" in capsys.readouterr().out
     assert main([*FIT, "--run_dir", "whole", "--global_batch", "8"]) == 0
     parts, whole = state("parts"), state("whole")
     assert parts["global_step"] == whole["global_step"] == 2 * 2
     difference = max(float((parts["state_dict"][k] - whole["state_dict"][k]).abs().max()) for k in whole["state_dict"])
     assert difference < 1e-10
     assert summary("whole")["batch"] == {
-        **{"pictures": 8, "batch_size": 8, "processes": 1, "accumulate": 1, "lr_factor": 1.0}
+        **{"images": 8, "batch_size": 8, "processes": 1, "accumulate": 1, "lr_factor": 1.0}
     }
 
 
 def test_rates_are_scaled_once_also_when_the_run_is_repeated_or_resumed(here, capsys):
     scaled = ["--global_batch", "8", "--lr_scaling", "linear", "--lr_scaling_batch", "2"]
     assert main([*FIT, "--run_dir", "first", *scaled]) == 0
-    assert "rates      x 4: 8 pictures a step over the 2 that model.lr is for" in capsys.readouterr().out
+    assert "rates      x 4: 8 images a step over the 2 that model.lr is for" in capsys.readouterr().out
     assert summary("first")["batch"]["lr_factor"] == 4.0
     assert summary("first")["phases"][0]["learning_rates"]["head"] == pytest.approx(0.04)
     assert yaml.safe_load(Path("first/config.yaml").read_text())["model"]["init_args"]["lr"] == 0.01

@@ -4,25 +4,25 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures import write_pictures
+from tiny import write_images
 from torch import nn
 
 from tl_lightning.cli import main
-from tl_lightning.training.micro_batches import MARGIN, free_bytes, kept_bytes, largest_part
+from tl_lightning.training.micro_batches import MARGIN, cached_bytes, free_bytes, largest_part
 
 
 def test_kept_bytes_are_those_of_the_tensors_that_the_backward_pass_needs():
     # ReLU keeps its output, which is the second layer's input; the first layer keeps its own. float32: 4 bytes.
     module = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 3))
-    assert kept_bytes(module, torch.zeros(5, 10)) == 4 * 5 * (10 + 20)
+    assert cached_bytes(module, torch.zeros(5, 10)) == 4 * 5 * (10 + 20)
     module.requires_grad_(False)
-    assert kept_bytes(module, torch.zeros(5, 10)) == 0
+    assert cached_bytes(module, torch.zeros(5, 10)) == 0
 
 
 def test_a_frozen_part_keeps_nothing():
     module = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 3))
     module[0].requires_grad_(False)
-    assert kept_bytes(module, torch.zeros(5, 10)) == 4 * 5 * 20
+    assert cached_bytes(module, torch.zeros(5, 10)) == 4 * 5 * 20
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_a_frozen_part_keeps_nothing():
     [(32, False, 12), (11.9, False, 6), (5, False, 4), (3.5, False, 3), (0, False, 1), (3.5, True, 2), (0, True, 2)],
 )
 def test_the_largest_part_divides_the_batch_and_fits(free, even, part):
-    assert largest_part(12, bytes_per_picture=MARGIN, bytes_free=free, even=even) == part
+    assert largest_part(12, bytes_per_image=MARGIN, bytes_free=free, even=even) == part
 
 
 def test_free_bytes_are_a_plausible_number():
@@ -40,12 +40,12 @@ def test_free_bytes_are_a_plausible_number():
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path / "pictures", size=(48, 40))
+    write_images(tmp_path / "images", size=(48, 40))
     return tmp_path
 
 
 FIT = [
-    *("fit", "--data.source", "pictures", "--data.image_size", "32", "--data.batch_size", "8", "--phases", "full"),
+    *("fit", "--data.source", "images", "--data.image_size", "32", "--data.batch_size", "8", "--phases", "full"),
     *("--model.backbone", "timm/test_efficientnet", "--model.weights", "none", "--trainer.max_epochs", "2"),
     *("--trainer.precision", "64-true", "--trainer.enable_progress_bar", "false"),
 ]
@@ -58,7 +58,7 @@ def weights(run):
 @pytest.mark.parametrize("weights_of_classes", ["none", "balanced"])
 def test_a_batch_in_parts_trains_what_the_whole_batch_trains(here, weights_of_classes):
     for number in range(7):  # so that the classes differ in size
-        Path("pictures", "cat", f"{number}.png").unlink()
+        Path("images", "cat", f"{number}.png").unlink()
     options = ["--model.class_weights", weights_of_classes]
     assert main([*FIT, *options, "--run_dir", "whole"]) == 0
     assert main([*FIT, *options, "--run_dir", "parts", "--data.micro_batch_size", "2"]) == 0

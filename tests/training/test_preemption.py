@@ -3,7 +3,7 @@
 import pytest
 import torch
 from lightning import Callback
-from pictures import TINY, write_tiny
+from tiny import TINY, write_tiny
 from torch import distributed
 
 from tl_lightning.cli import main
@@ -57,7 +57,7 @@ def test_processes_that_cannot_share_a_batch_are_told_how_many_could(tmp_path, m
     assert (content["run"]["batch_size"], content["run"]["processes"]) == (4, 1)
     assert main(["resume", "--run_dir", "run", "--trainer.devices", "3"]) == 2
     assert capsys.readouterr().err == (
-        "tl resume: a step of the run has 4 pictures, which 3 processes cannot share evenly; 2 or 4 could\n"
+        "tl resume: a step of the run has 4 images, which 3 processes cannot share evenly; 2 or 4 could\n"
     )
     # As if two processes had trained it, each in two parts: one takes their batches together, in two parts as well.
     torch.save({**content, "run": {**content["run"], "processes": 2, "micro_batch_size": 2}}, path)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import Callback
-from pictures import TINY, write_tiny
+from tiny import TINY, write_tiny
 
 from tl_lightning.cli import main
 from tl_lightning.data.loader import TimedLoader
@@ -72,7 +72,7 @@ def test_steps_after_the_first_are_counted_with_the_wait_for_their_data(clock):
     for _ in range(5):
         step(callback, fake, clock)
     callback.on_train_end(fake, MODULE)
-    assert callback.measured == {"pictures_per_s": 2 * 8 / 4, "waiting_for_data": 0.25}
+    assert callback.measured == {"images_per_s": 2 * 8 / 4, "waiting_for_data": 0.25}
 
 
 def test_validations_and_checkpoints_are_not_counted(clock):
@@ -88,7 +88,7 @@ def test_validations_and_checkpoints_are_not_counted(clock):
     callback.on_train_epoch_start(fake, MODULE)
     step(callback, fake, clock)
     callback.on_train_end(fake, MODULE)
-    assert callback.measured == {"pictures_per_s": pytest.approx(3 * 8 / 11), "waiting_for_data": pytest.approx(2 / 11)}
+    assert callback.measured == {"images_per_s": pytest.approx(3 * 8 / 11), "waiting_for_data": pytest.approx(2 / 11)}
 
 
 def test_what_is_not_trained_by_steps_has_no_speed(clock, capsys):
@@ -112,7 +112,7 @@ def test_a_loader_without_a_clock_leaves_the_wait_out(clock):
         clock.now += 2
         callback.on_train_batch_end(fake, MODULE, None, BATCH, 0)
     callback.on_train_end(fake, MODULE)
-    assert callback.measured == {"pictures_per_s": 4.0}
+    assert callback.measured == {"images_per_s": 4.0}
 
 
 def test_what_of_the_exchange_follows_the_backward_pass_is_waiting_for_others(clock, monkeypatch):
@@ -167,8 +167,8 @@ def test_the_summary_has_the_speed_of_each_phase_that_is_trained_by_steps(here, 
     ]
     assert [speed["phase"] for speed in summary["throughput"]] == ["last:2", "all"]
     for speed in summary["throughput"]:
-        assert set(speed) == {"phase", "pictures_per_s", "waiting_for_data"}
-        assert speed["pictures_per_s"] > 0
+        assert set(speed) == {"phase", "images_per_s", "waiting_for_data"}
+        assert speed["images_per_s"] > 0
         assert 0 < speed["waiting_for_data"] < 1
     assert capsys.readouterr().out.count("speed      ") == 2
 
@@ -202,4 +202,4 @@ def test_a_process_that_is_late_is_what_the_other_waits_for(here):
     (speed,) = summary["throughput"]
     # One waits for nearly the whole of a step and the other not at all: the mean is close to a half.
     assert 0.3 < speed["waiting_for_others"] < 0.6
-    assert summary["batch"] == {**{"pictures": 4, "batch_size": 2, "processes": 2, "accumulate": 1}, "lr_factor": 1.0}
+    assert summary["batch"] == {**{"images": 4, "batch_size": 2, "processes": 2, "accumulate": 1}, "lr_factor": 1.0}

@@ -10,8 +10,8 @@ import pytest
 import torch
 import wandb
 import yaml
-from pictures import TINY, write_tiny
 from test_experiment_resume import Interrupt
+from tiny import TINY, write_tiny
 from wandb.util import get_core_path
 
 from tl_lightning.cli import main
@@ -191,7 +191,7 @@ def test_what_a_sweep_has_set_is_left_to_it(agent, monkeypatch, capfd):
     ],
 )
 def test_answers_of_every_kind_have_their_table(here, task, cell, table):
-    paths = sorted(Path("pictures").rglob("*.png"))
+    paths = sorted(Path("images").rglob("*.png"))
     rows = [f"{path},{cell(k, path.parent.name == 'cat')}" for k, path in enumerate(paths)]
     Path("table.csv").write_text("\n".join(["image,answer", *rows]))
     options = ["--data.label_column", "answer", *(["--data.classes", "[low, high]"] if task == "OrdinalTask" else [])]

@@ -1,4 +1,4 @@
-"""The backbone: from prepared pictures to features, knowing its own depth, width and preparation."""
+"""The backbone: from prepared images to features, knowing its own depth, width and preparation."""
 
 from dataclasses import dataclass, replace
 
@@ -20,11 +20,11 @@ class Backbone:
     """What is transferred, and what it knows about itself.
 
     Attributes:
-        module: Prepared pictures (N, C, S, S), float -> features (N, `num_features`). It is timm's model without its
+        module: Prepared images (N, C, S, S), float -> features (N, `num_features`). It is timm's model without its
             classifier, so the names in its state dict are timm's own.
         num_features: The width of the features.
         stages: Depth-ordered, input to output; every parameter and buffer of `module` is in exactly one.
-        preprocess: How pictures have to be prepared for it.
+        preprocess: How images have to be prepared for it.
         name: What it was asked for by, e.g. ``timm/tf_efficientnet_lite0``.
         weights: Where its weights were asked from, e.g. ``pretrained``.
         lineage: Where its weights came from, oldest first; empty for random ones.
@@ -40,7 +40,7 @@ class Backbone:
 
 
 def preprocess_of(name: str, weights: str = "pretrained") -> Preprocess:
-    """Says how pictures have to be prepared, without building the model.
+    """Says how images have to be prepared, without building the model.
 
     Args:
         name: ``timm/<timm name>`` or ``timm/hf-hub:<org>/<model>``.
@@ -50,7 +50,7 @@ def preprocess_of(name: str, weights: str = "pretrained") -> Preprocess:
         The preparation with which the weights were trained; a run's own, if `weights` is one.
 
     Raises:
-        UserError: If the name is unknown, the run trained another backbone, or pictures are not square.
+        UserError: If the name is unknown, the run trained another backbone, or images are not square.
     """
     model = timm_models.timm_name(name)
     if (folder := run_folder(weights)) is not None:
@@ -80,7 +80,7 @@ def build_backbone(
         The backbone, on the CPU, in train mode.
 
     Raises:
-        UserError: If the name is unknown, the weights cannot be had or do not fit, or the model does not take pictures
+        UserError: If the name is unknown, the weights cannot be had or do not fit, or the model does not take images
             of that size or of so many channels, or this stochastic depth.
     """
     if not 0 <= drop_path_rate < 1:
@@ -106,7 +106,7 @@ def build_backbone(
     except (RuntimeError, ValueError, AssertionError, ZeroDivisionError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"data.image_size is {prepared.size}, but {name} does not take pictures of {prepared.size}x{prepared.size} "
+            f"data.image_size is {prepared.size}, but {name} does not take images of {prepared.size}x{prepared.size} "
             f"pixels with {prepared.channels} channels ({reason}); its own size is {source.size}"
         ) from error
     return Backbone(module, features, stages_of(module, name), prepared, name, weights, source.lineage)
@@ -119,11 +119,11 @@ def _feature_count(module: nn.Module, preprocess: Preprocess) -> int:
     """
     tensors = [*module.named_parameters(), *module.named_buffers()]
     weightless = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
-    pictures = torch.empty(2, preprocess.channels, preprocess.size, preprocess.size, device="meta")
+    images = torch.empty(2, preprocess.channels, preprocess.size, preprocess.size, device="meta")
     module.eval()
     with torch.no_grad():
-        features = torch.func.functional_call(module, weightless, pictures)
+        features = torch.func.functional_call(module, weightless, images)
     module.train()
     if features.ndim != 2:
-        raise ValueError(f"its features have the shape {tuple(features.shape)}, not one row per picture")
+        raise ValueError(f"its features have the shape {tuple(features.shape)}, not one row per image")
     return int(features.shape[1])

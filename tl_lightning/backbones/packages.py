@@ -15,11 +15,11 @@ SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt")
 
 @dataclass(frozen=True)
 class KnownPackage:
-    """A package whose weights were checked on known pictures.
+    """A package whose weights were checked on known images.
 
     Attributes:
         model: The timm model that they fit.
-        interpolation: How the pictures were resized in pretraining, where timm's own weights differ.
+        interpolation: How the images were resized in pretraining, where timm's own weights differ.
     """
 
     model: str

@@ -17,7 +17,7 @@ class RunWeights:
 
     Attributes:
         tensors: The backbone's tensors under timm's names.
-        preprocess: How the run prepared its pictures.
+        preprocess: How the run prepared its images.
         lineage: Where its weights came from, oldest first, ending with the run itself.
     """
 

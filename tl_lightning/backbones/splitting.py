@@ -18,7 +18,7 @@ class Split:
     """The two halves of a backbone. Their submodules and parameters are the backbone's own, not copies.
 
     Attributes:
-        prefix: Prepared pictures (N, C, S, S) -> tuple of the tensors that cross the cut, N rows each. Running it
+        prefix: Prepared images (N, C, S, S) -> tuple of the tensors that cross the cut, N rows each. Running it
             raises `CannotSplit` if anything else would have to cross.
         suffix: Those tensors, as arguments of their own -> features (N, num_features). It may change them in place.
     """
@@ -31,9 +31,9 @@ def split_backbone(module: nn.Module, stages: Sequence[Stage], cut: int) -> Spli
     """Cuts a backbone between two stages.
 
     Only the code around the blocks, where it spans the cut, is traced (``torch.fx``); the blocks are called as they
-    are. So train and eval mode stay those of the backbone's own submodules, and neither batch size nor picture size is
+    are. So train and eval mode stay those of the backbone's own submodules, and neither batch size nor image size is
     baked in. What has no parameters, such as an activation, goes with the stage before it. Nothing is run here: compare
-    the halves with the whole on real pictures before relying on them.
+    the halves with the whole on real images before relying on them.
 
     Args:
         module: The backbone's module.
@@ -66,7 +66,7 @@ def stage_outputs(module: nn.Module, stages: Sequence[Stage]) -> nn.Module:
         stages: All of its stages.
 
     Returns:
-        Prepared pictures (N, C, S, S) -> for each stage one float32 tensor (N, width): the mean over all positions of
+        Prepared images (N, C, S, S) -> for each stage one float32 tensor (N, width): the mean over all positions of
         what the stage hands on, tensors beside each other where it hands on several. The last is the backbone's own
         features.
 
@@ -82,7 +82,7 @@ def stage_outputs(module: nn.Module, stages: Sequence[Stage]) -> nn.Module:
     for node in traced.depths:
         copies[node] = graph.node_copy(node, copies.__getitem__)
         if any(node in nodes for nodes in boundaries):  # now rather than at the end: a later layer may work in place
-            means[node] = graph.call_function(_mean, (copies[traced.pictures], copies[node], layout))
+            means[node] = graph.call_function(_mean, (copies[traced.images], copies[node], layout))
     outputs = [graph.call_function(torch.cat, ([means[node] for node in nodes], 1)) for nodes in boundaries]
     graph.output((*outputs, graph.call_method("float", (copies[traced.features],))))
     return _compiled(module, graph)
@@ -94,7 +94,7 @@ def _prefix(module: nn.Module, traced: Trace, crossing: Sequence[fx.Node]) -> nn
     for node, depth in traced.depths.items():
         if depth == 0:
             copies[node] = graph.node_copy(node, copies.__getitem__)
-    graph.output(graph.call_function(_checked, tuple(copies[node] for node in (traced.pictures, *crossing))))
+    graph.output(graph.call_function(_checked, tuple(copies[node] for node in (traced.images, *crossing))))
     return _compiled(module, graph)
 
 
@@ -128,9 +128,9 @@ def _compiled(module: nn.Module, graph: fx.Graph) -> nn.Module:
     return part
 
 
-def _checked(pictures: Tensor, *crossing: Any) -> tuple[Tensor, ...]:  # noqa: ANN401  # that is what is checked
-    if not all(_has_rows(value, len(pictures)) for value in crossing):
-        raise CannotSplit("something else than tensors with one row per picture crosses the cut")
+def _checked(images: Tensor, *crossing: Any) -> tuple[Tensor, ...]:  # noqa: ANN401  # that is what is checked
+    if not all(_has_rows(value, len(images)) for value in crossing):
+        raise CannotSplit("something else than tensors with one row per image crosses the cut")
     return crossing
 
 
@@ -138,12 +138,12 @@ def _has_rows(value: Any, count: int) -> bool:  # noqa: ANN401
     return isinstance(value, Tensor) and value.ndim > 1 and len(value) == count
 
 
-def _mean(pictures: Tensor, value: Any, layout: str) -> Tensor:  # noqa: ANN401  # whatever a stage hands on
-    """The mean over positions as float32 (N, width); of what has no row per picture (a size), a width of 0."""
+def _mean(images: Tensor, value: Any, layout: str) -> Tensor:  # noqa: ANN401  # whatever a stage hands on
+    """The mean over positions as float32 (N, width); of what has no row per image (a size), a width of 0."""
     if isinstance(value, tuple | list):
-        return torch.cat([_mean(pictures, each, layout) for each in value], 1)
-    if not _has_rows(value, len(pictures)):
-        return torch.empty(len(pictures), 0, device=pictures.device)
+        return torch.cat([_mean(images, each, layout) for each in value], 1)
+    if not _has_rows(value, len(images)):
+        return torch.empty(len(images), 0, device=images.device)
     axes = _positions(value.shape, layout)
     mean: Tensor = value.float().mean(axes) if axes else value.float()
     return mean
@@ -152,7 +152,7 @@ def _mean(pictures: Tensor, value: Any, layout: str) -> Tensor:  # noqa: ANN401 
 def _positions(shape: Sequence[int], layout: str) -> tuple[int, ...]:
     if len(shape) == 3:  # tokens
         return (1,)
-    # Pictures are square, so the two equal axes are the positions; timm's word counts where all three are equal.
+    # Images are square, so the two equal axes are the positions; timm's word counts where all three are equal.
     if len(shape) == 4 and shape[1] == shape[2] and (shape[3] != shape[2] or layout == "NHWC"):
         return (1, 2)
     return tuple(range(2, len(shape)))

@@ -11,17 +11,17 @@ from tl_lightning.errors import UserError
 def adapt_stem(
     tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, before: int, channels: int, name: str
 ) -> dict[str, Tensor]:
-    """Changes the tensors that see the pictures, by the rule of `adapt_weight`, and leaves all others.
+    """Changes the tensors that see the images, by the rule of `adapt_weight`, and leaves all others.
 
     Args:
-        tensors: The state dict of a model for pictures of `before` channels.
-        wanted: That of the same model for pictures of `channels` channels; only the shapes matter.
+        tensors: The state dict of a model for images of `before` channels.
+        wanted: That of the same model for images of `channels` channels; only the shapes matter.
         before: Number of channels.
         channels: Number of channels.
         name: The backbone's name, for the error message.
 
     Returns:
-        The tensors for `wanted`; several of them are changed where a model looks at the picture more than once.
+        The tensors for `wanted`; several of them are changed where a model looks at the image more than once.
 
     Raises:
         UserError: If no tensor or one that is no convolution depends on the number of channels.
@@ -42,7 +42,7 @@ def adapt_stem(
 def adapt_weight(weight: Tensor, *, before: int, channels: int) -> Tensor:
     """Makes the weight of a first convolution fit another number of channels, by timm's rule.
 
-    For one channel it is summed, so that a grey picture gives what its repetition in all channels gave. For several the
+    For one channel it is summed, so that a grey image gives what its repetition in all channels gave. For several the
     channels are taken one after another, from the first again where they run out, and divided by how many more there
     are now, so that the sums stay as large (`timm.models.adapt_input_conv`).
 

@@ -80,7 +80,7 @@ def pretrained_config(model: str) -> "PretrainedCfg":
 
 
 def preprocess_from(config: "PretrainedCfg", name: str) -> Preprocess:
-    """Reads the preparation of pictures out of timm's record.
+    """Reads the preparation of images out of timm's record.
 
     Args:
         config: The record; the training size counts, as in timm, not the test size.
@@ -90,12 +90,12 @@ def preprocess_from(config: "PretrainedCfg", name: str) -> Preprocess:
         The preparation with which the weights were trained.
 
     Raises:
-        UserError: If the model sees pictures that are not square.
+        UserError: If the model sees images that are not square.
     """
     channels, height, width = config.input_size
     if height != width:
         raise UserError(
-            f"model.backbone is {name!r}: it sees pictures of {height}x{width} pixels, and only squares are supported; "
+            f"model.backbone is {name!r}: it sees images of {height}x{width} pixels, and only squares are supported; "
             "choose another backbone"
         )
     return Preprocess(

@@ -17,15 +17,15 @@ class CannotSplit(Exception):
 
 
 class Whole(nn.Module):
-    """Calls a module with pictures alone, though its forward may take more, such as a mask."""
+    """Calls a module with images alone, though its forward may take more, such as a mask."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor]:
-        """Pictures (N, C, S, S) -> features (N, num_features), in a tuple."""
-        return (self.module(pictures),)
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        """Images (N, C, S, S) -> features (N, num_features), in a tuple."""
+        return (self.module(images),)
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,15 @@ class Trace:
 
     Attributes:
         depths: The nodes in the order of running, each with the part of the backbone that it belongs to.
-        movable: Those that depend on no parameter, and on the pictures through sizes at most: any part can compute them
+        movable: Those that depend on no parameter, and on the images through sizes at most: any part can compute them
             for itself.
-        pictures: What goes in.
+        images: What goes in.
         features: What comes out.
     """
 
     depths: dict[fx.Node, int]
     movable: set[fx.Node]
-    pictures: fx.Node
+    images: fx.Node
     features: fx.Node
 
     def crossing(self, depth: int) -> list[fx.Node]:
@@ -88,7 +88,7 @@ def trace(module: nn.Module, stages: Sequence[Stage], part_of: Callable[[int], i
             raise CannotSplit(f"{path(node)} is used again after a later stage")
         found.depths[node] = max(depth, *_parts(own, parts), 0)
         if _reads_size(node) or (
-            node is not found.pictures and not parameters and found.movable.issuperset(node.all_input_nodes)
+            node is not found.images and not parameters and found.movable.issuperset(node.all_input_nodes)
         ):
             found.movable.add(node)
     return found

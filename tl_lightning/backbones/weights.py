@@ -35,14 +35,14 @@ class Source:
 
 
 def load_source_model(name: str, weights: str = "pretrained") -> nn.Module:
-    """Builds the model as it was pretrained, classifier included, e.g. to see what it makes of a known picture.
+    """Builds the model as it was pretrained, classifier included, e.g. to see what it makes of a known image.
 
     Args:
         name: The backbone's name, e.g. ``timm/resnet18``.
         weights: Where its weights come from, as for `build_backbone`.
 
     Returns:
-        A module from pictures (N, C, S, S) to logits (N, classes); to features, where the weights hold no classifier.
+        A module from images (N, C, S, S) to logits (N, classes); to features, where the weights hold no classifier.
 
     Raises:
         UserError: If the name is unknown, or the weights cannot be had or do not fit.

@@ -1,4 +1,4 @@
-"""``tl crossval``: every picture is tested once, by a model that has not seen it."""
+"""``tl crossval``: every image is tested once, by a model that has not seen it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from tl_lightning.core.console import console
 from tl_lightning.core.options import OptionParser
-from tl_lightning.core.predictions_file import AnswersFile, read_answers, write_answers
+from tl_lightning.core.predictions_file import PredictionsFile, load_predictions, save_predictions
 from tl_lightning.core.run_folder import RunFolder, open_folder
 from tl_lightning.data.samples import Samples
 from tl_lightning.errors import UserError
@@ -24,10 +24,10 @@ from tl_lightning.tasks import TransferTask
 
 
 def crossval_command(args: list[str]) -> None:
-    """``tl crossval``: trains a model per fold, and scores each on the pictures that it has not seen."""
+    """``tl crossval``: trains a model per fold, and scores each on the images that it has not seen."""
     parser = OptionParser(
         "crossval",
-        "Trains a model for each of --data.folds parts of the pictures, tests it on that part, and scores all answers "
+        "Trains a model for each of --data.folds parts of the images, tests it on that part, and scores all answers "
         "together, with standard errors. Takes every option of tl fit too (tl fit --help). Interrupted, the same "
         "command with its --run_dir goes on with what is missing.",
     )
@@ -45,7 +45,7 @@ def cross_validate(args: Sequence[str], *, run_dir: str | None = None) -> dict[s
 
     Returns:
         What the folder's ``summary.json`` holds: ``folds``, ``out_of_fold`` figures, their ``standard_errors`` from the
-        pictures (of whole groups, where there are groups) and from the spread of the folds.
+        images (of whole groups, where there are groups) and from the spread of the folds.
 
     Raises:
         UserError: If an argument is wrong, or the folder holds something else.
@@ -79,12 +79,12 @@ def draw_folds(configuration: Configuration) -> list[dict[str, NDArray[np.int64]
         configuration: Of any of the folds.
 
     Raises:
-        UserError: If a fold cannot be drawn, or pictures would be in no fold.
+        UserError: If a fold cannot be drawn, or images would be in no fold.
     """
     data = configuration.datamodule
     if data.on_leak == "move":
         raise UserError(
-            "data.on_leak move would leave pictures untested, as their copies are in other folds; use warn or "
+            "data.on_leak move would leave images untested, as their copies are in other folds; use warn or "
             "stop, and keep copies together by a group column"
         )
     return [data.split_for(fold) for fold in range(int(configuration.config.data.init_args.folds))]
@@ -97,11 +97,11 @@ def _summarise(
     splits: Sequence[Mapping[str, NDArray[np.int64]]],
 ) -> dict[str, Any]:
     task, samples = configuration.model, configuration.datamodule.samples
-    parts = [read_answers(run.test_answers) for run in runs]
+    parts = [load_predictions(run.test_predictions) for run in runs]
     for one, part, split in zip(runs, parts, splits, strict=True):
         _check_fold(one, part, samples, split["test"])
     answers = _together(parts)
-    task.set_training_answers(torch.from_numpy(samples.labels))
+    task.set_training_targets(torch.from_numpy(samples.labels))
     figures = _figures(task, answers)
     results = [{name: _number(value) for name, value in run.summary["test"].items()} for run in runs]
     constants = [run.summary["baseline"] for run in runs]
@@ -112,11 +112,11 @@ def _summarise(
     spread = {name: _standard_error([result[name] for result in results]) for name in figures}
     summary = {
         "folds": [{"run": str(run.path), "test": result} for run, result in zip(runs, results, strict=True)],
-        "pictures": len(answers.indices),
+        "images": len(answers.indices),
         "groups": None if groups is None else len(np.unique(groups)),
         "out_of_fold": figures,
         "fold_standard_errors": spread,
-        # Like the answers, it comes from each fold's own training pictures.
+        # Like the answers, it comes from each fold's own training images.
         "baseline": {
             name.partition("_")[2]: float(np.average([constant[name] for constant in constants], weights=sizes))
             for name in constants[0]
@@ -124,7 +124,7 @@ def _summarise(
         **details,
     }
     RunFolder(folder).write_summary(summary)
-    write_answers(folder / "out_of_fold.npz", answers.predictions, answers.labels, answers.indices)
+    save_predictions(folder / "out_of_fold.npz", answers.predictions, answers.labels, answers.indices)
     console.rule("all folds")
     console.print(_table(task, summary, results))
     for table, word in TABLES.items():
@@ -134,26 +134,26 @@ def _summarise(
     return summary
 
 
-def _check_fold(run: RunFolder, part: AnswersFile, samples: Samples, tested: NDArray[np.int64]) -> None:
-    """Makes sure that a fold was run on these pictures, with these answers."""
+def _check_fold(run: RunFolder, part: PredictionsFile, samples: Samples, tested: NDArray[np.int64]) -> None:
+    """Makes sure that a fold was run on these images, with these answers."""
     indices = part.indices.numpy()
     same = len(np.setdiff1d(indices, tested)) == 0 and len(indices) + run.summary["data"]["skipped"] >= len(tested)
     if not same or not np.array_equal(part.labels.numpy(), samples.labels[indices]):
-        raise UserError(f"{run.path} was run on other pictures or answers: begin anew in another folder")
+        raise UserError(f"{run.path} was run on other images or answers: begin anew in another folder")
 
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else value  # what JSON has no word for
 
 
-def _together(parts: Sequence[AnswersFile]) -> AnswersFile:
+def _together(parts: Sequence[PredictionsFile]) -> PredictionsFile:
     indices = torch.cat([part.indices for part in parts])
     order = indices.argsort()
     predictions, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("predictions", "labels"))
-    return AnswersFile(predictions[order], labels[order], indices[order])
+    return PredictionsFile(predictions[order], labels[order], indices[order])
 
 
-def _figures(task: TransferTask, answers: AnswersFile) -> dict[str, float]:
+def _figures(task: TransferTask, answers: PredictionsFile) -> dict[str, float]:
     task.test_metrics.update(*task.compared(answers.predictions, answers.labels))
     figures = task.finished(task.test_metrics.compute())
     task.test_metrics.reset()
@@ -161,16 +161,16 @@ def _figures(task: TransferTask, answers: AnswersFile) -> dict[str, float]:
 
 
 def _standard_error(values: Sequence[float]) -> float:
-    """Of the mean over the folds; they share most of their training pictures, so it is a rough one."""
+    """Of the mean over the folds; they share most of their training images, so it is a rough one."""
     return float(np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
 def _table(task: TransferTask, summary: Mapping[str, Any], results: Sequence[Mapping[str, float]]) -> Table:
-    what = f"{summary['pictures']:,} pictures"
+    what = f"{summary['images']:,} images"
     what += "" if summary["groups"] is None else f" in {summary['groups']:,} groups"
     table = Table(title=f"out of fold: {what}", title_justify="left", title_style="bold")
     table.add_column("metric")
-    drawn = "groups" if summary["groups"] is not None else "pictures"
+    drawn = "groups" if summary["groups"] is not None else "images"
     for column in ("value", f"± by {drawn}", "± by folds", task.constant, "folds from", "to"):
         table.add_column(column, justify="right")
     for name, value in summary["out_of_fold"].items():

@@ -20,7 +20,7 @@ from typing import Any
 
 from tl_lightning.errors import UserError
 
-KINDS = ("pictures", "activations")
+KINDS = ("images", "activations")
 KEY_LENGTH = 16  # hexadecimal digits
 RESERVE = 256 * 2**20  # bytes of the disk that are left to others, such as the run's next checkpoint
 

@@ -1,4 +1,4 @@
-"""Pictures for people, where matplotlib is installed; it is an extra, and slow to import."""
+"""Images for people, where matplotlib is installed; it is an extra, and slow to import."""
 
 import importlib.util
 from pathlib import Path

@@ -13,8 +13,8 @@ from tl_lightning.errors import UserError
 
 
 @dataclass(frozen=True)
-class AnswersFile:
-    """What was answered, a row per picture.
+class PredictionsFile:
+    """What was answered, a row per image.
 
     Attributes:
         predictions: Probabilities or numbers, ``(n, outputs)``.
@@ -27,12 +27,12 @@ class AnswersFile:
     indices: Tensor
 
 
-def write_answers(path: Path, predictions: Tensor, labels: Tensor, indices: Tensor) -> None:
+def save_predictions(path: Path, predictions: Tensor, labels: Tensor, indices: Tensor) -> None:
     """Writes a NumPy archive, whole or not at all.
 
     Args:
         path: The file, replaced where it exists.
-        predictions: See `AnswersFile`, as are the others.
+        predictions: See `PredictionsFile`, as are the others.
         labels: The right answers.
         indices: Which samples they are.
     """
@@ -40,8 +40,8 @@ def write_answers(path: Path, predictions: Tensor, labels: Tensor, indices: Tens
         np.savez(file, predictions=predictions.float().numpy(), labels=labels.numpy(), indices=indices.numpy())
 
 
-def read_answers(path: Path) -> AnswersFile:
-    """Reads what `write_answers` wrote.
+def load_predictions(path: Path) -> PredictionsFile:
+    """Reads what `save_predictions` wrote.
 
     Raises:
         UserError: If there is no such file, or it is damaged.
@@ -49,6 +49,6 @@ def read_answers(path: Path) -> AnswersFile:
     try:
         with np.load(path, allow_pickle=False) as content:
             tensors = (torch.from_numpy(content[name]) for name in ("predictions", "labels", "indices"))
-            return AnswersFile(*tensors)
+            return PredictionsFile(*tensors)
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read as answers of a run: {' '.join(str(error).split())}") from error

@@ -105,9 +105,9 @@ class RunFolder:
         return self.path / "metrics.csv"
 
     @property
-    def test_answers(self) -> Path:
-        """What the final weights answered for the test pictures, beside the right answers."""
-        return self.path / "test_answers.npz"
+    def test_predictions(self) -> Path:
+        """What the final weights answered for the test images, beside the right answers."""
+        return self.path / "test_predictions.npz"
 
     @property
     def checkpoints(self) -> Path:

@@ -1,1 +1,1 @@
-"""Where pictures and labels come from, how they are split, and how they reach the model."""
+"""Where images and labels come from, how they are split, and how they reach the model."""

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_lightning.data.samples import (
-    AnswerKind,
     Labels,
     Listing,
+    ProblemType,
     Samples,
     are_numbers,
     check_counts,
@@ -19,11 +19,11 @@ from tl_lightning.errors import UserError
 
 YES, NO = frozenset(("1", "1.0", "true", "yes")), frozenset(("0", "0.0", "false", "no"))
 LARGEST = float(np.finfo(np.float32).max)
-BINS = 10  # of numbers, for a split in proportion; fewer where there are not five pictures for each
+BINS = 10  # of numbers, for a split in proportion; fewer where there are not five images for each
 
 
 def make_samples(
-    listing: Listing, *, answers: AnswerKind = "class", classes: list[str] | None = None, separator: str = "|"
+    listing: Listing, *, answers: ProblemType = "class", classes: list[str] | None = None, separator: str = "|"
 ) -> Samples:
     """Puts the answers of a source into the order of the outputs, and checks that something can be learned from them.
 
@@ -41,7 +41,7 @@ def make_samples(
         UserError: If the answers are not of that kind; see also `check_counts`.
     """
     if not listing.paths:
-        raise UserError(f"{listing.source} holds no pictures")
+        raise UserError(f"{listing.source} holds no images")
     if classes is not None and len(set(classes)) < len(classes):
         raise UserError(f"data.classes names a class twice: {', '.join(classes)}")
     labels: Labels
@@ -70,7 +70,7 @@ def make_samples(
 def _only_column(listing: Listing, kind: str) -> Sequence[str]:
     if len(listing.answers) > 1:
         names = ", ".join(listing.answers)
-        raise UserError(f"data.label_column names several columns ({names}), but a picture has one {kind}: name one")
+        raise UserError(f"data.label_column names several columns ({names}), but an image has one {kind}: name one")
     return next(iter(listing.answers.values()))
 
 
@@ -120,12 +120,12 @@ def _labels(listing: Listing, classes: list[str] | None, separator: str) -> tupl
                 )
             labels[index, numbers[label]] = 1
     if not order:
-        raise UserError(f"no picture of {listing.source} has a label")
+        raise UserError(f"no image of {listing.source} has a label")
     return labels, list(order)
 
 
 def _marked(listing: Listing, classes: list[str] | None) -> tuple[NDArray[np.float32], list[str]]:
-    """One column per label, which says whether the picture has it."""
+    """One column per label, which says whether the image has it."""
     order = list(listing.answers) if classes is None else classes
     if set(order) != set(listing.answers):
         raise UserError(
@@ -145,7 +145,7 @@ def _marked(listing: Listing, classes: list[str] | None) -> tuple[NDArray[np.flo
 
 def _numbers(listing: Listing, classes: list[str] | None) -> tuple[NDArray[np.float32], list[str]]:
     order = list(listing.answers) if classes is None else classes
-    # A table of new pictures may call the one number otherwise; of several, each has to be found.
+    # A table of new images may call the one number otherwise; of several, each has to be found.
     columns = dict(zip(order, listing.answers.values(), strict=False)) if len(order) == 1 else listing.answers
     if set(order) != set(columns) or len(order) != len(listing.answers):
         raise UserError(
@@ -168,8 +168,8 @@ def _number(cell: str, column: str, place: str) -> float:
     return value
 
 
-def _strata(labels: Labels, answers: AnswerKind) -> NDArray[np.int64]:
-    """What a split keeps in proportion: the class, a picture's rarest label, or a tenth of the range of a number."""
+def _strata(labels: Labels, answers: ProblemType) -> NDArray[np.int64]:
+    """What a split keeps in proportion: the class, an image's rarest label, or a tenth of the range of a number."""
     if answers == "number":
         bins = max(1, min(BINS, len(labels) // 5))
         strata = np.empty(len(labels), dtype=np.int64)

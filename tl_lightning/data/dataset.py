@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, default_collate
 
 from tl_lightning.core.randomness import seeded
 from tl_lightning.data.images.configured import Transform
-from tl_lightning.data.images.store import PictureStore
+from tl_lightning.data.images.store import ImageStore
 
 
 class Item(TypedDict):
@@ -29,7 +29,7 @@ class Item(TypedDict):
 
 
 @dataclass(frozen=True)
-class Answers:
+class Targets:
     """The answers of all samples.
 
     Attributes:
@@ -45,20 +45,20 @@ class Answers:
         weight = {} if self.weights is None else {"weight": self.weights[rows]}
         return {"label": self.labels[rows], **weight}
 
-    def at(self, rows: Tensor) -> "Answers":
+    def at(self, rows: Tensor) -> "Targets":
         """Those of some samples."""
-        return Answers(self.labels[rows], None if self.weights is None else self.weights[rows])
+        return Targets(self.labels[rows], None if self.weights is None else self.weights[rows])
 
 
-class PictureDataset(Dataset[Item]):
-    """Stored pictures, addressed by (epoch, index) so that worker processes need no state of their own."""
+class ImageDataset(Dataset[Item]):
+    """Stored images, addressed by (epoch, index) so that worker processes need no state of their own."""
 
-    def __init__(self, store: PictureStore, answers: Answers, *, transform: Transform, seed: int | None = None) -> None:
+    def __init__(self, store: ImageStore, answers: Targets, *, transform: Transform, seed: int | None = None) -> None:
         """Puts the parts together.
 
         Args:
             store: The pixels.
-            answers: Of each picture of the store.
+            answers: Of each image of the store.
             transform: From stored pixels to what the model sees.
             seed: For a transform that draws at random; `None` for one that does not.
         """
@@ -89,7 +89,7 @@ class PictureDataset(Dataset[Item]):
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """As in a worker process: one picture is too little for several, which wait for each other on a busy machine."""
+    """As in a worker process: one image is too little for several, which wait for each other on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -99,34 +99,34 @@ def _one_thread() -> Iterator[None]:
 
 
 class Reader(Protocol):
-    """Hands out what the frozen part of a backbone makes of pictures, computed before."""
+    """Hands out what the frozen part of a backbone makes of images, computed before."""
 
     def read(self, indices: NDArray[np.int64]) -> list[Tensor]:
-        """The tensors of the pictures with these indices, each ``(n, ...)``."""
+        """The tensors of the images with these indices, each ``(n, ...)``."""
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What the loaders read instead of pictures.
+class Cached:
+    """What the loaders read instead of images.
 
     Attributes:
-        training: A reader for each version of the training pictures.
-        evaluation: Of the pictures as evaluation sees them.
+        training: A reader for each version of the training images.
+        evaluation: Of the images as evaluation sees them.
     """
 
     training: Sequence[Reader]
     evaluation: Reader
 
 
-class KeptDataset(Dataset[dict[str, Any]]):
-    """Kept activations, a batch at a time; each epoch draws one version of each picture."""
+class CachedDataset(Dataset[dict[str, Any]]):
+    """Kept activations, a batch at a time; each epoch draws one version of each image."""
 
-    def __init__(self, readers: Sequence[Reader], answers: Answers, *, seed: int = 0) -> None:
+    def __init__(self, readers: Sequence[Reader], answers: Targets, *, seed: int = 0) -> None:
         """Puts the parts together.
 
         Args:
             readers: One for each version.
-            answers: Of each picture.
+            answers: Of each image.
             seed: Of the draws.
         """
         self.readers = readers

@@ -1,4 +1,4 @@
-"""The list of pictures and answers that every kind of source is read into, and what must hold for it."""
+"""The list of images and answers that every kind of source is read into, and what must hold for it."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from tl_lightning.errors import UserError
 
 SPLITS = ("train", "val", "test")
 
-AnswerKind = Literal["class", "level", "labels", "number"]
+ProblemType = Literal["class", "level", "labels", "number"]
 """One class out of several; one of several ordered levels; any number of labels; one or more numbers."""
 
 
@@ -21,10 +21,10 @@ Labels = NDArray[np.int64] | NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Pictures and their answers, listed but not read.
+    """Images and their answers, listed but not read.
 
     Attributes:
-        paths: One picture file per sample, in the order of the source.
+        paths: One image file per sample, in the order of the source.
         labels: What is to be learned, one row per sample: ``int64`` index into `classes`, shape ``(n,)``, for classes
             and levels; ``float32`` ``(n, len(classes))`` otherwise, 0 or 1 for labels.
         classes: Names of the classes, levels (lowest first), labels or numbers; their order is that of the outputs.
@@ -43,7 +43,7 @@ class Samples:
     split: NDArray[np.str_] | None
     strata: NDArray[np.int64]
     domains: NDArray[np.str_] | None
-    answers: AnswerKind = "class"
+    answers: ProblemType = "class"
     groups: NDArray[np.str_] | None = None
     weights: NDArray[np.float32] | None = None
     times: NDArray[np.float64] | None = None
@@ -56,7 +56,7 @@ class Samples:
         """One number per sample that each split should have its share of: the class, or else the stratum."""
         return self.labels.astype(np.int64) if self.labels.ndim == 1 else self.strata
 
-    def answers_in_words(self) -> tuple[NDArray[np.int64], list[str]]:
+    def targets_in_words(self) -> tuple[NDArray[np.int64], list[str]]:
         """A number for each different answer, ``int64`` ``(n,)``, and what each of these answers is in words."""
         if self.labels.ndim == 1:
             return self.single, self.classes
@@ -78,11 +78,11 @@ class Samples:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """What a source says of its pictures, as text, whatever is to be learned from it.
+    """What a source says of its images, as text, whatever is to be learned from it.
 
     Attributes:
         source: Its name, for messages.
-        paths: One picture file per sample.
+        paths: One image file per sample.
         answers: One or more columns by name, each with the cell of every sample.
         place: Says in words where the sample of an index was found.
         known: The source's own order of the classes; `None` sorts those that occur.
@@ -114,25 +114,25 @@ def check_counts(samples: Samples, source: str, *, own_classes: bool) -> None:
         own_classes: Whether the classes are the source's own rather than asked for, as by a checkpoint.
 
     Raises:
-        UserError: For fewer than two classes, a class with too few pictures, or numbers that
+        UserError: For fewer than two classes, a class with too few images, or numbers that
             are all the same.
     """
     if samples.answers == "number":
         constant = [name for name, column in zip(samples.classes, samples.labels.T, strict=True) if np.ptp(column) == 0]
         if constant and own_classes:
-            raise UserError(f"{source}: {constant[0]!r} is the same for all pictures; there is nothing to learn")
+            raise UserError(f"{source}: {constant[0]!r} is the same for all images; there is nothing to learn")
         return
     counts = samples.counts(np.arange(len(samples)))
     if samples.answers == "labels":
         if own_classes and not counts.all():
             name = samples.classes[int(np.argmin(counts))]
-            raise UserError(f"no picture of {source} has the label {name!r}; leave it out")
+            raise UserError(f"no image of {source} has the label {name!r}; leave it out")
         return
     if own_classes and len(samples.classes) == 1:
         raise UserError(f"{source} has one class only, {samples.classes[0]!r}; at least two are needed")
     if samples.split is None and 1 in counts:
         name = samples.classes[int(np.argmax(counts == 1))]
-        raise UserError(f"class {name!r} of {source} has one picture only; training and testing need at least two")
+        raise UserError(f"class {name!r} of {source} has one image only; training and testing need at least two")
 
 
 def check_training_has_all(samples: Samples, splits: dict[str, NDArray[np.int64]], source: str) -> None:
@@ -149,14 +149,14 @@ def check_training_has_all(samples: Samples, splits: dict[str, NDArray[np.int64]
     if samples.answers == "number":
         for name in ("val", "test"):
             if len(splits[name]) == 1:
-                raise UserError(f"the {name} split of {source} has one picture; how well numbers fit takes two or more")
+                raise UserError(f"the {name} split of {source} has one image; how well numbers fit takes two or more")
         return
     trained = samples.counts(splits["train"]) > 0
     for name in ("val", "test"):
         unseen = np.flatnonzero((samples.counts(splits[name]) > 0) & ~trained)
         if len(unseen):
             names = name_some([repr(samples.classes[i]) for i in unseen])
-            raise UserError(f"label {names} is in the {name} split of {source}, but training has no picture of it")
+            raise UserError(f"label {names} is in the {name} split of {source}, but training has no image of it")
 
 
 def sort_classes(names: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which pictures an epoch goes through, and in which order, as a function of seed and epoch alone."""
+"""Which images an epoch goes through, and in which order, as a function of seed and epoch alone."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
     process gets one smaller batch, all of the same size. In order, every index comes in exactly one process.
 
     Balanced, an epoch is as long, but all classes come equally often in it, give or take one; so they do in all epochs
-    together. A class goes through all of its pictures in an order of its own before it starts on another, within an
+    together. A class goes through all of its images in an order of its own before it starts on another, within an
     epoch where it is small, over several epochs where it is large.
 
     Lightning calls `set_epoch`.
@@ -88,7 +88,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def _balanced(self, members: list[NDArray[np.int64]], epoch: int) -> NDArray[np.int64]:
         """What an epoch draws: each class's endless row of orders is cut into epochs of equal length.
 
-        Dealt out one picture per class in turn, epoch after epoch, a class has been drawn so often before an epoch.
+        Dealt out one image per class in turn, epoch after epoch, a class has been drawn so often before an epoch.
         """
         length = len(self) * self.world_size  # without the rest that is left out, or it would unbalance what stays
         before, after = (

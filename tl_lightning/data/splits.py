@@ -87,7 +87,7 @@ def split_samples(
         elif fold is not None:
             splits["test"] = _folds(samples, np.arange(len(samples)), folds, rng)[fold]
         else:
-            # A class keeps two pictures outside the test split where it can: one to train with, one to validate.
+            # A class keeps two images outside the test split where it can: one to train with, one to validate.
             splits["test"] = _draw(samples, everything, test_fraction, keep=2, rng=rng)
         if not len(splits["val"]):
             rest = np.setdiff1d(splits["train"], splits["test"])
@@ -102,8 +102,8 @@ def split_samples(
 
     for name in ("train", "val"):
         if not len(splits[name]):
-            what = "groups" if samples.groups is not None else "pictures"
-            raise UserError(f"no picture of {len(samples)} is left for the {name} split; more {what} are needed")
+            what = "groups" if samples.groups is not None else "images"
+            raise UserError(f"no image of {len(samples)} is left for the {name} split; more {what} are needed")
     if fold is not None and not len(splits["test"]):
         raise UserError(f"no group is left for fold {fold} of {folds}; use fewer data.folds")
     where = "the source's own split" if split == "stated" else f"data.split {split!r}"
@@ -127,7 +127,7 @@ def _known(samples: Samples) -> list[str]:
 
 def _check_fold(samples: Samples, split: str, fold: int, folds: int) -> None:
     if folds < 2 or folds > len(samples):
-        raise UserError(f"data.folds is {folds}; it must be from 2 to the number of pictures, {len(samples)}")
+        raise UserError(f"data.folds is {folds}; it must be from 2 to the number of images, {len(samples)}")
     if not 0 <= fold < folds:
         raise UserError(f"data.fold is {fold}; with data.folds {folds} it must be from 0 to {folds - 1}")
     if split not in ("stratified", "group", "blocks"):
@@ -219,10 +219,10 @@ def _apportion(sizes: Indices, total: int) -> Indices:
 
 
 def folds_within(samples: Samples, pool: Indices, split: str, *, folds: int, seed: int = 0) -> list[Indices]:
-    """Divides some pictures for a cross-validation among them, in the way of a split.
+    """Divides some images for a cross-validation among them, in the way of a split.
 
     Args:
-        samples: All pictures.
+        samples: All images.
         pool: Ascending indices of those that are divided.
         split: That of the run: ``blocks`` makes contiguous parts; with every other one groups stay whole, and every
             stratum is spread evenly.
@@ -238,10 +238,10 @@ def folds_within(samples: Samples, pool: Indices, split: str, *, folds: int, see
 
 
 def fold_numbers(samples: Samples, pool: Indices, split: str, *, folds: int, seed: int = 0) -> Indices:
-    """The fold of each of some pictures, from 0 on; see `folds_within`.
+    """The fold of each of some images, from 0 on; see `folds_within`.
 
     Args:
-        samples: All pictures.
+        samples: All images.
         pool: Ascending indices of those that are divided, ``(n,)``.
         split: That of the run.
         folds: Into how many parts; empty ones do not count, so there may be fewer.
@@ -255,10 +255,10 @@ def fold_numbers(samples: Samples, pool: Indices, split: str, *, folds: int, see
 
 
 def kin_numbers(samples: Samples, pool: Indices, split: str, *, folds: int, seed: int = 0) -> Indices | None:
-    """What tells too much of each other to be on both sides of a cross-validation: a number for each picture.
+    """What tells too much of each other to be on both sides of a cross-validation: a number for each image.
 
     Args:
-        samples: All pictures.
+        samples: All images.
         pool: Ascending indices of some, ``(n,)``.
         split: That of the run.
         folds: As for `fold_numbers`.

@@ -25,7 +25,7 @@ FROM_SCRATCH_RATE = 1e-3
 FEW_TO_OVERFIT = 1000
 LONG_PHASE = 20
 FEW_FOR_ALL = 500
-OFTEN = 10  # times that a picture comes in an epoch
+OFTEN = 10  # times that an image comes in an epoch
 HEAD_ONLY_NAME = re.compile(r"(^|_)(feature_extraction|linear_probe|probe|head_only|frozen)(_|$)")
 
 
@@ -52,7 +52,7 @@ def cautions(
     own_size: int,
     preprocess: Mapping[str, Any],
     own_preprocess: Mapping[str, Any],
-    training_pictures: int,
+    training_images: int,
     patience: float,
     sampler: str = "shuffled",
     class_weights: str = "none",
@@ -69,12 +69,12 @@ def cautions(
         own_size: The side in pixels that its weights were trained with.
         preprocess: The preparation in force, `Preprocess.to_dict`.
         own_preprocess: The weights' own preparation, likewise.
-        training_pictures: How many pictures are trained on.
+        training_images: How many images are trained on.
         patience: Epochs without an improvement that end a phase, where the phase has no patience of its own; infinite
             for never.
-        sampler: How training pictures are drawn.
+        sampler: How training images are drawn.
         class_weights: How the loss weighs the classes.
-        class_counts: Training pictures of each class, where there are classes.
+        class_counts: Training images of each class, where there are classes.
 
     Returns:
         A caution for every mistake found, in the order of `KEYS`.
@@ -83,10 +83,10 @@ def cautions(
         "backbone_rate": _backbone_rate(phases, pretrained, top_rate),
         "random_frozen": _random_frozen(phases, pretrained),
         "not_head_only": _not_head_only(phases, name),
-        "no_early_stopping": _no_early_stopping(phases, training_pictures, patience),
+        "no_early_stopping": _no_early_stopping(phases, training_images, patience),
         "input_size": _input_size(image_size, own_size, pretrained),
         "preprocessing": _preprocessing(preprocess, own_preprocess, pretrained),
-        "full_on_few": _full_on_few(phases, pretrained, training_pictures),
+        "full_on_few": _full_on_few(phases, pretrained, training_images),
         "balanced_twice": _balanced_twice(sampler, class_weights),
         "few_drawn_often": _few_drawn_often(sampler, class_counts or {}),
     }
@@ -142,14 +142,14 @@ def _not_head_only(phases: Sequence[Phase], name: str) -> str | None:
     )
 
 
-def _no_early_stopping(phases: Sequence[Phase], training_pictures: int, patience: float) -> str | None:
+def _no_early_stopping(phases: Sequence[Phase], training_images: int, patience: float) -> str | None:
     longest = max(phases, key=lambda phase: phase.epochs or 0)
     epochs = longest.epochs or 0
     allowed = patience if longest.patience is None else longest.patience
-    if training_pictures >= FEW_TO_OVERFIT or epochs < LONG_PHASE or allowed < epochs:
+    if training_images >= FEW_TO_OVERFIT or epochs < LONG_PHASE or allowed < epochs:
         return None
     return (
-        f"phase {_called(phases, longest)} goes {epochs} times over {training_pictures} training pictures, and a "
+        f"phase {_called(phases, longest)} goes {epochs} times over {training_images} training images, and a "
         f"patience of {allowed:g} epochs never ends it early: it may learn them by heart; lower the patience below "
         f"{epochs}"
     )
@@ -160,7 +160,7 @@ def _input_size(image_size: int, own_size: int, pretrained: bool) -> str | None:
         return None
     change = "less than half" if image_size < own_size else "more than double"
     return (
-        f"pictures are made {image_size} pixels wide, {change} the {own_size} that the weights were trained with: "
+        f"images are made {image_size} pixels wide, {change} the {own_size} that the weights were trained with: "
         "things appear at a scale that they have not seen; set data.image_size closer to it"
     )
 
@@ -174,17 +174,15 @@ def _preprocessing(preprocess: Mapping[str, Any], own: Mapping[str, Any], pretra
     ]
     if not pretrained or not changed:
         return None
-    return (
-        f"pictures are not prepared as the weights expect: {', '.join(changed)}; the features suffer without any error"
-    )
+    return f"images are not prepared as the weights expect: {', '.join(changed)}; the features suffer without any error"
 
 
-def _full_on_few(phases: Sequence[Phase], pretrained: bool, training_pictures: int) -> str | None:
+def _full_on_few(phases: Sequence[Phase], pretrained: bool, training_images: int) -> str | None:
     full = next((phase for phase in phases if phase.train in ("all", "layers::")), None)
-    if not pretrained or full is None or training_pictures >= FEW_FOR_ALL:
+    if not pretrained or full is None or training_images >= FEW_FOR_ALL:
         return None
     return (
-        f"phase {_called(phases, full)} trains the whole backbone on {training_pictures} pictures, fewer than "
+        f"phase {_called(phases, full)} trains the whole backbone on {training_images} images, fewer than "
         f"{FEW_FOR_ALL}: it may learn them by heart; try --phases feature_extraction or --phases partial"
     )
 
@@ -207,7 +205,7 @@ def _few_drawn_often(sampler: str, class_counts: Mapping[str, int]) -> str | Non
     if times < OFTEN:
         return None
     return (
-        f"data.sampler balanced shows each of the {counts[rarest]} training pictures of {rarest!r} {times:.0f} times "
+        f"data.sampler balanced shows each of the {counts[rarest]} training images of {rarest!r} {times:.0f} times "
         "in every epoch: it may learn them by heart; model.class_weights effective asks for less"
     )
 

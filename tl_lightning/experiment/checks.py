@@ -121,7 +121,7 @@ def check_trainer(trainer: Namespace | None) -> None:
         raise cannot_shard(trainer.strategy)  # Lightning looks for their hardware or packages first
     _check_arithmetic(trainer)
     if trainer.use_distributed_sampler:
-        raise UserError("trainer.use_distributed_sampler: the data module shares the pictures out itself; leave it out")
+        raise UserError("trainer.use_distributed_sampler: the data module shares the images out itself; leave it out")
     for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
         if trainer[name] == 0:
             raise UserError(f"trainer.{name} is 0, but a run trains, validates and tests; leave it out")

@@ -53,7 +53,7 @@ class Configuration(LightningCLI):
         trainer: Lightning's trainer, with our callbacks.
         phases: What to train, in order.
         implied: Settings of the model that the preset of phases brought with it.
-        batch: Pictures of one step, where something is trained.
+        batch: Images of one step, where something is trained.
         lr_factor: What `lr_scaling` has multiplied the learning rates with.
         folder: The run's folder; on the first process of a training run.
         resolved: The whole configuration as YAML, defaults included; ``tl fit --config`` on it repeats the run.
@@ -97,7 +97,7 @@ class Configuration(LightningCLI):
                 "log_every_n_steps": 10,
                 "logger": False,
                 "enable_model_summary": False,
-                "use_distributed_sampler": False,  # ours counts no picture twice, and knows where an epoch stopped
+                "use_distributed_sampler": False,  # ours counts no image twice, and knows where an epoch stopped
             },
             parser_class=ExperimentParser,
             parser_kwargs={"prog": "tl fit", "description": "Trains, then evaluates.", "allow_abbrev": False},
@@ -130,7 +130,7 @@ class Configuration(LightningCLI):
             "--global_batch",
             type=int | None,
             default=None,
-            help="Pictures of a step over all processes, in the place of data.batch_size: the same on 1 GPU and on 8.",
+            help="Images of a step over all processes, in the place of data.batch_size: the same on 1 GPU and on 8.",
         )
         parser.add_argument(
             "--lr_scaling",
@@ -268,7 +268,7 @@ class Configuration(LightningCLI):
         identify(loggers, self.folder)
 
     def _say_preparation(self) -> None:
-        """Writes down what the weights that a preset sets aside ask of pictures: a resumed run no longer knows them."""
+        """Writes down what the weights that a preset sets aside ask of images: a resumed run no longer knows them."""
         data, linked = self.config.data.init_args, plain(self.config.data.init_args.preprocess)
         own = preprocess_of(self.config.model.init_args.backbone, "none").to_dict()
         for option in ("image_size", "channels", "pixel_range", "interpolation"):
@@ -301,10 +301,10 @@ class Configuration(LightningCLI):
             raise
 
     def share_out(self, global_batch: int | None) -> None:
-        """Shares a step's pictures out among the processes, and has the learning rates follow; anew on each call.
+        """Shares a step's images out among the processes, and has the learning rates follow; anew on each call.
 
         Args:
-            global_batch: Pictures of one step; `None` for the data's batch size on each process.
+            global_batch: Images of one step; `None` for the data's batch size on each process.
 
         Raises:
             UserError: As of `global_batch.share_out` and `scale_rates`.
@@ -394,12 +394,12 @@ def quiet() -> None:
         logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
     for message in (
         ".*args parameter is intended to run from within Python.*",  # tests and notebooks call the command in-process
-        ".*does not have many workers.*",  # the decoded pictures make workers needless on a CPU
+        ".*does not have many workers.*",  # the decoded images make workers needless on a CPU
         ".*in eval mode at the start of training.*",  # frozen stages are, on purpose
         ".*is smaller than the logging interval.*",
         ".*LeafSpec.* is deprecated.*",  # Lightning's own use of torch
         ".*Checkpoint directory .* exists and is not empty.*",  # the second phase writes where the first did
-        ".*score for one or more classes was `nan`.*",  # a label of which validation has no picture; said by a note
+        ".*score for one or more classes was `nan`.*",  # a label of which validation has no image; said by a note
         ".*No positive samples in targets.*",
         ".*No negative samples in targets.*",
         ".*The `srun` command is available on your system.*",  # of a cluster's machine, where one trains without it

@@ -19,7 +19,7 @@ DECIDED = ("--data.image_size", "--data.channels", "--data.pixel_range", "--data
 
 
 def check_same_split(folder: RunFolder, data: Mapping[str, Any]) -> None:
-    """Makes sure that no picture the run was trained on is scored as a new one, whatever options came.
+    """Makes sure that no image the run was trained on is scored as a new one, whatever options came.
 
     Args:
         folder: The run.
@@ -31,8 +31,8 @@ def check_same_split(folder: RunFolder, data: Mapping[str, Any]) -> None:
     trained = folder.summary["data"]
     if data["source"] == trained["source"] and data["split_digest"] != trained["split_digest"]:
         raise UserError(
-            f"the pictures or the split of {data['source']} are not those that {folder.path} was trained on: "
-            "drawn anew, it would score training pictures as new ones; give pictures of their own with --data.source"
+            f"the images or the split of {data['source']} are not those that {folder.path} was trained on: "
+            "drawn anew, it would score training images as new ones; give images of their own with --data.source"
         )
 
 
@@ -78,7 +78,7 @@ def show_result(task: Any, data: Any, metrics: Mapping[str, float], split: str) 
     name = "val" if split == "validation" else split
     details: dict[str, Any] = task.details(predictions.float(), labels, data.groups(name))
     constant = task.baseline(data.answers("train").labels, labels)
-    title = f"{split}: {len(labels):,} pictures"
+    title = f"{split}: {len(labels):,} images"
     console.print(result_table(metrics, details["standard_errors"], constant, task.constant, title=title))
     for table, word in TABLES.items():
         if table in details:

@@ -22,7 +22,7 @@ from tl_lightning.core.console import console
 from tl_lightning.core.files import write_text
 from tl_lightning.core.interruption import GRACE, INTERRUPTED, asked_to_end, exit_code, finish_undisturbed, interruption
 from tl_lightning.core.options import OptionParser
-from tl_lightning.core.predictions_file import write_answers
+from tl_lightning.core.predictions_file import save_predictions
 from tl_lightning.core.processes import ProcessLost, is_started_by_lightning, process_rank
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
@@ -38,7 +38,7 @@ from tl_lightning.training.micro_batches import divide_batches
 from tl_lightning.training.preemption import is_of_a_lost_process
 from tl_lightning.training.wandb import WandbRun, trial_folder
 
-MOST_COUNTED = 20  # classes whose pictures are counted on the screen; summary.json has all
+MOST_COUNTED = 20  # classes whose images are counted on the screen; summary.json has all
 
 
 def fit_command(args: list[str]) -> None:
@@ -113,7 +113,7 @@ def resume(run_dir: str | Path, args: Sequence[str] = (), *, watch: Watch | None
     Args:
         run_dir: Its folder.
         args: ``--trainer.*`` options to change; a run resumed on other hardware ends near its weights, not at them.
-            With another number of processes a step keeps its pictures, which those share out anew.
+            With another number of processes a step keeps its images, which those share out anew.
         watch: As of `run`.
 
     Returns:
@@ -126,7 +126,7 @@ def resume(run_dir: str | Path, args: Sequence[str] = (), *, watch: Watch | None
     if any(option.partition("=")[0] == "--trainer.max_epochs" for option in args):
         raise UserError("--trainer.max_epochs: the phases' lengths follow from it, so it cannot change in a run")
     if any(option.partition("=")[0] == "--trainer.accumulate_grad_batches" for option in args):
-        raise UserError("--trainer.accumulate_grad_batches: a step's pictures follow from it, so it cannot change")
+        raise UserError("--trainer.accumulate_grad_batches: a step's images follow from it, so it cannot change")
     if folder.is_complete:
         raise UserError(f"{folder.path} is complete; there is nothing to resume (tl test --run_dir scores it again)")
     for leftover in folder.checkpoints.glob(".*.tmp"):  # of a write that was cut off
@@ -137,7 +137,7 @@ def resume(run_dir: str | Path, args: Sequence[str] = (), *, watch: Watch | None
     checkpoint = latest_checkpoint(folder)
     if checkpoint == folder.previous_checkpoint:
         folder.last_checkpoint.unlink(missing_ok=True)  # it cannot be read; at the next save it would replace this one
-    # The pictures of a step, and in how many parts each process takes its share, are those of the checkpoint.
+    # The images of a step, and in how many parts each process takes its share, are those of the checkpoint.
     own = [] if checkpoint is None else ["--global_batch", "null"]
     return _run(["--config", str(folder.config), *args, *own], folder=folder, checkpoint=checkpoint, watch=watch)
 
@@ -235,7 +235,7 @@ class Experiment:
         self.data.prepare_data()
         self.data.setup("fit")
         self.timing["cache_s"] = time.perf_counter() - begun
-        self.task.set_training_answers(self.data.answers("train").labels)
+        self.task.set_training_targets(self.data.answers("train").labels)
         for phase in self.configuration.phases:
             self.training.check(phase)
         self.training.forgetting.prepare()
@@ -258,9 +258,9 @@ class Experiment:
             console.print(split_table(data))
         leaks = self.data.leaks
         if leaks is not None and (leaks.leaking or leaks.relabelled):
-            console.print(leak_table(leaks, title="pictures that are there more than once"))
+            console.print(leak_table(leaks, title="images that are there more than once"))
         if leaks is not None and leaks.contradictions:
-            console.print(f"caution    the same picture under two labels: {leaks.contradiction()}", style="yellow")
+            console.print(f"caution    the same image under two labels: {leaks.contradiction()}", style="yellow")
         for note in self.data.notes():
             console.print(f"note       {note}", style="yellow")
         console.print(f"backbone   {hyper_parameters.backbone}, weights {hyper_parameters.weights}")
@@ -275,7 +275,7 @@ class Experiment:
         if config.lr_scaling != "none":
             word = WORDS[config.lr_scaling]
             console.print(
-                f"rates      x {self.configuration.lr_factor:.3g}: {word}{batch.pictures} pictures a step over the "
+                f"rates      x {self.configuration.lr_factor:.3g}: {word}{batch.images} images a step over the "
                 f"{config.lr_scaling_batch} that model.lr is for"
             )
         if self.configuration.folder is not None:
@@ -314,7 +314,7 @@ class Experiment:
             own_size=own["size"],
             preprocess=self.task.preprocess,
             own_preprocess=own,
-            training_pictures=self.data.summary()["train"],
+            training_images=self.data.summary()["train"],
             patience=self.training.patience,
             sampler=self.data.sampler,
             class_weights=hyper_parameters.get("class_weights", "none"),
@@ -341,7 +341,7 @@ class Experiment:
             self.results["test"] = score(self.configuration, "test")
             answered = self.task.answered.compute()  # by all processes
             if self.configuration.folder is not None:
-                write_answers(self.folder.test_answers, *answered)
+                save_predictions(self.folder.test_predictions, *answered)
             self.timing["test_s"] = time.perf_counter() - begun
             split = "test"
         self.scores = show_result(self.task, self.data, self.results[split], split)

@@ -22,7 +22,7 @@ def check_tested(configuration: Configuration, *, command: str) -> None:
         UserError: If they are not.
     """
     if not configuration.config.test:
-        raise UserError(f"test is false, but tl {command} compares what runs answer for test pictures; leave test out")
+        raise UserError(f"test is false, but tl {command} compares what runs answer for test images; leave test out")
 
 
 def make_run(path: Path, args: Sequence[str], configuration: Configuration, *, command: str) -> RunFolder:

@@ -18,7 +18,7 @@ from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.experiment.tables import stage_table
 from tl_lightning.feature_cache.head_solver import HeadSolver
-from tl_lightning.feature_cache.phase_cache import Keeping, Plan
+from tl_lightning.feature_cache.phase_cache import PhaseCache, Plan
 from tl_lightning.finetuning.freezing import StageRow
 from tl_lightning.finetuning.phases import Phase
 from tl_lightning.finetuning.schedules import parse_schedule
@@ -58,7 +58,7 @@ class Training:
         self.seconds_before = 0.0
         self._seconds, self._begun = 0.0, math.nan
         callbacks = self._trainer.callbacks  # type: ignore[attr-defined]
-        self._keeping = Keeping(self._task, self._data, self._trainer, configuration.config.cache)
+        self._keeping = PhaseCache(self._task, self._data, self._trainer, configuration.config.cache)
         self.forgetting = ForgettingMeter(self._task, self._data, self._trainer, configuration.config_init.forgetting)
         self._solver = HeadSolver(self._keeping, self._data, self._head_report)
         callbacks.insert(0, self._solver)
@@ -120,14 +120,14 @@ class Training:
             self._share_batches(run["batch_size"], run["micro_batch_size"] or run["batch_size"], run["processes"])
 
     def _share_batches(self, batch_size: int, part: int, processes: int) -> None:
-        """Keeps the pictures of a step, and in how many parts each process takes its share of them."""
+        """Keeps the images of a step, and in how many parts each process takes its share of them."""
         now, together, parts = self._trainer.world_size, batch_size * processes, batch_size // part
         fitting = [count for count in range(1, together // parts + 1) if together % (count * parts) == 0]
         if now not in fitting:
             near = [[count for count in fitting if count < now][-1:], [count for count in fitting if count > now][:1]]
             divided = f" in {parts} parts each" if parts > 1 else ""
             raise UserError(
-                f"a step of the run has {together} pictures, which {now} processes cannot share evenly{divided}; "
+                f"a step of the run has {together} images, which {now} processes cannot share evenly{divided}; "
                 f"{' or '.join(str(count) for counts in near for count in counts)} could"
             )
         share = together // now
@@ -138,14 +138,14 @@ class Training:
         """Goes back to the state that was read, or to the beginning.
 
         Raises:
-            UserError: If the pictures have changed since.
+            UserError: If the images have changed since.
         """
         step = self._step
         if self._checkpoint is not None:
             run = self._run
             if run["split_digest"] != self._data.split_digest:
-                raise UserError(f"the pictures of {self._data.source} are not those that the run began with")
-            if run.get("answers_digest", self._data.answers_digest) != self._data.answers_digest:  # older runs lack it
+                raise UserError(f"the images of {self._data.source} are not those that the run began with")
+            if run.get("targets_digest", self._data.targets_digest) != self._data.targets_digest:  # older runs lack it
                 raise UserError(f"the answers of {self._data.source} are not those that the run began with")
             self.records, self._position, self._cooling = run["phases"], run["position"], run["cooling"]
             self._stopped, self.seconds_before = run["stopped"], float(run["fit_s"])
@@ -209,7 +209,7 @@ class Training:
             "throughput": self.throughput,
             "cache_s": self._keeping.seconds,
             "split_digest": self._data.split_digest,
-            "answers_digest": self._data.answers_digest,
+            "targets_digest": self._data.targets_digest,
             "batch_size": self._data.batch_size,
             "micro_batch_size": self._data.micro_batch_size,
             "processes": self._trainer.world_size,
@@ -223,7 +223,7 @@ class Training:
     def _train(self, phase: Phase) -> None:
         self._task.start_phase(phase)
         self._data.set_augmentation(phase.augmentation)
-        plan, rows = self._kept_or_not(phase), self._task.phase_rows()
+        plan, rows = self._cached_or_not(phase), self._task.phase_rows()
         length = "solved" if plan.solved else _epochs(phase.epochs)
         title = f"phase {self._position + 1}/{len(self._configuration.phases)}: {phase.name}, {length}"
         console.print(stage_table(phase, rows, title=title))
@@ -245,7 +245,7 @@ class Training:
         if record["epochs"] < self._length(phase):
             console.print(f"phase {phase.name} stopped early after {_epochs(record['epochs'])}")
 
-    def _kept_or_not(self, phase: Phase) -> Plan:
+    def _cached_or_not(self, phase: Phase) -> Plan:
         """Has the phase's data served: as it began if it is resumed, and in a cool-down as in its phase."""
         before = self.records[-1] if self._checkpoint is not None or self._cooling is not None else None
         if before is None:
@@ -285,9 +285,9 @@ class Training:
             self._stopping.best_score = torch.tensor(math.inf if self._stopping.mode == "min" else -math.inf)
 
     def _ways(self) -> dict[str, Any]:
-        """The stage whose activations are read instead of pictures, and how the phase fits: solved, or by rates."""
+        """The stage whose activations are read instead of images, and how the phase fits: solved, or by rates."""
         rates = {row.name: row.learning_rate for row in self._task.phase_rows() if row.learning_rate is not None}
-        return {"kept": self._keeping.kept_after, "solved": self._task.solved, "learning_rates": rates}
+        return {"kept": self._keeping.cached_after, "solved": self._task.solved, "learning_rates": rates}
 
     def _be_patient(self, phase: Phase) -> None:
         if self._stopping is not None:

@@ -83,14 +83,14 @@ def score_table(rows: Sequence[Mapping[str, Any]], word: str, *, title: str) -> 
 
 
 def leak_table(report: LeakReport, *, title: str) -> Table:
-    """Shows how many pictures are there more than once, by where their twins are and how alike they are.
+    """Shows how many images are there more than once, by where their twins are and how alike they are.
 
     Args:
         report: What was found.
         title: Above the table.
     """
     table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("pictures")
+    table.add_column("images")
     for kind in KINDS:
         table.add_column(f"same {kind}" if kind in ("file", "pixels") else kind, justify="right")
     rows: dict[str, Mapping[Any, int]] = {
@@ -111,7 +111,7 @@ def data_line(data: Mapping[str, Any]) -> str:
         data: The data module's summary.
     """
     sizes = ", ".join(f"{data[split]:,} {split}" for split in ("train", "validation", "test"))
-    skipped = f", {data['skipped']:,} broken pictures skipped" if data["skipped"] else ""
+    skipped = f", {data['skipped']:,} broken images skipped" if data["skipped"] else ""
     kinds = {"class": "classes", "level": "levels", "labels": "labels", "number": "numbers"}
     what = f"{len(data['classes'])} {kinds[data['answers']]}"
     if data["answers"] == "number":
@@ -126,12 +126,12 @@ def data_line(data: Mapping[str, Any]) -> str:
 
 
 def split_table(data: Mapping[str, Any]) -> Table:
-    """Shows how many pictures of each class are in each split.
+    """Shows how many images of each class are in each split.
 
     Args:
         data: The data module's summary.
     """
-    table = Table(title="pictures", title_justify="left", title_style="bold")
+    table = Table(title="images", title_justify="left", title_style="bold")
     table.add_column("class" if data["answers"] == "class" else data["answers"].removesuffix("s"))
     columns = {"train": "train", "val": "validation", "test": "test"}
     for title in columns.values():

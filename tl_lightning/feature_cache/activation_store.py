@@ -1,4 +1,4 @@
-"""Activations kept on disk: rows of tensors, one row per picture, filled once and read by every later epoch and run."""
+"""Activations kept on disk: rows of tensors, one row per image, filled once and read by every later epoch and run."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class TensorLayout:
-    """How a tensor of one picture is stored.
+    """How a tensor of one image is stored.
 
     Attributes:
         shape: Without the batch dimension.
@@ -55,7 +55,7 @@ class TensorLayout:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one picture."""
+        """Bytes of one image."""
         return math.prod(self.shape) * self.torch_dtype.itemsize
 
 
@@ -70,7 +70,7 @@ class ActivationStore:
     Attributes:
         folder: Where the store lies.
         layouts: One for each tensor.
-        row_bytes: Bytes of one picture.
+        row_bytes: Bytes of one image.
     """
 
     def __init__(self, folder: Path, rows: int, layouts: Sequence[TensorLayout], held: Hold) -> None:
@@ -92,8 +92,8 @@ class ActivationStore:
         """Opens the store of these activations, and makes an empty one where there is none or a damaged one.
 
         Args:
-            identity: Plain data that decides the content: weights, preprocessing, pictures, cut, view, versions.
-            rows: How many pictures the list has, of which only some may ever be stored.
+            identity: Plain data that decides the content: weights, preprocessing, images, cut, view, versions.
+            rows: How many images the list has, of which only some may ever be stored.
             layouts: One for each tensor.
             about: For people: ``backbone``, ``cut``, ``view`` and ``source`` are shown by ``tl cache list``.
 
@@ -145,7 +145,7 @@ class ActivationStore:
         """Those of the rows that no process has computed yet, in order.
 
         Args:
-            indices: Positions in the list of pictures.
+            indices: Positions in the list of images.
         """
         self._check_range(indices)
         self._look()

@@ -1,4 +1,4 @@
-"""Runs the frozen part of a backbone over pictures, each of them once, and keeps what comes out on the disk."""
+"""Runs the frozen part of a backbone over images, each of them once, and keeps what comes out on the disk."""
 
 import hashlib
 import time
@@ -24,8 +24,8 @@ from tl_lightning.errors import UserError
 from tl_lightning.feature_cache.activation_store import ActivationStore, TensorLayout
 from tl_lightning.tasks.base import TransferTask
 
-FORMAT = 1  # Raise it whenever the same model and picture would give other activations.
-BATCH = 32  # pictures at once; on a CPU larger batches are no faster
+FORMAT = 1  # Raise it whenever the same model and image would give other activations.
+BATCH = 32  # images at once; on a CPU larger batches are no faster
 COMMIT_EVERY_S = 10.0  # so much work at most is lost to an interruption
 
 
@@ -37,7 +37,7 @@ class Extractor:
 
     Args:
         task: Its backbone is run, in eval mode and without gradients.
-        data: Its pictures.
+        data: Its images.
         trainer: Says precision and device, and which of several processes this is.
     """
 
@@ -58,8 +58,8 @@ class Extractor:
             for module, mode in modes.items():
                 module.training = mode
 
-    def two_pictures(self) -> Tensor:
-        """Two training pictures, as the model wants them."""
+    def two_images(self) -> Tensor:
+        """Two training images, as the model wants them."""
         view = self._data.plain_view
         return self._prepared(next(iter(self._data.view_loader(view, self._data.splits["train"][:2], 2))))
 
@@ -75,11 +75,11 @@ class Extractor:
         """Runs a part of the backbone over what no earlier run has left in the cache.
 
         Args:
-            part: From prepared pictures to a tuple of tensors.
+            part: From prepared images to a tuple of tensors.
             stages: Those that it consists of; their weights are part of the cache's key.
             name: What comes out, such as the stage after which the backbone was cut.
             layouts: Says how the tensors are laid out; asked where the cache does not know.
-            wanted: Views of the pictures, each with the indices of the pictures.
+            wanted: Views of the images, each with the indices of the images.
 
         Returns:
             A store for each view, by the view's name.
@@ -108,7 +108,7 @@ class Extractor:
             "backbone": task.hparams["backbone"],
             "weights": weights_digest(task.backbone, stages),
             "preprocess": data.prepared,
-            "pictures": data.pictures_key,
+            "images": data.images_key,
             "part": [name, len(stages)],
             "arithmetic": [str(self._trainer.precision), torch.get_float32_matmul_precision(), _device(task.device)],
             "versions": {package: version(package) for package in ("torch", "torchvision", "timm", "pillow")},
@@ -166,7 +166,7 @@ class Extractor:
                 try:
                     tensors = [tensor[:count].cpu() for tensor in part(images)]
                 except torch.OutOfMemoryError as error:
-                    raise NoRoom(f"{BATCH} pictures at once do not fit into the device's memory") from error
+                    raise NoRoom(f"{BATCH} images at once do not fit into the device's memory") from error
                 self._check_finite(tensors, batch["index"])
                 store.write(batch["index"].numpy(), tensors)
                 if time.perf_counter() - committed > COMMIT_EVERY_S:
@@ -194,7 +194,7 @@ class Extractor:
         strategy = self._trainer.strategy
         if strategy.reduce_boolean_decision(failure is None, all=True):
             return
-        # Without room all go on from pictures; after anything else none does.
+        # Without room all go on from images; after anything else none does.
         mild = failure is None or isinstance(failure, NoRoom | OSError)
         if strategy.reduce_boolean_decision(mild, all=True):
             raise failure or NoRoom("another process could not write to the cache")
@@ -206,7 +206,7 @@ def _say_waiting() -> None:
 
 
 def _foreign(owner: object) -> list[str]:
-    """The name of a class that is not the package's, and may make something else of the same pictures."""
+    """The name of a class that is not the package's, and may make something else of the same images."""
     own = type(owner)
     return [] if own.__module__.startswith("tl_lightning.") else [f"{own.__module__}.{own.__qualname__}"]
 

@@ -19,7 +19,7 @@ from tl_lightning.core.plots import can_draw, new_figure, save_figure
 from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.errors import UserError
 from tl_lightning.feature_cache.activation_store import ActivationStore
-from tl_lightning.feature_cache.phase_cache import Keeping
+from tl_lightning.feature_cache.phase_cache import PhaseCache
 from tl_lightning.probe import Features
 from tl_lightning.tasks.base import TransferTask
 
@@ -63,7 +63,7 @@ class HeadSolver(Callback):
         report: Where the path is written: a path without ending, such as ``runs/x/head-1``; `None` for nowhere.
     """
 
-    def __init__(self, keeping: Keeping, data: ImageDataModule, report: Callable[[], Path | None]) -> None:
+    def __init__(self, keeping: PhaseCache, data: ImageDataModule, report: Callable[[], Path | None]) -> None:
         self._keeping, self._data, self._report = keeping, data, report
         self.solution: dict[str, Any] = {}
 
@@ -110,7 +110,7 @@ class HeadSolver(Callback):
         return solved.weight, solved.bias, {"solver": task.head_options.solver, "seconds": seconds, **figures}
 
     def _write(self, columns: dict[str, list[float]], chosen: int, word: str) -> None:
-        """Writes the path as a table and, where matplotlib is installed, as a picture."""
+        """Writes the path as a table and, where matplotlib is installed, as an image."""
         report = self._report()
         if report is None:
             return

@@ -1,4 +1,4 @@
-"""Paying only for what trains: which part of a phase's backbone is computed once, and served instead of pictures."""
+"""Paying only for what trains: which part of a phase's backbone is computed once, and served instead of images."""
 
 import time
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from tl_lightning.backbones import CannotSplit, Split, split_backbone
 from tl_lightning.core.cache_folder import NoRoom
 from tl_lightning.core.console import console
-from tl_lightning.data.dataset import Kept
+from tl_lightning.data.dataset import Cached
 from tl_lightning.data.images.augmentations import View, title
 from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.errors import UserError
@@ -33,7 +33,7 @@ class Plan:
 
     Attributes:
         cut: How many stages, from the input up; 0 for none.
-        views: Versions of the training pictures that are kept.
+        views: Versions of the training images that are kept.
         solved: Whether the head is then solved rather than trained.
         reason: Why nothing is kept, or why the head is not solved, where that might be expected; else empty.
     """
@@ -44,17 +44,17 @@ class Plan:
     reason: str = ""
 
 
-class Keeping:
+class PhaseCache:
     """Decides for each phase what is kept, has it computed, and has the data module serve it.
 
     Attributes:
         plan: Of the phase that was begun last.
-        kept: What its loaders read; `None` where they read pictures.
+        kept: What its loaders read; `None` where they read images.
         seconds: Spent on computing, in all phases, also before a resume.
 
     Args:
         task: Its backbone is cut.
-        data: Its pictures are run through the part below the cut.
+        data: Its images are run through the part below the cut.
         trainer: Of the run.
         mode: ``off`` keeps nothing; ``auto`` whatever can be and is worth it; ``require`` fails where something is
             frozen but cannot be kept.
@@ -63,7 +63,7 @@ class Keeping:
     def __init__(self, task: TransferTask, data: ImageDataModule, trainer: Trainer, mode: CacheMode) -> None:
         self._task, self._data, self._trainer, self._mode = task, data, trainer, mode
         self.plan = Plan()
-        self.kept: Kept | None = None
+        self.kept: Cached | None = None
         self.seconds = 0.0
         self._phase = Phase()
         self._opened = False
@@ -103,7 +103,7 @@ class Keeping:
     def _unsolvable(self, views: int) -> str | None:
         """Why a head alone has to be trained by steps; `None` where it is solved."""
         if self._task.unsolvable is None and self._task.head_options.solver == "ridge" and views > 1:
-            return "ridge leaves one row out, which means little where other views of the picture stay"
+            return "ridge leaves one row out, which means little where other views of the image stay"
         if self._task.unsolvable is None and self._data.sampler == "balanced":
             return "data.sampler is balanced, which draws anew in each epoch (model.class_weights balanced is solved)"
         return self._task.unsolvable
@@ -112,18 +112,18 @@ class Keeping:
         """Why a phase's frozen part cannot be kept; empty where it can."""
         data, trainer = self._data, self._trainer
         if not isinstance(data, ImageDataModule):
-            return f"{type(data).__name__} can serve pictures only"
+            return f"{type(data).__name__} can serve images only"
         if reason := self._task.unkeepable or replaced(data, ImageDataModule, SERVING):
             return reason
         # As a number of batches 1 is a limit, as a share it is none.
         limits = (trainer.limit_train_batches, trainer.limit_val_batches)
         if any(limit is not None and (type(limit) is int or limit != 1.0) for limit in limits):
-            return "trainer.limit_*_batches asks for a part of the pictures"
+            return "trainer.limit_*_batches asks for a part of the images"
         if data.mixup or data.cutmix:
-            return "data.mixup and data.cutmix mix pictures anew in each epoch"
+            return "data.mixup and data.cutmix mix images anew in each epoch"
         if not data.views(phase.augmentation, phase.views):
             name = title(phase.augmentation or data.augmentation)
-            return f"augmentation {name} draws anew in each epoch (views: 4 would keep four versions of each picture)"
+            return f"augmentation {name} draws anew in each epoch (views: 4 would keep four versions of each image)"
         if cut not in self._unsplittable:
             try:
                 split_backbone(self._task.backbone, self._task.stages, cut)
@@ -152,7 +152,7 @@ class Keeping:
 
     @contextmanager
     def validating(self, phase: Phase) -> Iterator[None]:
-        """Has a validation read what is kept of its pictures; weights that have changed since have another key.
+        """Has a validation read what is kept of its images; weights that have changed since have another key.
 
         Args:
             phase: One in which the whole backbone was frozen and kept.
@@ -165,12 +165,12 @@ class Keeping:
             self.end()
 
     @property
-    def kept_after(self) -> str | None:
-        """The stage whose output is kept; `None` where pictures are read."""
+    def cached_after(self) -> str | None:
+        """The stage whose output is kept; `None` where images are read."""
         return self._task.stages[self.plan.cut - 1].name if self.plan.cut else None
 
     def end(self) -> None:
-        """Goes back to pictures, which is where testing and prediction start."""
+        """Goes back to images, which is where testing and prediction start."""
         self.plan, self.kept = Plan(), None
         self._serve()
 
@@ -180,7 +180,7 @@ class Keeping:
         if isinstance(self._data, ImageDataModule):
             self._data.serve(self._open if self.plan.cut else None)
 
-    def _open(self) -> Kept | None:
+    def _open(self) -> Cached | None:
         """Computes what is missing; called when the first loader is made, after BatchNorm has adapted."""
         if self._opened:
             return self.kept
@@ -192,14 +192,14 @@ class Keeping:
                 raise UserError(
                     f"phase {self._phase.name}: cache is require, but what is frozen cannot be kept: {error}"
                 ) from error
-            console.print(f"not kept   {error}; going on from pictures", style="yellow")
+            console.print(f"not kept   {error}; going on from images", style="yellow")
             if self.plan.solved:  # one epoch was to be enough, to look at the result
                 self._trainer.fit_loop.max_epochs = self._trainer.current_epoch + (self._phase.epochs or 1)
             self.plan, self._task.solved = Plan(reason=str(error)), False
         self.seconds += time.perf_counter() - begun
         return self.kept
 
-    def _compute(self) -> Kept:
+    def _compute(self) -> Cached:
         begun = time.perf_counter()
         stages = self._task.stages[: self.plan.cut]
         split = split_backbone(self._task.backbone, self._task.stages, self.plan.cut)
@@ -223,17 +223,16 @@ class Keeping:
             parts.append(f"{extractor.computed:,} computed in {time.perf_counter() - begun:.1f} s")
         versions = f" in {len(self.plan.views)} views" if len(self.plan.views) > 1 else ""
         size = total * stores[plain.name].row_bytes / 2**20
-        if self.plan.views:  # of the phase, and not of its validation pictures once more
+        if self.plan.views:  # of the phase, and not of its validation images once more
             console.print(
-                f"kept       {total:,} pictures{versions} after {stages[-1].name} ({size:,.1f} MiB): "
-                + ", ".join(parts)
+                f"kept       {total:,} images{versions} after {stages[-1].name} ({size:,.1f} MiB): " + ", ".join(parts)
             )
         self._task.start_above(split.suffix)
-        return Kept([stores[view.name] for view in self.plan.views], stores[plain.name])
+        return Cached([stores[view.name] for view in self.plan.views], stores[plain.name])
 
     def _layouts(self, split: Split, extractor: Extractor) -> list[TensorLayout]:
-        """What crosses the cut, as two pictures show it; they also prove that the parts make the whole."""
-        images = extractor.two_pictures()
+        """What crosses the cut, as two images show it; they also prove that the parts make the whole."""
+        images = extractor.two_images()
         with extractor.computing():
             crossing = split.prefix(images)
             layouts = [layout_of(tensor) for tensor in crossing]  # before the suffix, which may work in place

@@ -15,7 +15,7 @@ def batch_norms(module: nn.Module) -> list[_BatchNorm]:
 
 @torch.no_grad()
 def estimate_statistics(backbone: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Replaces the running statistics of all BatchNorm layers by those of the given pictures.
+    """Replaces the running statistics of all BatchNorm layers by those of the given images.
 
     Each becomes the mean over the batches of the batch's own statistics, as in AdaBN (Li et al. 2016,
     arXiv:1603.04779). Everything else stays in eval mode: no dropout, no stochastic depth. The modes of all modules are
@@ -23,8 +23,8 @@ def estimate_statistics(backbone: nn.Module, batches: Iterable[Tensor]) -> None:
 
     Args:
         backbone: Its running statistics are changed in place.
-        batches: Prepared pictures, ``(N, C, S, S)``. Batches smaller than the first are left out: their statistics are
-            noisier, and those of one picture may not exist.
+        batches: Prepared images, ``(N, C, S, S)``. Batches smaller than the first are left out: their statistics are
+            noisier, and those of one image may not exist.
     """
     layers = batch_norms(backbone)
     modes = {module: module.training for module in backbone.modules()}

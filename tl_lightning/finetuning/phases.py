@@ -27,12 +27,12 @@ class Phase:
         lr_scale: Multiplies the base learning rates; relative to the base, never to the phase before.
         bn: BatchNorm of the trainable stages: ``frozen`` keeps the running statistics (the affine weights train),
             ``train`` lets them follow the batches. In frozen stages both are frozen, whatever this says. ``adapt``
-            estimates the statistics of the whole backbone once on the training pictures, then keeps them.
+            estimates the statistics of the whole backbone once on the training images, then keeps them.
         schedule: How the learning rates move.
         warmup: The share of the phase's steps, from 0 to 1, over which the rates rise to their peak.
-        augmentation: Of the training pictures; `None` for ``data.augmentation``, but for ``none`` where the head alone
+        augmentation: Of the training images; `None` for ``data.augmentation``, but for ``none`` where the head alone
             trains: its features are then computed once, and augmenting them seldom pays.
-        views: Versions of each picture that are kept where the frozen part of the backbone is computed once; one of
+        views: Versions of each image that are kept where the frozen part of the backbone is computed once; one of
             them is drawn in each epoch. `None` for all that there are: 1, of ``flips`` 2, of ``dihedral`` 8.
         patience: The phase ends after so many validations without a gain; `None` for ``early_stopping.patience``.
         min_delta: What counts as a gain; `None` for ``early_stopping.min_delta``.
@@ -144,7 +144,7 @@ def plan(phases: Sequence[Phase], stages: Sequence[Stage]) -> list[Phase]:
 
 
 def _unaugmented(phase: Phase) -> Phase:
-    """The same phase on plain pictures, unless it says itself how they are augmented."""
+    """The same phase on plain images, unless it says itself how they are augmented."""
     asked = phase.augmentation is not None or phase.views is not None
     return phase if asked else replace(phase, augmentation="none")
 

@@ -47,7 +47,7 @@ def _list(args: Sequence[str]) -> None:
     if not known:
         console.print(f"nothing is kept in {cache_dir()}; {limit}")
         return
-    rows = [("kind", "key", "pictures", "size", "last used", "what"), *map(_row, known)]
+    rows = [("kind", "key", "images", "size", "last used", "what"), *map(_row, known)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     # Lines rather than a table: what stands last may be long, and a narrow terminal would leave it a few letters.
     for kind, key, *figures, what in rows:
@@ -58,7 +58,7 @@ def _list(args: Sequence[str]) -> None:
 
 def _row(entry: Entry) -> tuple[str, ...]:
     used = "in use" if entry.in_use else _ago(time.time() - entry.last_used)
-    return entry.kind, entry.key, _pictures(entry), format_bytes(entry.bytes), used, _what(entry)
+    return entry.kind, entry.key, _images(entry), format_bytes(entry.bytes), used, _what(entry)
 
 
 def _clear(args: Sequence[str]) -> None:
@@ -105,8 +105,8 @@ def _what(entry: Entry) -> str:
     return ", ".join(str(word) for word in words if word)
 
 
-def _pictures(entry: Entry) -> str:
-    """How many pictures are done, of how many."""
+def _images(entry: Entry) -> str:
+    """How many images are done, of how many."""
     rows = entry.about.get("rows")
     if not isinstance(rows, int):
         return ""

@@ -39,10 +39,10 @@ class StageProbe:
 
     Attributes:
         name: The stage.
-        width: Features, averaged over all positions of the picture.
-        strength: The regularisation C that cross-validation within the training pictures chose.
-        loss: On the validation pictures, of a head solved on the training pictures.
-        right: Which validation pictures it got right.
+        width: Features, averaged over all positions of the image.
+        strength: The regularisation C that cross-validation within the training images chose.
+        loss: On the validation images, of a head solved on the training images.
+        right: Which validation images it got right.
         groups: What those have in common, ``(n,)``; `None` where each stands for itself.
     """
 
@@ -55,7 +55,7 @@ class StageProbe:
 
     @property
     def accuracy(self) -> float:
-        """The share of the validation pictures that it got right."""
+        """The share of the validation images that it got right."""
         return float(self.right.double().mean())
 
     @property
@@ -64,7 +64,7 @@ class StageProbe:
         return standard_error(self.right.double().numpy(), self.groups)
 
     def behind(self, other: "StageProbe") -> tuple[float, float]:
-        """How much less accurate this is on the same pictures, with the standard error of the difference."""
+        """How much less accurate this is on the same images, with the standard error of the difference."""
         difference = other.right.double() - self.right.double()
         return float(difference.mean()), standard_error(difference.numpy(), self.groups)
 
@@ -76,9 +76,9 @@ def probe_stages(
 
     Args:
         data: Its answers are classes or levels.
-        store: One tensor per stage, a row per picture.
+        store: One tensor per stage, a row per image.
         stages: In the same order.
-        splits: Indices of pictures in the store, ascending: those under ``train`` fit and choose, those under ``val``
+        splits: Indices of images in the store, ascending: those under ``train`` fit and choose, those under ``val``
             score.
     """
     positions = track(range(len(stages)), "solving a head per stage", total=len(stages))
@@ -97,20 +97,20 @@ def probe_stage(
 
     Args:
         data: Its answers are classes or levels.
-        store: One tensor per stage, a row per picture.
+        store: One tensor per stage, a row per image.
         stages: In the same order.
         position: Which of them.
-        splits: Indices of pictures under ``train`` and ``val``.
+        splits: Indices of images under ``train`` and ``val``.
 
     Raises:
-        UserError: If all training pictures are of one group.
+        UserError: If all training images are of one group.
     """
     labels, classes = torch.from_numpy(data.samples.single), len(data.classes)
     training, answers = store.rows(splits["train"], position), labels[splits["train"]]
     fold_of = torch.from_numpy(fold_numbers(data.samples, splits["train"], data.split, folds=FOLDS))
     folds = int(fold_of.max()) + 1
     if folds < 2:
-        raise UserError(f"all {len(answers)} training pictures are of one group; to choose by others takes two or more")
+        raise UserError(f"all {len(answers)} training images are of one group; to choose by others takes two or more")
     scores = cross_validate(training, answers, classes=classes, folds=folds, strengths=STRENGTHS, fold_of=fold_of)
     chosen = choose(scores)
     path = logistic_path(training, answers, classes=classes, strengths=STRENGTHS[chosen : chosen + 1])
@@ -141,7 +141,7 @@ def probe_command(args: list[str]) -> None:
         "--output", default="probe", metavar="NAME", help="writes NAME.csv and, with matplotlib, NAME.png"
     )
     options, rest = parser.parse_known_args(args)
-    table, picture = writable(f"{options.output}.csv"), writable(f"{options.output}.png")
+    table, image = writable(f"{options.output}.csv"), writable(f"{options.output}.png")
     if any(argument.partition("=")[0] == "--run_dir" for argument in rest):
         raise UserError("--run_dir has no effect here: tl probe makes no run folder; leave it out")
     quiet()
@@ -154,9 +154,7 @@ def probe_command(args: list[str]) -> None:
     data.setup("fit")
     console.print(data_line(data.summary()))
     if len(data.splits["train"]) < FOLDS:
-        raise UserError(
-            f"{len(data.splits['train'])} training pictures are too few to probe: {FOLDS} or more are needed"
-        )
+        raise UserError(f"{len(data.splits['train'])} training images are too few to probe: {FOLDS} or more are needed")
     if data.samples.answers not in ("class", "level"):
         raise UserError(
             f"tl probe compares how well classes can be told apart, and the answers here are {data.samples.answers}"
@@ -168,18 +166,18 @@ def probe_command(args: list[str]) -> None:
     console.print(advice(probes))
     _write(probes, table)
     if can_draw():
-        draw(probes, picture, majority=majority)
-        console.print(f"figures in {table}, picture in {picture}")
+        draw(probes, image, majority=majority)
+        console.print(f"figures in {table}, image in {image}")
     else:
-        console.print(f"figures in {table}; {INSTALL} for a picture")
+        console.print(f"figures in {table}; {INSTALL} for an image")
 
 
 def pooled(configuration: Configuration, *, splits: Mapping[str, NDArray[np.int64]]) -> ActivationStore:
-    """What every stage hands on, averaged over positions, of training and validation pictures; kept in the cache.
+    """What every stage hands on, averaged over positions, of training and validation images; kept in the cache.
 
     Args:
         configuration: Its data are set up, its model is on the trainer's device.
-        splits: Indices of pictures under ``train`` and ``val``.
+        splits: Indices of images under ``train`` and ``val``.
 
     Raises:
         UserError: If the backbone cannot be split, or there is no room.
@@ -188,9 +186,9 @@ def pooled(configuration: Configuration, *, splits: Mapping[str, NDArray[np.int6
     extractor = Extractor(task, data, configuration.trainer)
 
     def layouts() -> list[TensorLayout]:
-        pictures = extractor.two_pictures()
+        images = extractor.two_images()
         with extractor.computing():
-            return [layout_of(tensor) for tensor in outputs(pictures)]
+            return [layout_of(tensor) for tensor in outputs(images)]
 
     try:
         outputs = stage_outputs(task.backbone, task.stages)
@@ -221,7 +219,7 @@ def advice(probes: Sequence[StageProbe]) -> str:
 
 
 def _table(probes: Sequence[StageProbe], *, majority: float) -> Table:
-    title = f"linear probe of every stage, {len(probes[0].right):,} validation pictures"
+    title = f"linear probe of every stage, {len(probes[0].right):,} validation images"
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("after stage")
     for column in ("features", "C", "loss", "accuracy", "behind the best"):

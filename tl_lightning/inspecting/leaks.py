@@ -1,4 +1,4 @@
-"""``tl leaks``: which pictures are there more than once, also as sections of others, in which splits."""
+"""``tl leaks``: which images are there more than once, also as sections of others, in which splits."""
 
 import csv
 import io
@@ -22,12 +22,12 @@ from tl_lightning.feature_cache.extractor import Extractor, layout_of
 DECIDED = {
     "--run_dir": "tl leaks makes no run folder",
     "--data.on_leak": "tl leaks lists copies and moves none",
-    "--data.on_error": "tl leaks leaves out pictures that cannot be read",
+    "--data.on_error": "tl leaks leaves out images that cannot be read",
 }
 
 
 def leaks_command(args: list[str]) -> None:
-    """``tl leaks``: lists pictures that are there more than once.
+    """``tl leaks``: lists images that are there more than once.
 
     Args:
         args: ``--output FILE``, ``--crops false`` and everything that ``tl fit`` takes.
@@ -37,7 +37,7 @@ def leaks_command(args: list[str]) -> None:
     """
     parser = OptionParser(
         "leaks",
-        "Lists pictures that are there more than once: the same file, the same pixels, re-encoded, mirrored or turned, "
+        "Lists images that are there more than once: the same file, the same pixels, re-encoded, mirrored or turned, "
         "or a section of another. Takes every option of tl fit too (tl fit --help).",
     )
     parser.add_argument("--output", type=writable, default="leaks.csv", help="the CSV file to write (%(default)s)")
@@ -63,15 +63,15 @@ def leaks_command(args: list[str]) -> None:
     duplicates = data.duplicates(data.store, features)
     report = data.report_leaks(duplicates)
     if not duplicates:
-        console.print("no picture is there more than once")
+        console.print("no image is there more than once")
     else:
-        console.print(leak_table(report, title="pictures that are there more than once"))
+        console.print(leak_table(report, title="images that are there more than once"))
     write_text(options.output, _csv(data, duplicates))
     console.print(f"{len(duplicates):,} {'pair' if len(duplicates) == 1 else 'pairs'} written to {options.output}")
 
 
 def _features(configuration: Configuration) -> NDArray[np.float32]:
-    """What the backbone makes of every readable picture, ``(n, num_features)``; 0 for broken ones."""
+    """What the backbone makes of every readable image, ``(n, num_features)``; 0 for broken ones."""
     task, data = configuration.model, configuration.datamodule
     task.to(configuration.trainer.strategy.root_device)
     extractor = Extractor(task, data, configuration.trainer)
@@ -80,9 +80,9 @@ def _features(configuration: Configuration) -> NDArray[np.float32]:
     view, name = data.plain_view, "every stage, pooled"  # as for tl probe, so that the two share what they compute
 
     def layouts() -> list[TensorLayout]:
-        pictures = extractor.two_pictures()
+        images = extractor.two_images()
         with extractor.computing():
-            return [layout_of(tensor) for tensor in outputs(pictures)]
+            return [layout_of(tensor) for tensor in outputs(images)]
 
     try:
         store = extractor.extract(outputs, task.stages, name, layouts=layouts, wanted=[(view, readable)])[view.name]
@@ -95,10 +95,10 @@ def _features(configuration: Configuration) -> NDArray[np.float32]:
 
 
 def _csv(data: ImageDataModule, duplicates: list[Duplicate]) -> str:
-    split_of = np.full(len(data.samples), "", dtype=object)  # copies are of pictures that can be read; some are unused
+    split_of = np.full(len(data.samples), "", dtype=object)  # copies are of images that can be read; some are unused
     for name, rows in data.splits.items():
         split_of[rows] = name
-    labels, names = data.samples.answers_in_words()
+    labels, names = data.samples.targets_in_words()
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["kind", *(f"{what}_{k}" for k in (1, 2) for what in ("path", "split", "label"))])

@@ -1,4 +1,4 @@
-"""``tl lr_find``: a learning-rate range test before the first real run; it leaves a picture and nothing else."""
+"""``tl lr_find``: a learning-rate range test before the first real run; it leaves an image and nothing else."""
 
 import itertools
 import math
@@ -20,7 +20,7 @@ from tl_lightning.core.plots import INSTALL, can_draw, new_figure, save_figure
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration, quiet
 from tl_lightning.experiment.tables import data_line
-from tl_lightning.feature_cache.phase_cache import Keeping
+from tl_lightning.feature_cache.phase_cache import PhaseCache
 from tl_lightning.finetuning.batch_norm import estimate_statistics
 from tl_lightning.finetuning.freezing import StageRow
 from tl_lightning.finetuning.groups import parameter_groups
@@ -133,7 +133,7 @@ def draw(curve: Curve, path: Path, *, head_rate: float, suggested: float | None,
         path: The PNG, replaced where it exists.
         head_rate: The head's learning rate at factor 1.
         suggested: The suggested factor, if there is one.
-        title: Above the picture.
+        title: Above the image.
     """
     rates = [head_rate * factor for factor in curve.factors]
     figure, axes = new_figure()
@@ -267,14 +267,14 @@ def lr_find_command(args: list[str]) -> None:
     parser = OptionParser(
         "lr_find",
         "Tests which learning rates train: one factor on the rates of all stages rises from step to step until the "
-        "loss diverges. Takes every option of tl fit too (tl fit --help). Writes nothing but the picture.",
+        "loss diverges. Takes every option of tl fit too (tl fit --help). Writes nothing but the image.",
     )
     parser.add_argument("--phase", type=int, default=1, help="the phase to test, from its beginning; 1 is the first")
     parser.add_argument("--steps", type=int, default=100, help="optimizer steps at most (default: 100)")
     parser.add_argument("--lowest", type=float, default=1e-4, help="factor on the rates at first (default: 1e-4)")
     parser.add_argument("--highest", type=float, default=1e2, help="factor on the rates at last (default: 100)")
     parser.add_argument(
-        "--output", type=_picture, default="lr_find.png", help="a PNG file (default: lr_find.png), or none"
+        "--output", type=_image, default="lr_find.png", help="a PNG file (default: lr_find.png), or none"
     )
     options, rest = parser.parse_known_args(args)
     if options.steps < FEWEST_STEPS:
@@ -294,12 +294,12 @@ def lr_find_command(args: list[str]) -> None:
     data.prepare_data()
     data.setup("fit")
     data.set_augmentation(phase.augmentation)
-    task.set_training_answers(data.answers("train").labels)
+    task.set_training_targets(data.answers("train").labels)
     divide_batches(task, data, configuration.trainer, [phase])
     task.start_phase(phase)
     rows = task.phase_rows()
     console.print(data_line(data.summary()))
-    if Keeping(task, data, configuration.trainer, configuration.config.cache).plan_for(phase).solved:
+    if PhaseCache(task, data, configuration.trainer, configuration.config.cache).plan_for(phase).solved:
         solved = (
             f"phase {phase.name} is solved, not trained by steps: it will use no rate (--model.head_solver sgd would)"
         )
@@ -326,7 +326,7 @@ def lr_find_command(args: list[str]) -> None:
         console.print(f"curve in {options.output}")
 
 
-def _picture(path: str) -> Path | None:
+def _image(path: str) -> Path | None:
     """Checks, before anything is trained, that the curve can be drawn there."""
     if path == "none":
         return None

@@ -1,4 +1,4 @@
-"""What a model answered, picture by picture."""
+"""What a model answered, image by image."""
 
 import torch
 from torch import Tensor

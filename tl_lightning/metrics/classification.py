@@ -93,9 +93,9 @@ def standard_errors(
         predicted: The class that was answered, ``(n,)``.
         labels: The right one.
         classes: How many there are.
-        groups: What pictures have in common.
+        groups: What images have in common.
     """
-    # Both figures depend on the pictures through the confusion matrix alone, of which most cells are empty.
+    # Both figures depend on the images through the confusion matrix alone, of which most cells are empty.
     cells, cell_of = np.unique(labels * classes + predicted, return_inverse=True)
 
     def figures(times: NDArray[np.int64]) -> dict[str, float]:
@@ -142,8 +142,8 @@ def majority_accuracy(training: Tensor, labels: Tensor) -> float:
     """Accuracy, 0 to 1, of always answering the class that is most frequent in training.
 
     Args:
-        training: Classes of the training pictures, ``(n,)`` int64.
-        labels: Classes of the pictures to score; `nan` for none.
+        training: Classes of the training images, ``(n,)`` int64.
+        labels: Classes of the images to score; `nan` for none.
     """
     return float((labels == training.bincount().argmax()).double().mean())
 

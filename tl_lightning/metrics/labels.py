@@ -1,4 +1,4 @@
-"""Any number of labels per picture: each label's own figures, and their mean."""
+"""Any number of labels per image: each label's own figures, and their mean."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -29,8 +29,8 @@ FIGURES = {
 def label_metrics(labels: int, prefix: str) -> MetricCollection:
     """The figures over probabilities and answers of shape ``(n, labels)``.
 
-    ``mean_average_precision`` and ``auroc`` are means over the labels for which there are both kinds of pictures;
-    ``macro_f1``, ``micro_f1`` and ``exact_match`` (all labels of a picture right) are of the labels above one half.
+    ``mean_average_precision`` and ``auroc`` are means over the labels for which there are both kinds of images;
+    ``macro_f1``, ``micro_f1`` and ``exact_match`` (all labels of an image right) are of the labels above one half.
 
     Args:
         labels: One or more.
@@ -71,10 +71,10 @@ def label_errors(
     Args:
         probabilities: ``(n, labels)``.
         answers: 0 or 1, likewise.
-        groups: What pictures have in common.
+        groups: What images have in common.
     """
     found, right = probabilities > 0.5, answers > 0.5
-    # Sums over pictures of these columns say all: hits, called and are for each label, and pictures without a mistake.
+    # Sums over images of these columns say all: hits, called and are for each label, and images without a mistake.
     exact = (found == right).all(axis=1)
     columns = np.concatenate([found & right, found, right, exact[:, None]], axis=1).astype(np.float64)
     count = answers.shape[1]

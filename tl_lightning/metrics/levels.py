@@ -74,7 +74,7 @@ def level_errors(
         predicted: The level that was answered, ``(n,)``.
         labels: The right one.
         levels: How many there are.
-        groups: What pictures have in common.
+        groups: What images have in common.
     """
     cells, distances = labels * levels + predicted, np.abs(labels - predicted)
 

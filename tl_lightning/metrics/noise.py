@@ -1,4 +1,4 @@
-"""The noise of figures that a finite set of pictures gives."""
+"""The noise of figures that a finite set of images gives."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +14,7 @@ FEWEST = 100  # but no fewer than these
 def resampled(
     rows: int, *, groups: NDArray[np.str_] | None = None, draws: int = DRAWS, seed: int = 0
 ) -> Iterator[NDArray[np.int64]]:
-    """Draws other pictures like these, with replacement (Efron 1979).
+    """Draws other images like these, with replacement (Efron 1979).
 
     Args:
         rows: How many there are, 1 or more.
@@ -41,7 +41,7 @@ def bootstrap(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Standard errors by the bootstrap: what if other pictures like these had been drawn? See `resampled`.
+    """Standard errors by the bootstrap: what if other images like these had been drawn? See `resampled`.
 
     Args:
         figures: From how often each row was drawn, ``(rows,)``, to the figures.

@@ -1,4 +1,4 @@
-"""One or more numbers per picture: how far off the answers are, and how much of the variation they explain."""
+"""One or more numbers per image: how far off the answers are, and how much of the variation they explain."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +26,7 @@ def number_metrics(outputs: int, prefix: str) -> MetricCollection:
     Sums of squares in float32 would cancel where numbers are far from 0; `in_units` takes the scaling back.
 
     Args:
-        outputs: How many numbers there are per picture.
+        outputs: How many numbers there are per image.
         prefix: Put before every name, such as ``val/``.
     """
     metrics: dict[str, Metric | MetricCollection] = {
@@ -72,7 +72,7 @@ def number_errors(
     Args:
         predictions: ``(n, outputs)``.
         answers: Likewise.
-        groups: What pictures have in common.
+        groups: What images have in common.
     """
     sums = _sums(predictions, answers)
 
@@ -83,7 +83,7 @@ def number_errors(
 
 
 def _sums(predictions: NDArray[Any], answers: NDArray[Any]) -> NDArray[np.float64]:
-    """What the figures are made of, one column each, summed over pictures: ``(n, 4, outputs)``."""
+    """What the figures are made of, one column each, summed over images: ``(n, 4, outputs)``."""
     missed = predictions.astype(np.float64) - answers
     spread = answers.astype(np.float64) - answers.mean(axis=0, dtype=np.float64)
     return np.stack([np.abs(missed), missed**2, spread, spread**2], axis=1)

@@ -13,12 +13,12 @@ from tl_lightning.errors import UserError
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a picture is made into what a model expects to see.
+    """How an image is made into what a model expects to see.
 
     Attributes:
         size: Side, in pixels, of the square that the model sees.
         channels: Number of colour channels that the model takes.
-        crop_pct: The share of the resized picture's side that the crop keeps, in (0, 1].
+        crop_pct: The share of the resized image's side that the crop keeps, in (0, 1].
         crop_mode: ``center`` resizes the shorter side and crops the middle; ``squash`` resizes both sides without
             regard to the aspect ratio; ``border`` resizes the longer side and pads. The words are timm's.
         interpolation: ``nearest``, ``bilinear``, ``bicubic`` or ``lanczos``.
@@ -60,7 +60,7 @@ class Preprocess:
         return replace(self, size=size)
 
     def with_channels(self, channels: int | None) -> "Preprocess":
-        """The same preparation for pictures of another number of channels; `None` keeps the weights' own.
+        """The same preparation for images of another number of channels; `None` keeps the weights' own.
 
         A single channel gets the average of the weights' means, and of their standard deviations; several get them
         one after another, from the first again where they run out.
@@ -100,17 +100,17 @@ class Preprocess:
         """The same preparation with another way to resize; `None` keeps the weights' own.
 
         Args:
-            interpolation: See the attribute; a wrong one is said when pictures are decoded.
+            interpolation: See the attribute; a wrong one is said when images are decoded.
         """
         return self if interpolation is None else replace(self, interpolation=interpolation)
 
     @property
     def resized(self) -> int:
-        """The side in pixels that a picture is resized to before the crop (timm: ``floor(size / crop_pct)``)."""
+        """The side in pixels that an image is resized to before the crop (timm: ``floor(size / crop_pct)``)."""
         return math.floor(self.size / self.crop_pct)
 
     def resized_shape(self, width: int, height: int) -> tuple[int, int]:
-        """The width and height in pixels that a picture of some width and height has before the crop.
+        """The width and height in pixels that an image of some width and height has before the crop.
 
         The roundings are those of torchvision and timm.
 

@@ -11,7 +11,7 @@ from tl_lightning.probe.logistic import STRENGTHS, logistic_path
 from tl_lightning.probe.ridge import ridge_classifier, ridge_labels, ridge_path
 from tl_lightning.probe.scores import choose, path_until_it_rises
 
-IMPOSSIBLE = -20.0  # logit of a level that no training picture has
+IMPOSSIBLE = -20.0  # logit of a level that no training image has
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def solve_levels(
     biases: list[Tensor] = []
     columns: dict[str, Any] = dict.fromkeys(("training_loss", "validation_loss", "iterations"), 0.0)
     for threshold in range(count - 1):
-        if not (levels >= threshold).any():  # no picture reaches it: it is as good as impossible
+        if not (levels >= threshold).any():  # no image reaches it: it is as good as impossible
             weights.append(torch.zeros_like(weights[0]))
             biases.append(torch.full_like(biases[0], IMPOSSIBLE))
             continue

@@ -1,4 +1,4 @@
-"""A finished run: its summary, and answers for new pictures."""
+"""A finished run: its summary, and answers for new images."""
 
 import csv
 import io
@@ -18,12 +18,12 @@ from tl_lightning.core.files import write_text
 from tl_lightning.core.options import OptionParser, writable
 from tl_lightning.core.precision import fast_precision
 from tl_lightning.core.run_folder import RunFolder
-from tl_lightning.data.images.picture_files import quiet_decoders
-from tl_lightning.data.images.pictures import prepare
-from tl_lightning.data.images.pixels import BrokenPicture
+from tl_lightning.data.images.image_files import quiet_decoders
+from tl_lightning.data.images.pixels import BrokenImage
+from tl_lightning.data.images.preparing import prepare
 from tl_lightning.data.samples import name_some
 from tl_lightning.data.sources.columns import Columns
-from tl_lightning.data.sources.folder import find_pictures
+from tl_lightning.data.sources.folder import find_images
 from tl_lightning.data.sources.read import list_source
 from tl_lightning.errors import UserError, shown
 from tl_lightning.preprocess.image import Preprocess
@@ -34,10 +34,10 @@ from tl_lightning.tasks.ordinal import median_level
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one picture.
+    """The answer for one image.
 
     Attributes:
-        path: The picture.
+        path: The image.
         label: The most probable class, or the median level; of several labels those above one half, with ``|`` between
             them; empty where the answer is a number.
         probabilities: Of every class, level or label; those of classes and levels add up to 1.
@@ -76,22 +76,22 @@ class Run:
         return self._task
 
     def predict(
-        self, pictures: Sequence[str | Path], *, batch_size: int = 32, on_error: Literal["stop", "skip"] = "stop"
+        self, images: Sequence[str | Path], *, batch_size: int = 32, on_error: Literal["stop", "skip"] = "stop"
     ) -> list[Prediction]:
-        """Classifies pictures, prepared as the checkpoint says.
+        """Classifies images, prepared as the checkpoint says.
 
         Args:
-            pictures: Paths of picture files.
-            batch_size: Pictures per forward pass.
-            on_error: ``stop`` at a picture that cannot be read, or ``skip`` it.
+            images: Paths of image files.
+            batch_size: Images per forward pass.
+            on_error: ``stop`` at an image that cannot be read, or ``skip`` it.
 
         Returns:
-            One answer for each picture, in order, without those skipped.
+            One answer for each image, in order, without those skipped.
 
         Raises:
-            UserError: If a picture cannot be read, naming up to ten of them.
+            UserError: If an image cannot be read, naming up to ten of them.
         """
-        return predict(self.task, [Path(picture) for picture in pictures], batch_size=batch_size, on_error=on_error)
+        return predict(self.task, [Path(image) for image in images], batch_size=batch_size, on_error=on_error)
 
 
 def fit(config: str | Path | Mapping[str, Any], /, **overrides: Any) -> Run:  # noqa: ANN401 - values of any key
@@ -126,7 +126,7 @@ def load(run_dir: str | Path) -> Run:
 def predict(
     task: TransferTask, paths: Sequence[Path], *, batch_size: int, on_error: Literal["stop", "skip"]
 ) -> list[Prediction]:
-    """Classifies picture files; see `Run.predict`."""
+    """Classifies image files; see `Run.predict`."""
     if batch_size < 1:
         raise UserError(f"--batch_size is {batch_size}; it must be 1 or more")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -140,7 +140,7 @@ def predict(
         readable = [(path, pixels) for path, pixels in batch if isinstance(pixels, Tensor)]
         broken += [f"{shown(path)} ({reason})" for path, reason in batch if isinstance(reason, str)]
         if not readable or (broken and on_error == "stop"):
-            continue  # where it stops, the rest is still read, to name every broken picture at once
+            continue  # where it stops, the rest is still read, to name every broken image at once
         pixels = torch.stack([pixels for _, pixels in readable]).to(device)
         images = preprocess.normalize(pixels).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=reduced):
@@ -148,11 +148,10 @@ def predict(
         predictions += [_named(task, path, row) for (path, _), row in zip(readable, answers, strict=True)]
     if broken and on_error == "stop":
         raise UserError(
-            f"{len(broken)} of {len(paths)} pictures cannot be read: {name_some(broken)}; "
-            "--on_error skip leaves them out"
+            f"{len(broken)} of {len(paths)} images cannot be read: {name_some(broken)}; --on_error skip leaves them out"
         )
     if broken:
-        console.print(f"{len(broken)} pictures that cannot be read were left out")
+        console.print(f"{len(broken)} images that cannot be read were left out")
     return predictions
 
 
@@ -171,12 +170,12 @@ def _named(task: TransferTask, path: Path, row: Tensor) -> Prediction:
 def _prepared(
     paths: Sequence[Path], preprocess: Preprocess, batch_size: int
 ) -> Iterator[list[tuple[Path, Tensor | str]]]:
-    """Prepares batches in threads, one batch ahead of the model; a broken picture comes as its reason."""
+    """Prepares batches in threads, one batch ahead of the model; a broken image comes as its reason."""
 
     def attempt(path: Path) -> tuple[Path, Tensor | str]:
         try:
             return path, prepare(path, preprocess)
-        except BrokenPicture as error:
+        except BrokenImage as error:
             return path, str(error)
 
     with ThreadPoolExecutor() as pool:
@@ -188,25 +187,25 @@ def _prepared(
 
 
 def predict_command(args: list[str]) -> None:
-    """``tl predict``: writes path, class and the probability of each class for every picture."""
+    """``tl predict``: writes path, class and the probability of each class for every image."""
     parser = OptionParser("predict", predict_command.__doc__)
     parser.add_argument("--run_dir", help="the run whose best weights answer")
     parser.add_argument("--ckpt_path", help="a checkpoint, instead of the run's best")
-    parser.add_argument("--input", help="a picture, or a folder that is searched for pictures")
+    parser.add_argument("--input", help="an image, or a folder that is searched for images")
     parser.add_argument("--config", help="a configuration whose data.source is classified, instead of --input")
     parser.add_argument(
         "--output", type=writable, default="predictions.csv", help="the CSV file to write (default: %(default)s)"
     )
-    parser.add_argument("--batch_size", type=int, default=32, help="pictures per forward pass (default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, default=32, help="images per forward pass (default: %(default)s)")
     parser.add_argument(
-        "--on_error", choices=("stop", "skip"), default="stop", help="what to do at a picture that cannot be read"
+        "--on_error", choices=("stop", "skip"), default="stop", help="what to do at an image that cannot be read"
     )
     known = parser.parse_args(args)
     if known.run_dir is None and known.ckpt_path is None:
         raise UserError("name what answers: --run_dir RUN or --ckpt_path FILE")
     if (known.input is None) == (known.config is None):
-        raise UserError("name what to classify: --input PICTURE_OR_FOLDER, or --config FILE for its data.source")
-    paths = find_pictures(Path(known.input)) if known.input is not None else _pictures_of(Path(known.config))
+        raise UserError("name what to classify: --input IMAGE_OR_FOLDER, or --config FILE for its data.source")
+    paths = find_images(Path(known.input)) if known.input is not None else _images_of(Path(known.config))
     checkpoint = Path(known.ckpt_path) if known.ckpt_path else RunFolder.open(known.run_dir).best_checkpoint
     task = load_task(checkpoint)
     predictions = predict(task, paths, batch_size=known.batch_size, on_error=known.on_error)
@@ -214,8 +213,8 @@ def predict_command(args: list[str]) -> None:
     console.print(f"{len(predictions):,} predictions written to {known.output}")
 
 
-def _pictures_of(config: Path) -> list[Path]:
-    """All pictures of a configuration's data source, whatever their split."""
+def _images_of(config: Path) -> list[Path]:
+    """All images of a configuration's data source, whatever their split."""
     content = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
     data = content.get("data", {})
     data = data.get("init_args", data)

@@ -59,8 +59,8 @@ class TransferTask(LightningModule):
     implements `losses` and `predictions`; the others have defaults. All hyper-parameters are plain values, so a
     checkpoint loads with torch's safe loader.
 
-    Batches are mappings with ``image`` (prepared pictures, ``(N, C, S, S)``) and ``label`` (a row each); where pictures
-    count differently also ``weight`` (``(N,)``), and where mixed pictures are trained on ``target`` (``(N, classes)``,
+    Batches are mappings with ``image`` (prepared images, ``(N, C, S, S)``) and ``label`` (a row each); where images
+    count differently also ``weight`` (``(N,)``), and where mixed images are trained on ``target`` (``(N, classes)``,
     the share of each class).
 
     Attributes:
@@ -144,7 +144,7 @@ class TransferTask(LightningModule):
         self.head = build_head(head.kind, self.num_features, outputs, hidden=head.hidden, dropout=head.dropout)
         # Lightning's own mean over processes truncates the number of examples to whole ones.
         # What is no number counts, too: left out, it would hide a divergence, and to look for it waits for the GPU. So
-        # these means, which take no weights, are given the loss of each picture.
+        # these means, which take no weights, are given the loss of each image.
         self.val_loss, self.test_loss = MeanMetric(nan_strategy="disable"), MeanMetric(nan_strategy="disable")
         self.answered, self._keeps_answers = Answered(), False
         self.phase = Phase()
@@ -170,14 +170,14 @@ class TransferTask(LightningModule):
             self._adapt_statistics()
 
     def _adapt_statistics(self) -> None:
-        self.trainer.validating = True  # the pictures come as evaluation sees them
+        self.trainer.validating = True  # the images come as evaluation sees them
         with self.trainer.precision_plugin.forward_context():
-            estimate_statistics(self.backbone, self._training_pictures())
+            estimate_statistics(self.backbone, self._training_images())
         self.trainer.training = True
         if self.trainer.world_size > 1:
             average_statistics(self.backbone, of_all=True)
 
-    def _training_pictures(self) -> Iterator[Tensor]:
+    def _training_images(self) -> Iterator[Tensor]:
         # Class by class, as a folder lists them, no batch would show how the classes differ.
         loader = self.trainer.datamodule.plain_loader("train", shuffle=True)  # type: ignore[attr-defined]
         for batch in track(loader, "adapting BatchNorm", total=len(loader)):
@@ -188,7 +188,7 @@ class TransferTask(LightningModule):
         """Says what makes features of kept activations.
 
         Args:
-            suffix: The backbone above the cut, which shares its parameters; `None` for the whole, from pictures.
+            suffix: The backbone above the cut, which shares its parameters; `None` for the whole, from images.
         """
         self._suffix = [] if suffix is None else [suffix]
         self._compiled = []
@@ -203,7 +203,7 @@ class TransferTask(LightningModule):
         self._compiled = [] if backend is None else [torch.compile(trunk, backend=backend)]
 
     def features(self, batch: Mapping[str, Any]) -> Tensor:
-        """What the backbone makes of a batch: of its pictures, or of what is kept of them.
+        """What the backbone makes of a batch: of its images, or of what is kept of them.
 
         Args:
             batch: With ``image`` (``(N, C, S, S)``) or ``activations`` (the tensors that cross the cut).
@@ -220,7 +220,7 @@ class TransferTask(LightningModule):
         return features
 
     def forward(self, images: Tensor) -> Tensor:
-        """What the head says of prepared pictures.
+        """What the head says of prepared images.
 
         Args:
             images: ``(N, C, S, S)``.
@@ -231,7 +231,7 @@ class TransferTask(LightningModule):
         return self.outputs(self.features({"image": images}))
 
     def outputs(self, features: Tensor) -> Tensor:
-        """What the head makes of features, from pictures or kept; training, validation and prediction go through it.
+        """What the head makes of features, from images or kept; training, validation and prediction go through it.
 
         Args:
             features: ``(N, num_features)``.
@@ -245,7 +245,7 @@ class TransferTask(LightningModule):
         return outputs.float() if outputs.dtype in (torch.float16, torch.bfloat16) else outputs
 
     def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """The loss of each picture, ``(N,)``.
+        """The loss of each image, ``(N,)``.
 
         Args:
             outputs: Of `outputs`.
@@ -274,19 +274,19 @@ class TransferTask(LightningModule):
         """Makes the figures that are logged out of what the metrics give at the end of an evaluation."""
         return dict(figures)
 
-    def set_training_answers(self, labels: Tensor) -> None:
-        """Tells the task what the answers of the training pictures are, before it trains.
+    def set_training_targets(self, labels: Tensor) -> None:
+        """Tells the task what the answers of the training images are, before it trains.
 
         Args:
             labels: A row each; see the data module.
         """
 
     def baseline(self, training: Tensor, labels: Tensor) -> dict[str, float]:
-        """Figures of always giving one answer, the best for the training pictures.
+        """Figures of always giving one answer, the best for the training images.
 
         Args:
-            training: The answers of the training pictures.
-            labels: The right answers of the pictures to score.
+            training: The answers of the training images.
+            labels: The right answers of the images to score.
         """
         return {}
 
@@ -294,9 +294,9 @@ class TransferTask(LightningModule):
         """What an evaluation tells beyond its figures, as plain data.
 
         Args:
-            predictions: Of all pictures, in float32 or more, on the CPU.
+            predictions: Of all images, in float32 or more, on the CPU.
             labels: The right answers.
-            groups: What pictures have in common.
+            groups: What images have in common.
 
         Returns:
             ``standard_errors`` of some figures, and tables of rows such as ``per_class``.
@@ -305,7 +305,7 @@ class TransferTask(LightningModule):
 
     @property
     def unkeepable(self) -> str | None:
-        """Why its steps want pictures and can do nothing with kept activations; `None` where they can."""
+        """Why its steps want images and can do nothing with kept activations; `None` where they can."""
         return replaced(self, TransferTask, ("training_step", "validation_step", "forward", "features", "outputs"))
 
     @property
@@ -325,7 +325,7 @@ class TransferTask(LightningModule):
         }
         return own or next((reason for reason, holds in reasons.items() if holds), None)
 
-    def solve_head(self, training: Features, answers: Tensor, held_out: Features, held_out_answers: Tensor,
+    def solve_head(self, training: Features, answers: Tensor, held_out: Features, held_out_targets: Tensor,
                    row_weights: Tensor | None) -> HeadSolution:  # fmt: skip
         """Solves a linear head on features; a task that has no solver leaves it out.
 
@@ -333,7 +333,7 @@ class TransferTask(LightningModule):
             training: Features that it is fitted to.
             answers: Theirs, a row each.
             held_out: Features that may choose how strongly it is regularised.
-            held_out_answers: Theirs.
+            held_out_targets: Theirs.
             row_weights: How much each row of `training` counts; `None` for all the same.
         """
         raise NotImplementedError
@@ -368,11 +368,11 @@ class TransferTask(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Logs the validation figures."""
-        self._log_figures("val/loss", self.val_metrics, self.val_loss)
+        self._log_metrics("val/loss", self.val_metrics, self.val_loss)
 
     def on_test_epoch_end(self) -> None:
         """Logs the test figures."""
-        self._log_figures("test/loss", self.test_metrics, self.test_loss)
+        self._log_metrics("test/loss", self.test_metrics, self.test_loss)
 
     def on_validation_epoch_start(self) -> None:
         """Forgets the answers of the evaluation before; while training nobody reads them, so none are kept."""
@@ -392,7 +392,7 @@ class TransferTask(LightningModule):
         if self._keeps_answers:
             self.answered.update(predictions, batch["label"], batch["index"])
 
-    def _log_figures(self, loss: str, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
+    def _log_metrics(self, loss: str, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
         # torchmetrics gives some degenerate values, such as an MCC of 0, as whole numbers.
         mean = mean_loss.compute()
         figures = {loss: mean, **self.finished(metrics.compute())}

@@ -68,7 +68,7 @@ class ClassificationTask(TransferTask):
             backbone: Such as ``timm/tf_efficientnet_lite0`` or ``timm/hf-hub:ORG/MODEL``.
             classes: Names of the classes, in the order of the labels; comes from the data.
             weights: ``pretrained``, ``none``, ``package:NAME``, a file, or the run folder of an earlier run.
-            preprocess: The preparation of the pictures; comes from the weights by way of the data.
+            preprocess: The preparation of the images; comes from the weights by way of the data.
             head: ``linear``, or ``mlp`` with one hidden layer.
             head_hidden: Width of the MLP's hidden layer.
             head_dropout: Probability of dropping an input of the head's last layer.
@@ -129,8 +129,8 @@ class ClassificationTask(TransferTask):
         self.val_metrics = classification_metrics(len(self.classes), "val/")
         self.test_metrics = classification_metrics(len(self.classes), "test/")
 
-    def set_training_answers(self, labels: Tensor) -> None:
-        """Tells the loss how many training pictures each class has; matters with ``class_weights``."""
+    def set_training_targets(self, labels: Tensor) -> None:
+        """Tells the loss how many training images each class has; matters with ``class_weights``."""
         counts = labels.bincount(minlength=len(self.classes)).tolist()
         if self.hparams["class_weights"] == "balanced":
             self.loss_weights.copy_(balanced_class_weights(counts))
@@ -138,7 +138,7 @@ class ClassificationTask(TransferTask):
             self.loss_weights.copy_(effective_class_weights(counts, beta=self.hparams["effective_beta"]))
 
     def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """The loss of each picture, ``(N,)``.
+        """The loss of each image, ``(N,)``.
 
         Args:
             outputs: Logits, ``(N, classes)``.
@@ -179,7 +179,7 @@ class ClassificationTask(TransferTask):
         training: Features,
         answers: Tensor,
         held_out: Features,
-        held_out_answers: Tensor,
+        held_out_targets: Tensor,
         row_weights: Tensor | None,
     ) -> HeadSolution:
         """Solves logistic regression, or least squares with ``head_solver: ridge``; see `TransferTask.solve_head`."""
@@ -190,7 +190,7 @@ class ClassificationTask(TransferTask):
             training,
             answers,
             held_out,
-            held_out_answers,
+            held_out_targets,
             classes=classes,
             class_weights=class_weights,
             row_weights=row_weights,

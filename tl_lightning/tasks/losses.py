@@ -80,7 +80,7 @@ def focal_loss(
 def corn_loss(logits: Tensor, levels: Tensor) -> Tensor:
     """Cross-entropy of ordered levels (CORN, Shi, Cao and Raschka 2021, arXiv:2111.08851).
 
-    Output `k` says how probable it is that the level is above `k`, given that it is above ``k - 1``; a picture counts
+    Output `k` says how probable it is that the level is above `k`, given that it is above ``k - 1``; an image counts
     for those outputs alone whose condition it meets.
 
     Args:

@@ -1,4 +1,4 @@
-"""Any number of labels per picture."""
+"""Any number of labels per image."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -17,10 +17,10 @@ from tl_lightning.tasks.heads import HeadKind
 
 
 class MultiLabelTask(TransferTask):
-    """A classifier whose pictures have none, one or several of some labels: a sigmoid for each.
+    """A classifier whose images have none, one or several of some labels: a sigmoid for each.
 
     Attributes:
-        positive_weights: How much a picture that has the label counts in that label's loss, ``(labels,)``; kept in
+        positive_weights: How much an image that has the label counts in that label's loss, ``(labels,)``; kept in
             checkpoints, so that losses compare.
     """
 
@@ -55,13 +55,13 @@ class MultiLabelTask(TransferTask):
             backbone: Such as ``timm/tf_efficientnet_lite0`` or ``timm/hf-hub:ORG/MODEL``.
             classes: Names of the labels, in the order of the answers; comes from the data.
             weights: ``pretrained``, ``none``, ``package:NAME``, a file, or the run folder of an earlier run.
-            preprocess: The preparation of the pictures; comes from the weights by way of the data.
+            preprocess: The preparation of the images; comes from the weights by way of the data.
             head: ``linear``, or ``mlp`` with one hidden layer.
             head_hidden: Width of the MLP's hidden layer.
             head_dropout: Probability of dropping an input of the head's last layer.
             head_solver: How a linear head alone on kept features is fitted: ``ridge`` solves least squares, strength
                 and scale chosen by leaving one out; ``sgd`` trains by epochs.
-            class_weights: ``balanced`` weighs the pictures that have a label as much as those that have it not.
+            class_weights: ``balanced`` weighs the images that have a label as much as those that have it not.
             l2_sp: Pulls the backbone's weights towards where they started, this strongly; 0 for not at all.
             lr: Peak learning rate of the head.
             weight_decay: Of AdamW, for everything but biases and normalisation weights.
@@ -99,14 +99,14 @@ class MultiLabelTask(TransferTask):
         self.val_metrics = label_metrics(len(self.classes), "val/")
         self.test_metrics = label_metrics(len(self.classes), "test/")
 
-    def set_training_answers(self, labels: Tensor) -> None:
+    def set_training_targets(self, labels: Tensor) -> None:
         """Tells the loss how frequent each label is; matters with ``class_weights: balanced``."""
         if self.balanced:
             having = labels.sum(dim=0)
             self.positive_weights.copy_((len(labels) - having).clamp(min=1) / having.clamp(min=1))
 
     def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """The loss of each picture, ``(N,)``, the mean over the labels.
+        """The loss of each image, ``(N,)``, the mean over the labels.
 
         Args:
             outputs: Logits, ``(N, labels)``.
@@ -136,14 +136,14 @@ class MultiLabelTask(TransferTask):
         training: Features,
         answers: Tensor,
         held_out: Features,
-        held_out_answers: Tensor,
+        held_out_targets: Tensor,
         row_weights: Tensor | None,
     ) -> HeadSolution:
         """Solves least squares; see `TransferTask.solve_head`. What is held out is not needed."""
         return solve_ridge_labels(training, answers, row_weights=row_weights)
 
     def baseline(self, training: Tensor, labels: Tensor) -> dict[str, float]:
-        """The share of pictures whose labels are exactly those that more than half of the training pictures have."""
+        """The share of images whose labels are exactly those that more than half of the training images have."""
         usual = training.mean(dim=0) > 0.5
         return {"exact_match": float(((labels > 0.5) == usual).all(dim=1).double().mean())}
 

@@ -53,7 +53,7 @@ class OrdinalTask(TransferTask):
             backbone: Such as ``timm/tf_efficientnet_lite0`` or ``timm/hf-hub:ORG/MODEL``.
             classes: Names of the levels, from the lowest to the highest; comes from the data.
             weights: ``pretrained``, ``none``, ``package:NAME``, a file, or the run folder of an earlier run.
-            preprocess: The preparation of the pictures; comes from the weights by way of the data.
+            preprocess: The preparation of the images; comes from the weights by way of the data.
             head: ``linear``, or ``mlp`` with one hidden layer.
             head_hidden: Width of the MLP's hidden layer.
             head_dropout: Probability of dropping an input of the head's last layer.
@@ -97,7 +97,7 @@ class OrdinalTask(TransferTask):
         self.test_metrics = level_metrics(len(self.classes), "test/")
 
     def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """The loss of each picture, ``(N,)``.
+        """The loss of each image, ``(N,)``.
 
         Args:
             outputs: ``(N, levels - 1)``.
@@ -118,12 +118,12 @@ class OrdinalTask(TransferTask):
         training: Features,
         answers: Tensor,
         held_out: Features,
-        held_out_answers: Tensor,
+        held_out_targets: Tensor,
         row_weights: Tensor | None,
     ) -> HeadSolution:
         """Solves a logistic regression for each step; see `TransferTask.solve_head`."""
         return solve_levels(
-            training, answers, held_out, held_out_answers, count=len(self.classes), row_weights=row_weights
+            training, answers, held_out, held_out_targets, count=len(self.classes), row_weights=row_weights
         )
 
     def baseline(self, training: Tensor, labels: Tensor) -> dict[str, float]:

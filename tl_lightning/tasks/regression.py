@@ -1,4 +1,4 @@
-"""One or more numbers per picture."""
+"""One or more numbers per image."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,13 @@ from tl_lightning.tasks.heads import HeadKind
 
 
 class RegressionTask(TransferTask):
-    """Regression on a pretrained backbone: one or more numbers per picture.
+    """Regression on a pretrained backbone: one or more numbers per image.
 
-    Inside, numbers have mean 0 and deviation 1 over the training pictures; answers and figures are in their own units,
+    Inside, numbers have mean 0 and deviation 1 over the training images; answers and figures are in their own units,
     the loss is not.
 
     Attributes:
-        mean: Of each number over the training pictures, ``(numbers,)``; kept in checkpoints.
+        mean: Of each number over the training images, ``(numbers,)``; kept in checkpoints.
         scale: The deviation of each, likewise.
         lowest: The lowest of each, likewise.
         highest: The highest of each, likewise.
@@ -65,7 +65,7 @@ class RegressionTask(TransferTask):
             backbone: Such as ``timm/tf_efficientnet_lite0`` or ``timm/hf-hub:ORG/MODEL``.
             classes: Names of the numbers, in the order of the answers; comes from the data.
             weights: ``pretrained``, ``none``, ``package:NAME``, a file, or the run folder of an earlier run.
-            preprocess: The preparation of the pictures; comes from the weights by way of the data.
+            preprocess: The preparation of the images; comes from the weights by way of the data.
             head: ``linear``, or ``mlp`` with one hidden layer.
             head_hidden: Width of the MLP's hidden layer.
             head_dropout: Probability of dropping an input of the head's last layer.
@@ -73,7 +73,7 @@ class RegressionTask(TransferTask):
                 strength of regularisation chosen by leaving one out; ``sgd`` trains by epochs.
             loss: ``mse`` (squared error), ``mae`` (absolute error) or ``huber`` (squared up to one deviation of the
                 number, absolute beyond: outliers pull less).
-            extrapolate: Whether answers may lie outside the range of the training pictures' numbers. A picture unlike
+            extrapolate: Whether answers may lie outside the range of the training images' numbers. An image unlike
                 any of them can otherwise get a number without any limit.
             l2_sp: Pulls the backbone's weights towards where they started, this strongly; 0 for not at all.
             lr: Peak learning rate of the head.
@@ -116,8 +116,8 @@ class RegressionTask(TransferTask):
         self.val_metrics = number_metrics(len(self.classes), "val/")
         self.test_metrics = number_metrics(len(self.classes), "test/")
 
-    def set_training_answers(self, labels: Tensor) -> None:
-        """Takes mean, deviation and range of the training pictures' numbers; a constant one keeps its unit."""
+    def set_training_targets(self, labels: Tensor) -> None:
+        """Takes mean, deviation and range of the training images' numbers; a constant one keeps its unit."""
         self.lowest.copy_(labels.amin(dim=0))
         self.highest.copy_(labels.amax(dim=0))
         deviation = labels.double().std(dim=0, correction=0)
@@ -125,7 +125,7 @@ class RegressionTask(TransferTask):
         self.scale.copy_(torch.where(deviation > 0, deviation, 1.0))
 
     def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """The loss of each picture, ``(N,)``, the mean over its numbers.
+        """The loss of each image, ``(N,)``, the mean over its numbers.
 
         Args:
             outputs: ``(N, numbers)``, scaled.
@@ -166,7 +166,7 @@ class RegressionTask(TransferTask):
         training: Features,
         answers: Tensor,
         held_out: Features,
-        held_out_answers: Tensor,
+        held_out_targets: Tensor,
         row_weights: Tensor | None,
     ) -> HeadSolution:
         """Solves least squares; see `TransferTask.solve_head`. What is held out is not needed."""
@@ -174,7 +174,7 @@ class RegressionTask(TransferTask):
         return solve_ridge_numbers(training, scaled, row_weights=row_weights)
 
     def baseline(self, training: Tensor, labels: Tensor) -> dict[str, float]:
-        """The errors of always answering the median of the training pictures, or their mean for squared errors."""
+        """The errors of always answering the median of the training images, or their mean for squared errors."""
         if not len(labels):
             return {}
         middle, mean = training.double().quantile(0.5, dim=0), training.double().mean(dim=0)

@@ -54,7 +54,7 @@ class FinalWeights:
         Args:
             soup: Whether to average the best few epochs.
             wise: Whether to interpolate with the weights with which fine-tuning began, or the alpha with which to do
-                so: validation pictures of the old domain cannot tell what helps in a new one.
+                so: validation images of the old domain cannot tell what helps in a new one.
 
         Returns:
             What was tried, with the monitored figure of each, for the summary.

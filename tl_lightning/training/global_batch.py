@@ -14,32 +14,32 @@ WORDS = {"sqrt": "square root of ", "linear": ""}
 
 @dataclass(frozen=True)
 class GlobalBatch:
-    """Pictures of one optimizer step.
+    """Images of one optimizer step.
 
     Attributes:
-        pictures: Of all processes together.
+        images: Of all processes together.
         batch_size: Of one process, at once.
         processes: How many train.
         accumulate: Batches of each process whose gradients are added up.
     """
 
-    pictures: int
+    images: int
     batch_size: int
     processes: int
     accumulate: int
 
     def __str__(self) -> str:
-        """Such as ``64 pictures a step: 32 in each of 2 processes``."""
+        """Such as ``64 images a step: 32 in each of 2 processes``."""
         shared = f" in each of {_count(self.processes)}" if self.processes > 1 else ""
         added = f", {self.accumulate} times" if self.accumulate > 1 else ""
-        return f"{self.pictures} pictures a step: {self.batch_size}{shared}{added}"
+        return f"{self.images} images a step: {self.batch_size}{shared}{added}"
 
 
 def share_out(global_batch: int | None, data: ImageDataModule, *, processes: int, accumulate: int) -> GlobalBatch:
     """Gives every process its share of a global batch.
 
     Args:
-        global_batch: Pictures of one step over all processes; `None` to leave each process its ``data.batch_size``.
+        global_batch: Images of one step over all processes; `None` to leave each process its ``data.batch_size``.
         data: Gets the batch size that follows.
         processes: How many there are.
         accumulate: How many batches each adds up.
@@ -88,7 +88,7 @@ def scale_rates(task: TransferTask, rule: LrScaling, batch: GlobalBatch, referen
         raise UserError(
             f"lr_scaling {rule} needs --lr_scaling_batch: the batch, over all processes, that model.lr is for"
         )
-    ratio = batch.pictures / reference
+    ratio = batch.images / reference
     factor = math.sqrt(ratio) if rule == "sqrt" else ratio
     task.rates = {name: rate * factor for name, rate in task.rates.items()}
     return factor

@@ -1,4 +1,4 @@
-"""How many pictures fit into memory at once."""
+"""How many images fit into memory at once."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,12 +38,12 @@ def divide_batches(task: TransferTask, data: ImageDataModule, trainer: Trainer, 
                 f"divides data.batch_size {whole}"
             )
         device = trainer.strategy.root_device
-        kept = max(_bytes_per_picture(task, phase, trainer) for phase in phases)
+        kept = max(_bytes_per_image(task, phase, trainer) for phase in phases)
         free = free_bytes(device)
         mixing = bool(data.mixup or data.cutmix)
-        data.micro_batch_size = largest_part(whole, bytes_per_picture=kept, bytes_free=free, even=mixing)
+        data.micro_batch_size = largest_part(whole, bytes_per_image=kept, bytes_free=free, even=mixing)
         console.print(
-            f"memory     {kept / 2**20:.1f} MiB per picture, {free / 2**20:,.0f} MiB free: batches of {whole} go "
+            f"memory     {kept / 2**20:.1f} MiB per image, {free / 2**20:,.0f} MiB free: batches of {whole} go "
             + ("whole" if data.micro_batch_size == whole else f"in parts of {data.micro_batch_size}")
         )
     parts = whole // data.loaded_batch_size
@@ -53,18 +53,18 @@ def divide_batches(task: TransferTask, data: ImageDataModule, trainer: Trainer, 
             setattr(trainer, name, getattr(trainer, name) * parts)
 
 
-def _bytes_per_picture(task: TransferTask, phase: Phase, trainer: Trainer) -> float:
+def _bytes_per_image(task: TransferTask, phase: Phase, trainer: Trainer) -> float:
     task.start_phase(phase)
     task.to(trainer.strategy.root_device)
     images = torch.zeros(2, task.preprocess["channels"], *2 * [task.preprocess["size"]], device=task.device)
     statistics = {name: buffer.clone() for name, buffer in task.named_buffers()}
     with trainer.precision_plugin.forward_context():
-        kept = kept_bytes(task, images)
+        kept = cached_bytes(task, images)
     task.load_state_dict(statistics, strict=False)  # BatchNorm that trains has seen nothing
     return kept / len(images)
 
 
-def kept_bytes(module: nn.Module, images: Tensor) -> int:
+def cached_bytes(module: nn.Module, images: Tensor) -> int:
     """Measures what a forward pass keeps for the backward pass.
 
     Args:
@@ -114,12 +114,12 @@ def free_bytes(device: torch.device) -> int:
     return min(free)
 
 
-def largest_part(batch_size: int, *, bytes_per_picture: float, bytes_free: float, even: bool) -> int:
+def largest_part(batch_size: int, *, bytes_per_image: float, bytes_free: float, even: bool) -> int:
     """The largest part into which a batch can be divided evenly and that fits.
 
     Args:
-        batch_size: Pictures per step.
-        bytes_per_picture: What each keeps for the backward pass.
+        batch_size: Images per step.
+        bytes_per_image: What each keeps for the backward pass.
         bytes_free: What there is.
         even: Whether only even parts will do, as for mixing.
 
@@ -127,5 +127,5 @@ def largest_part(batch_size: int, *, bytes_per_picture: float, bytes_free: float
         A divisor of ``batch_size``; the smallest that will do where nothing fits.
     """
     parts = [part for part in range(1, batch_size + 1) if batch_size % part == 0 and not (even and part % 2)]
-    fitting = [part for part in parts if part * bytes_per_picture <= MARGIN * bytes_free]
+    fitting = [part for part in parts if part * bytes_per_image <= MARGIN * bytes_free]
     return max(fitting, default=parts[0])

@@ -20,7 +20,7 @@ class Throughput(Callback):
 
     Attributes:
         measured: Of the phase that has just ended; empty where nothing was trained by steps: where the head was solved,
-            or in a phase of one step. ``pictures_per_s`` of all processes together. ``waiting_for_data``, the share of
+            or in a phase of one step. ``images_per_s`` of all processes together. ``waiting_for_data``, the share of
             the time in which there was no next batch yet, the mean over the processes (a GPU may still be computing
             then, so it is the most that faster loading could gain); missing with a data module of the user's own.
             With several processes ``waiting_for_others``, the share of the time from where a process has all of its
@@ -34,12 +34,12 @@ class Throughput(Callback):
         self._since: float | None = None  # where the step that is measured began
         self._waited_before = 0.0
         self._warm = False
-        self._pictures, self._batches, self._seconds, self._waited = 0, 0, 0.0, 0.0
+        self._images, self._batches, self._seconds, self._waited = 0, 0, 0.0, 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts anew."""
         self.measured, self._warm = {}, False
-        self._pictures, self._batches, self._seconds, self._waited = 0, 0, 0.0, 0.0
+        self._images, self._batches, self._seconds, self._waited = 0, 0, 0.0, 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The wait for the epoch's first batch begins."""
@@ -67,7 +67,7 @@ class Throughput(Callback):
         if self._warm and self._since is not None:
             self._seconds += time.perf_counter() - self._since
             self._waited += _waited(trainer) - self._waited_before
-            self._pictures += len(batch["label"])
+            self._images += len(batch["label"])
             self._batches += 1
         self._warm = True
         self._begin(trainer)
@@ -76,12 +76,12 @@ class Throughput(Callback):
         """Adds up over the processes, and says it."""
         steps = self._batches / trainer.accumulate_grad_batches
         exchanged = _exchange_seconds(trainer.strategy.model) * steps
-        found = torch.tensor([self._pictures, self._seconds, self._waited, exchanged], device=pl_module.device)
-        pictures, seconds, waited, exchanged = trainer.strategy.reduce(found, reduce_op="mean").tolist()
+        found = torch.tensor([self._images, self._seconds, self._waited, exchanged], device=pl_module.device)
+        images, seconds, waited, exchanged = trainer.strategy.reduce(found, reduce_op="mean").tolist()
         if getattr(pl_module, "solved", False) or not seconds:
             return
-        self.measured = {"pictures_per_s": pictures * trainer.world_size / seconds}
-        parts = [f"{self.measured['pictures_per_s']:,.0f} pictures/s"]
+        self.measured = {"images_per_s": images * trainer.world_size / seconds}
+        parts = [f"{self.measured['images_per_s']:,.0f} images/s"]
         if hasattr(trainer.train_dataloader, "waited"):
             self.measured["waiting_for_data"] = waited / seconds
             parts.append(f"{waited / seconds:.0%} waiting for data".replace("%", " %"))

@@ -120,16 +120,16 @@ def test_the_length_is_bits_within_bounds(training, batch, expected):
 
 
 @pytest.mark.parametrize(("training", "expected"), [(5, 4), (64, 8), (255, 16), (256, 32), (90_000, 32)])
-def test_batches_of_few_pictures_are_small(training, expected):
+def test_batches_of_few_images_are_small(training, expected):
     assert batch_size(facts(training=training)) == expected
     gpu = Machine("a GPU", True, 8, "bf16-mixed")
     assert batch_size(facts(training=training, machine=gpu)) == (128 if training == 90_000 else expected)
 
 
 @pytest.mark.parametrize(("side", "expected"), [(None, 224), (300, 224), (168, 224), (150, 160), (40, 128)])
-def test_small_pictures_are_not_blown_up(side, expected):
-    assert image_size(facts(short_side=side).pictures, MODEL) == expected
-    assert image_size(facts(short_side=side).pictures, replace(MODEL, sizes_fixed=True)) == 224
+def test_small_images_are_not_blown_up(side, expected):
+    assert image_size(facts(short_side=side).images, MODEL) == expected
+    assert image_size(facts(short_side=side).images, replace(MODEL, sizes_fixed=True)) == 224
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,13 @@
-"""``tl advise`` from the command line, on small pictures."""
+"""``tl advise`` from the command line, on small images."""
 
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from pictures import TINY, write_tiny
+from tiny import TINY, write_tiny
 
-from tl_lightning.choosing.advising.gather import machine_facts, model_facts, picture_facts, set_up
+from tl_lightning.choosing.advising.gather import image_facts, machine_facts, model_facts, set_up
 from tl_lightning.choosing.advising.recipe import MARK
 from tl_lightning.choosing.advising.timing import measure_speeds
 from tl_lightning.cli import main
@@ -42,7 +42,7 @@ def test_the_advice_runs_as_it_is(here, capsys):
         assert words in shown
     found = written()
     assert found["phases"] == "feature_extraction"
-    assert (found["data"]["source"], found["data"]["image_size"], found["model"]["lr"]) == ("pictures", 32, 0.01)
+    assert (found["data"]["source"], found["data"]["image_size"], found["model"]["lr"]) == ("images", 32, 0.01)
     assert Path("advice.yaml").read_text().startswith(MARK)
     assert main(["fit", "--config", "advice.yaml", "--run_dir", "run"]) == 0
     assert yaml.safe_load(Path("run/config.yaml").read_text())["phases"] == "feature_extraction"
@@ -75,7 +75,7 @@ def test_what_the_user_said_stays(here, options):
     ("task", "answers", "what"), [("RegressionTask", ["1.5", "7"], "R2"), ("MultiLabelTask", ["a|b", "b"], "label acc")]
 )
 def test_other_answers_are_advised_too(here, capsys, task, answers, what):
-    paths = sorted(Path("pictures").rglob("*.png"))
+    paths = sorted(Path("images").rglob("*.png"))
     rows = [f"{path},{answers[path.parent.name == 'dog']}" for path in paths]
     Path("table.csv").write_text("\n".join(["image,label", *rows]) + "\n")
     options = [*TINY, "--data.source", "table.csv", "--model", f"tl_lightning.tasks.{task}"]
@@ -115,8 +115,8 @@ def test_a_mistake_is_one_line(here, capsys, options, words):
 
 def test_facts_are_counted(here):
     configuration, args = set_up([option for option in TINY if option not in ("--data.image_size", "32")])
-    assert args[-2:] == ["--data.image_size", "96"]  # half of 160, in steps of 32; the pictures are 48 x 40
-    facts = picture_facts(configuration.datamodule)
+    assert args[-2:] == ["--data.image_size", "96"]  # half of 160, in steps of 32; the images are 48 x 40
+    facts = image_facts(configuration.datamodule)
     assert (facts.training, facts.validation, facts.test, facts.classes) == (15, 3, 6, 2)
     assert (facts.short_side, facts.grey, facts.groups, facts.answers) == (40, 0.0, None, "class")
     assert facts.imbalance == pytest.approx(8 / 7) and facts.smallest == 7

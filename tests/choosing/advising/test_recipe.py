@@ -15,16 +15,16 @@ from tl_lightning.errors import UserError
 
 def test_the_file_holds_every_setting_with_its_reason_above_it():
     reasons = [
-        Reason("phases", [{"train": "head", "epochs": 1}, {"train": "last:2"}], "why", "9 pictures", "a rule"),
+        Reason("phases", [{"train": "head", "epochs": 1}, {"train": "last:2"}], "why", "9 images", "a rule"),
         Reason("model.lr", 1e-3, "because", source="judgement"),
         Reason("trainer.max_epochs", 7, "kept as you set it", source=OWN),
     ]
-    own = {"trainer.max_epochs": 7, "data.source": "my pictures: all", "seed_everything": 3}
+    own = {"trainer.max_epochs": 7, "data.source": "my images: all", "seed_everything": 3}
     text = recipe(reasons, own, about=["a fact"], classes={})
     assert text.splitlines()[:4] == [
         f"{MARK}; tl fit --config runs it as it is.",
         "# a fact",
-        "# why (9 pictures) [a rule]",
+        "# why (9 images) [a rule]",
         "phases:",
     ]
     lines = [line.strip() for line in text.splitlines()]
@@ -34,7 +34,7 @@ def test_the_file_holds_every_setting_with_its_reason_above_it():
         "phases": [{"train": "head", "epochs": 1}, {"train": "last:2"}],
         "seed_everything": 3,
         "model": {"lr": 1e-3},
-        "data": {"source": "my pictures: all"},
+        "data": {"source": "my images: all"},
         "trainer": {"max_epochs": 7},
     }
 

@@ -1,13 +1,13 @@
-"""How far pictures are from the source: the arithmetic, known cases, and real weights on real pictures."""
+"""How far images are from the source: the arithmetic, known cases, and real weights on real images."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from pictures import TINY, write_tiny
 from PIL import Image
 from timm.layers import BatchNormAct2d
+from tiny import TINY, write_tiny
 from torch import nn
 
 from tl_lightning.backbones import Stage, build_backbone
@@ -58,10 +58,10 @@ def test_a_shift_of_two_deviations_is_a_distance_of_two(layer):
     layer.running_var.fill_(4.0)
     backbone = nn.Sequential(nn.Identity(), layer)
     stages = (stage_of("only", layer, "1"),)
-    pictures = 3 + 2 * normal(32, 64, 8, 8)
+    images = 3 + 2 * normal(32, 64, 8, 8)
     backbone.train()
-    (same,) = layer_distances(backbone, stages, pictures.split(8))
-    (shifted,) = layer_distances(backbone, stages, (pictures + 4).split(8))
+    (same,) = layer_distances(backbone, stages, images.split(8))
+    (shifted,) = layer_distances(backbone, stages, (images + 4).split(8))
     (narrow,) = layer_distances(backbone, stages, (3 + normal(32, 64, 8, 8)).split(8))
     assert (same.name, same.stage) == ("1", "only")
     assert same.distance < 0.02
@@ -71,12 +71,12 @@ def test_a_shift_of_two_deviations_is_a_distance_of_two(layer):
     assert torch.equal(layer.running_mean, torch.full((64,), 3.0))
 
 
-def test_few_pictures_are_not_taken_for_far_ones():
+def test_few_images_are_not_taken_for_far_ones():
     layer = nn.BatchNorm1d(2_000)
     stages = (stage_of("only", layer, "0"),)
-    pictures = normal(8, 2_000)
-    (found,) = layer_distances(nn.Sequential(layer), stages, [pictures])
-    plain = (pictures.mean(dim=0).square() + (pictures.std(dim=0, correction=0) - 1).square()).median().sqrt()
+    images = normal(8, 2_000)
+    (found,) = layer_distances(nn.Sequential(layer), stages, [images])
+    plain = (images.mean(dim=0).square() + (images.std(dim=0, correction=0) - 1).square()).median().sqrt()
     assert plain > 0.3
     assert found.distance < plain / 2
 
@@ -97,7 +97,7 @@ def test_layers_come_in_the_order_of_the_stages_and_others_are_none():
     backbone = build_backbone("timm/test_efficientnet", "none")
     found = from_statistics(backbone.module, backbone.stages, normal(8, 3, 32, 32).split(4))
     assert [name for name, _ in found.stages] == [stage.name for stage in backbone.stages]
-    assert (found.kind, found.pictures) == ("batch_norm", 8)
+    assert (found.kind, found.images) == ("batch_norm", 8)
     vit = build_backbone("timm/test_vit", "none")
     assert from_statistics(vit.module, vit.stages, [normal(4, 3, 160, 160)]) is None
 
@@ -118,7 +118,7 @@ def test_of_random_weights_there_is_no_similarity(here):
     pretrained, _ = set_up(TINY)
     random, _ = set_up([*TINY, "--model.weights", "none"])
     training = pretrained.datamodule.splits["train"]
-    assert measure_similarity(pretrained, training).pictures == len(training)
+    assert measure_similarity(pretrained, training).images == len(training)
     assert measure_similarity(random, training) is None
 
 
@@ -139,8 +139,8 @@ def test_without_batch_norm_it_is_the_doubt_of_the_classifier(here):
     assert measure_similarity(headless, training) is None
 
 
-def prepared(pictures, preprocess, size):
-    rows = [np.asarray(Image.fromarray(each).resize((size, size)), dtype=np.float32) / 255 for each in pictures]
+def prepared(images, preprocess, size):
+    rows = [np.asarray(Image.fromarray(each).resize((size, size)), dtype=np.float32) / 255 for each in images]
     images = (np.stack(rows) - preprocess.mean) / preprocess.std
     return torch.from_numpy(images).float().permute(0, 3, 1, 2).contiguous()
 

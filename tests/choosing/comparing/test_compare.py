@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from pictures import TINY, write_tiny
+from tiny import TINY, write_tiny
 
 from tl_lightning.choosing.comparing import runs
 from tl_lightning.choosing.comparing.strategies import Job, Strategy
 from tl_lightning.cli import main
-from tl_lightning.core.predictions_file import read_answers
+from tl_lightning.core.predictions_file import load_predictions
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration, quiet
 
@@ -46,8 +46,8 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def here(finished, tmp_path, monkeypatch):
-    """The pictures and weights of the finished comparison, without its runs."""
-    for name in ("pictures", "start.pth"):
+    """The images and weights of the finished comparison, without its runs."""
+    for name in ("images", "start.pth"):
         (tmp_path / name).symlink_to(finished / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TL_CACHE_DIR", str(finished / "cache"))
@@ -71,7 +71,7 @@ def test_a_comparison_leaves_runs_a_summary_and_a_table(finished):
     right = {}
     for run in result["runs"]:
         folder = finished / "cmp" / run["run"]
-        answers = read_answers(folder / "test_answers.npz")
+        answers = load_predictions(folder / "test_predictions.npz")
         right.setdefault(run["strategy"], []).append((answers.predictions.argmax(1) == answers.labels).double().mean())
         assert json.loads((folder / "summary.json").read_text())["seed"] == run["seed"]
         assert [path.name for path in (folder / "checkpoints").iterdir()] == ["best.ckpt"]
@@ -105,7 +105,7 @@ def test_an_interrupted_comparison_goes_on_to_the_same_summary(finished, here, m
     times = {name: Path("cmp", name, "summary.json").stat().st_mtime_ns for name in made}
     # As a run that was killed leaves it: begun, but not at its end.
     shutil.copytree(finished / "cmp/scratch-seed1", "cmp/scratch-seed1")
-    for name in ("summary.json", "test_answers.npz"):
+    for name in ("summary.json", "test_predictions.npz"):
         Path("cmp/scratch-seed1", name).unlink()
 
     monkeypatch.setattr(runs, "make_run", make)
@@ -167,7 +167,7 @@ def test_a_full_disk_ends_the_comparison(tmp_path, monkeypatch):
 
 def test_negative_transfer_is_an_exit_code_where_that_is_asked(there):
     for strategy, right in (("scratch", True), ("feature_extraction", False)):
-        for path in Path("cmp").glob(f"{strategy}*/test_answers.npz"):
+        for path in Path("cmp").glob(f"{strategy}*/test_predictions.npz"):
             content = dict(np.load(path))
             first = content["labels"] == (0 if right else 1)
             predictions = np.stack([first, ~first], axis=1).astype(np.float32)
@@ -198,12 +198,12 @@ def test_negative_transfer_is_an_exit_code_where_that_is_asked(there):
         ),
         pytest.param(
             ["--strategies", "scratch,f=other.yaml"],
-            "strategy f is tested on other pictures or answers than scratch",
+            "strategy f is tested on other images or answers than scratch",
             marks=SLOW,
         ),
         pytest.param(
             ["--strategies", "rest.yaml,feature_extraction", "--reference", "feature_extraction"],
-            "strategies rest and feature_extraction learn from other training or validation pictures: a file must not",
+            "strategies rest and feature_extraction learn from other training or validation images: a file must not",
             marks=SLOW,
         ),
         pytest.param(
@@ -239,8 +239,8 @@ def test_runs_on_data_that_changed_in_between_are_not_compared(there, monkeypatc
         values["data"][key] = digest
         path.write_text(json.dumps(values))
 
-    change("scratch-seed1", "answers_digest", "before")
-    change("feature_extraction-seed1", "answers_digest", "after")
+    change("scratch-seed1", "targets_digest", "before")
+    change("feature_extraction-seed1", "targets_digest", "after")
     Path("cmp/scratch-seed0/summary.json").rename("summary.json")  # a run is missing, and must not be made
 
     def make(path, *args, **options):
@@ -249,10 +249,10 @@ def test_runs_on_data_that_changed_in_between_are_not_compared(there, monkeypatc
     monkeypatch.setattr(runs, "make_run", make)
     assert compare() == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "between cmp/scratch-seed1 and cmp/feature_extraction-seed1: their pictures have other answers" in line
+    assert "between cmp/scratch-seed1 and cmp/feature_extraction-seed1: their images have other answers" in line
 
     for folder in ("scratch-seed1", "feature_extraction-seed1"):
-        change(folder, "answers_digest", "same")
+        change(folder, "targets_digest", "same")
     change("feature_extraction-seed0", "split_digest", "before")
     made = []
 
@@ -264,7 +264,7 @@ def test_runs_on_data_that_changed_in_between_are_not_compared(there, monkeypatc
     monkeypatch.setattr(runs, "make_run", make_with_new_data)
     assert compare() == 2
     said = capsys.readouterr().err
-    assert "between cmp/scratch-seed0 and cmp/feature_extraction-seed0: their pictures are in another split" in said
+    assert "between cmp/scratch-seed0 and cmp/feature_extraction-seed0: their images are in another split" in said
     assert made == ["scratch-seed0"]
 
 
@@ -277,7 +277,7 @@ def test_time_left_goes_by_runs_of_the_same_kind():
     assert runs.time_left([Job(full, 0.5, 2), Job(scratch, 1.0, 0)], done) == ", about 2 min left"
 
 
-def test_scratch_beside_weights_of_a_run_resumes_with_the_pictures_that_it_began_with(there):
+def test_scratch_beside_weights_of_a_run_resumes_with_the_images_that_it_began_with(there):
     # The preset sets the weights aside, and the size that came with them must not go with them.
     quiet()
     size = TINY.index("--data.image_size")

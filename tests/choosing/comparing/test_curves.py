@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from scipy.optimize import nnls
 
-from tl_lightning.choosing.comparing.curve_picture import Line, draw_curves
+from tl_lightning.choosing.comparing.curve_chart import Line, draw_curves
 from tl_lightning.choosing.comparing.curves import catches_up, forecast, gain_in_words, gain_of
 from tl_lightning.choosing.comparing.differences import Difference
 from tl_lightning.choosing.comparing.power_law import EXPONENTS, fit_curve
@@ -194,6 +194,6 @@ def test_curves_are_drawn(tmp_path):
         Line("full", SIZES[:2], [0.8, 0.85], [0.01] * 2, None),
     ]
     draw_curves(lines, tmp_path / "curves.png", figure="accuracy")
-    with Image.open(tmp_path / "curves.png") as picture:
-        assert picture.size == (900, 540)
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.size == (900, 540)
     assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]

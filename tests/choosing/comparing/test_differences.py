@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import f1_score
 
-from tl_lightning.choosing.comparing.differences import figure_difference, paired_difference
+from tl_lightning.choosing.comparing.differences import metric_difference, paired_difference
 from tl_lightning.metrics.classification import of_confusion
 
 NORMAL = stats.norm.ppf(0.975)
@@ -22,7 +22,7 @@ def in_interval(value, moved, units):
     return value - stretch * (value - low), value + stretch * (high - value)
 
 
-def test_with_one_run_each_the_interval_is_the_paired_bootstrap_over_pictures():
+def test_with_one_run_each_the_interval_is_the_paired_bootstrap_over_images():
     one, other = SCORES
     found = paired_difference(SCORES[:1], SCORES[1:], shares=False, draws=300)
     moved = [one[rows].mean() - other[rows].mean() for rows in drawn_naively(6, 300)]
@@ -53,7 +53,7 @@ def test_one_group_says_nothing_of_others():
 
 
 @pytest.mark.parametrize("runs", [(2, 2), (3, 5)])
-def test_where_pictures_are_all_alike_the_interval_is_that_of_welchs_t(runs):
+def test_where_images_are_all_alike_the_interval_is_that_of_welchs_t(runs):
     rng = np.random.default_rng(2)
     one, other = (rng.normal(size=count) for count in runs)
     found = paired_difference(*(np.repeat(side[:, None], 50, axis=1) for side in (one, other)), shares=False, draws=100)
@@ -70,21 +70,21 @@ def test_a_strategy_with_one_run_is_taken_to_train_as_noisily_as_the_other():
     assert found.high - found.value == pytest.approx(stats.t.ppf(0.975, freedom) * spread**0.5)
 
 
-def test_the_noise_of_training_is_what_pictures_do_not_explain():
+def test_the_noise_of_training_is_what_images_do_not_explain():
     rng = np.random.default_rng(0)
-    runs, pictures = 4, 300
-    one, other = (rng.normal(size=(runs, pictures)) + 0.2 * rng.normal(size=(runs, 1)) for _ in range(2))
-    variance = (one - other).mean(axis=0).var(ddof=1) / pictures
+    runs, images = 4, 300
+    one, other = (rng.normal(size=(runs, images)) + 0.2 * rng.normal(size=(runs, 1)) for _ in range(2))
+    variance = (one - other).mean(axis=0).var(ddof=1) / images
     for side in (one, other):
         means = side.mean(axis=1)
         rest = side - side.mean(axis=0) - means[:, None] + side.mean()
-        by_pictures = (rest**2).sum() / ((pictures - 1) * (runs - 1)) / pictures
-        assert means.var(ddof=1) > by_pictures
-        variance += (means.var(ddof=1) - by_pictures) / runs
+        by_images = (rest**2).sum() / ((images - 1) * (runs - 1)) / images
+        assert means.var(ddof=1) > by_images
+        variance += (means.var(ddof=1) - by_images) / runs
     assert paired_difference(one, other, shares=False, draws=4000).error == pytest.approx(variance**0.5, rel=0.02)
 
 
-def test_models_that_agree_on_few_pictures_are_not_the_same_for_sure():
+def test_models_that_agree_on_few_images_are_not_the_same_for_sure():
     right = np.ones((1, 30))
     found = paired_difference(right, right)
     assert found.value == 0
@@ -114,7 +114,7 @@ def test_accuracy_from_answers_is_that_from_right_and_wrong():
     labels = rng.integers(3, size=60)
     one, other = (np.where(rng.random((2, 60)) < 0.7, labels, (labels + 1) % 3) for _ in range(2))
     expected = paired_difference(*(np.float64(side == labels) for side in (one, other)), draws=200)
-    found = figure_difference("accuracy", labels, one, other, classes=3, draws=200)
+    found = metric_difference("accuracy", labels, one, other, classes=3, draws=200)
     assert (found.low, found.high, found.error) == pytest.approx((expected.low, expected.high, expected.error))
 
 
@@ -128,10 +128,10 @@ def test_macro_f1_is_drawn_like_accuracy():
         first, second = (f1_score(right, side[rows], average="macro", zero_division=0) for side in (one, other))
         return first - second
 
-    found = figure_difference("macro_f1", labels, one[None], other[None], classes=4, draws=60)
+    found = metric_difference("macro_f1", labels, one[None], other[None], classes=4, draws=60)
     moved = np.array([figure(rows) for rows in drawn_naively(40, 60)])
     low, high = in_interval(figure(np.arange(40)), moved, 40)
-    added = NORMAL * np.sqrt(2) / 40  # a picture counts 1/40, as all classes are as frequent
+    added = NORMAL * np.sqrt(2) / 40  # an image counts 1/40, as all classes are as frequent
     assert found.value == pytest.approx(figure(np.arange(40)))
     assert found.low == pytest.approx(found.value - np.hypot(found.value - low, added))
     assert found.high == pytest.approx(found.value + np.hypot(high - found.value, added))
@@ -149,20 +149,20 @@ def test_figures_of_a_confusion_matrix_leave_out_classes_that_do_not_occur():
 @pytest.mark.parametrize("runs", [1, 3])
 def test_false_alarms_are_at_the_stated_level(runs):
     rng = np.random.default_rng(runs)
-    noise, cases, pictures = (0.0 if runs == 1 else 0.3), 150, 400
-    alarms = {"ours": 0, "negative": 0, "pictures": 0}
+    noise, cases, images = (0.0 if runs == 1 else 0.3), 150, 400
+    alarms = {"ours": 0, "negative": 0, "images": 0}
     for _ in range(cases):
-        hard = rng.normal(size=pictures)
+        hard = rng.normal(size=images)
         sides = [
-            np.float64(hard + 0.6 * rng.normal(size=(runs, pictures)) + noise * rng.normal(size=(runs, 1)) > -1.3)
+            np.float64(hard + 0.6 * rng.normal(size=(runs, images)) + noise * rng.normal(size=(runs, 1)) > -1.3)
             for _ in range(2)
         ]
         found = paired_difference(*sides, draws=100)
         alone = paired_difference(*(side.mean(axis=0, keepdims=True) for side in sides), draws=100)
         alarms["ours"] += not found.low <= 0 <= found.high
         alarms["negative"] += found.high < 0
-        alarms["pictures"] += not alone.low <= 0 <= alone.high
+        alarms["images"] += not alone.low <= 0 <= alone.high
     assert 2 <= alarms["ours"] <= 14  # 5 % are 7.5
     assert alarms["negative"] <= 9  # 2.5 % are 4
-    if runs > 1:  # what this is for: pictures alone raise far more
-        assert alarms["pictures"] > 22
+    if runs > 1:  # what this is for: images alone raise far more
+        assert alarms["images"] > 22

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from pictures import TINY, write_tiny
+from tiny import TINY, write_tiny
 
 from tl_lightning.cli import main
 

@@ -10,19 +10,19 @@ from tl_lightning.choosing.comparing.results import Measure, Result
 from tl_lightning.choosing.comparing.strategies import Job, Strategy
 
 ACCURACY = Measure("accuracy", "accuracy", "max", "majority_accuracy")
-PICTURES = 200
+IMAGES = 200
 WEIGHTS = {"full", "partial"}
-EASE = np.random.default_rng(0).random(PICTURES)  # how hard a picture is, for all models alike
+EASE = np.random.default_rng(0).random(IMAGES)  # how hard an image is, for all models alike
 
 
 def yardstick(answers="class", classes=("a", "b"), groups=None):
-    return Yardstick(answers, tuple(classes), np.arange(PICTURES), np.arange(PICTURES) % len(classes), groups)
+    return Yardstick(answers, tuple(classes), np.arange(IMAGES), np.arange(IMAGES) % len(classes), groups)
 
 
 def result(name, seed, accuracy, *, validation=None, fraction=None, labelled=100):
-    noise = np.random.default_rng([*name.encode(), seed]).normal(0, 0.02, PICTURES)
+    noise = np.random.default_rng([*name.encode(), seed]).normal(0, 0.02, IMAGES)
     right = EASE + noise < accuracy
-    labels = np.arange(PICTURES) % 2
+    labels = np.arange(IMAGES) % 2
     return Result(
         job=Job(Strategy(name), fraction, seed),
         scores=right.astype(np.float64),
@@ -44,7 +44,7 @@ def seeds(name, accuracy, count=3, **more):
     return [result(name, seed, accuracy, **more) for seed in range(count)]
 
 
-def test_validation_and_not_the_test_pictures_choose_what_stands_for_transfer():
+def test_validation_and_not_the_test_images_choose_what_stands_for_transfer():
     better_on_test = seeds("full", 0.95, validation=0.7)
     outcome = judge(
         made(*seeds("scratch", 0.8), *better_on_test, *seeds("partial", 0.85, validation=0.9)),
@@ -80,7 +80,7 @@ def test_an_error_chooses_where_it_is_least():
     results = []
     for name, error in errors.items():
         plain = result(name, 0, 0.9)
-        noise = np.random.default_rng(len(results)).normal(0, 0.1, PICTURES)
+        noise = np.random.default_rng(len(results)).normal(0, 0.1, IMAGES)
         results.append(Result(**{**vars(plain), "scores": -error + noise, "predicted": None, "validation": error}))
     outcome = judge(made(*results), yardstick("number"), measure, reference="scratch", transferring=WEIGHTS)
     assert outcome.transfer == "full"
@@ -106,7 +106,7 @@ def test_a_row_holds_means_over_seeds_and_the_middle_test():
     assert rows[0].difference is rows[0].p is None
 
 
-def test_a_figure_has_the_standard_error_of_its_pictures_and_seeds():
+def test_a_figure_has_the_standard_error_of_its_images_and_seeds():
     (row, _) = judge(
         made(*seeds("scratch", 0.8, 1), *seeds("full", 0.9, 1)),
         yardstick(),
@@ -114,7 +114,7 @@ def test_a_figure_has_the_standard_error_of_its_pictures_and_seeds():
         reference="scratch",
         transferring=WEIGHTS,
     ).rows
-    assert row.error == pytest.approx((row.value * (1 - row.value) / PICTURES) ** 0.5, rel=0.1)
+    assert row.error == pytest.approx((row.value * (1 - row.value) / IMAGES) ** 0.5, rel=0.1)
 
 
 def test_macro_f1_and_balanced_accuracy_are_compared_as_figures():
@@ -122,7 +122,7 @@ def test_macro_f1_and_balanced_accuracy_are_compared_as_figures():
         measure = Measure(name, name, "max", None)
         scratch, full = result("scratch", 0, 0.8), result("full", 0, 0.9)
         rows = judge(made(scratch, full), yardstick(), measure, reference="scratch", transferring=WEIGHTS).rows
-        labels, predicted = np.arange(PICTURES) % 2, full.predicted
+        labels, predicted = np.arange(IMAGES) % 2, full.predicted
         recalls = [(predicted[labels == k] == k).mean() for k in (0, 1)]
         f1 = [
             2 * ((predicted == k) & (labels == k)).sum() / ((predicted == k).sum() + (labels == k).sum())
@@ -137,7 +137,7 @@ def test_equal_answers_with_several_labels_are_not_the_same_for_sure():
     results = []
     for name, score in (("scratch", 0.5), ("full", 0.75)):
         plain = result(name, 0, 0.9)
-        results.append(Result(**{**vars(plain), "scores": np.full(PICTURES, score), "predicted": None}))
+        results.append(Result(**{**vars(plain), "scores": np.full(IMAGES, score), "predicted": None}))
     rows = judge(made(*results), yardstick("labels"), measure, reference="scratch", transferring=WEIGHTS).rows
     difference = rows[1].difference
     assert (difference.value, difference.low < 0.25 < difference.high) == (pytest.approx(0.25), True)
@@ -162,8 +162,8 @@ def test_without_the_reference_there_is_no_verdict():
     assert outcome.transfer == "full"
 
 
-def test_pictures_in_groups_have_no_mcnemar_test():
-    groups = np.array([f"g{k // 10}" for k in range(PICTURES)])
+def test_images_in_groups_have_no_mcnemar_test():
+    groups = np.array([f"g{k // 10}" for k in range(IMAGES)])
     outcome = judge(
         made(*seeds("scratch", 0.8), *seeds("full", 0.9)),
         yardstick(groups=groups),

@@ -82,7 +82,7 @@ def test_numbers_get_r2_of_what_was_left_out_and_log_me():
     assert constant_accuracy(numbers, answers="number") is None
 
 
-def test_labels_get_the_mean_of_their_accuracies_and_one_that_no_picture_has_is_left_out():
+def test_labels_get_the_mean_of_their_accuracies_and_one_that_no_image_has_is_left_out():
     generator = torch.Generator().manual_seed(3)
     labels = (torch.rand(40, 3, generator=generator) < 0.4).float()
     labels[:, 1] = 0
@@ -96,7 +96,7 @@ def test_labels_get_the_mean_of_their_accuracies_and_one_that_no_picture_has_is_
 
 
 @pytest.mark.parametrize("answers", ["number", "labels", "class"])
-def test_pictures_of_one_group_say_nothing_of_each_other(answers):
+def test_images_of_one_group_say_nothing_of_each_other(answers):
     generator = torch.Generator().manual_seed(0)
     kin = torch.arange(40).repeat_interleave(6)
     groups = torch.randn(40, 12, generator=generator)
@@ -113,27 +113,27 @@ def test_pictures_of_one_group_say_nothing_of_each_other(answers):
         assert alone.neighbours == 1.0 and found.neighbours < 0.65
 
 
-def assessment(right, *, rows=None, groups=None, macs=1, backbone="timm/x", weights="pretrained", pictures=None):
+def assessment(right, *, rows=None, groups=None, macs=1, backbone="timm/x", weights="pretrained", images=None):
     rows = np.arange(len(right)) if rows is None else np.array(rows)
     scores = {"neighbours": 0.5, "log_me": 0.1, "h_score": 0.2, "leep": None, "nce": None}
     costs = {"image_size": 32, "parameters": 5, "macs": macs, "speed": 1.0, "seconds": 1.0}
-    about = Candidate(backbone, weights), pictures or len(right), rows
+    about = Candidate(backbone, weights), images or len(right), rows
     return Assessment(*about, np.array(right, dtype=np.float64), groups=groups, **scores, **costs)
 
 
-def test_of_many_pictures_some_are_probed_and_no_fold_is_lost(monkeypatch):
+def test_of_many_images_some_are_probed_and_no_fold_is_lost(monkeypatch):
     monkeypatch.setattr(solved, "PROBED", 20)
     fold_of = torch.tensor([0] * 96 + [1, 2, 3, 4])
     some = solved.probed(fold_of)
     assert len(some) == 20 and some.diff().min() > 0 and set(fold_of[some].tolist()) == {0, 1, 2, 3, 4}
     given = replace(measured(torch.arange(100) % 2, "class", groups=np.arange(100).astype(str)), fold_of=fold_of)
     found = assess(given)
-    assert found.pictures == 100 and found.rows.tolist() == some.tolist() and len(found.right) == 20
+    assert found.images == 100 and found.rows.tolist() == some.tolist() and len(found.right) == 20
     assert found.groups.tolist() == some.numpy().astype(str).tolist()
     assert found.log_me == log_me(given.features, given.labels, classes=2)
 
 
-def test_the_noise_of_a_difference_is_that_of_the_same_pictures():
+def test_the_noise_of_a_difference_is_that_of_the_same_images():
     one, other = assessment([1, 1, 0, 0]), assessment([1, 1, 1, 0])
     assert (one.accuracy, one.error) == (0.5, 0.25)
     distance, error = one.behind(other)
@@ -150,12 +150,12 @@ def test_a_difference_beyond_two_standard_errors_is_no_noise():
     assert assessment([1] * 100).within_noise_of(one)
 
 
-def test_pictures_that_only_one_candidate_has_are_left_out():
+def test_images_that_only_one_candidate_has_are_left_out():
     one, other = assessment([1, 0, 1], rows=[0, 4, 7]), assessment([1, 1, 0, 0], rows=[0, 4, 5, 6])
     assert one.behind(other)[0] == 0.5
 
 
-def test_pictures_of_one_group_count_as_one():
+def test_images_of_one_group_count_as_one():
     values, groups = np.array([1.0, 1.0, 0.0, 0.0]), np.array(["a", "a", "b", "b"])
     assert standard_error(values) == 0.25
     assert standard_error(values, groups) == pytest.approx(math.sqrt(2) / 4)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 import timm
-from pictures import write_tiny
+from tiny import write_tiny
 
 from tl_lightning.backbones import hub
 from tl_lightning.backbones.packages import KNOWN

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures import TINY, write_pictures, write_tiny
+from tiny import TINY, write_images, write_tiny
 from torch import nn
 
 from tl_lightning.backbones import build_backbone, load_source_model, source_classifier
@@ -29,7 +29,7 @@ def here(tmp_path, monkeypatch):
     return write_tiny(tmp_path)
 
 
-def test_features_and_answers_are_those_of_the_training_and_validation_pictures(here):
+def test_features_and_answers_are_those_of_the_training_and_validation_images(here):
     found = measure(TINY, EFFICIENTNET)
     data = Configuration(TINY, folder=None).datamodule
     data.prepare_data()
@@ -77,7 +77,7 @@ def test_phases_and_weights_of_the_configuration_do_not_matter(here):
         *(pytest.param(f"test_{name}", marks=pytest.mark.slow) for name in ("efficientnet", "convnext", "resnet")),
     ],
 )
-def test_the_source_classifier_on_kept_features_is_the_source_model_on_pictures(here, name):
+def test_the_source_classifier_on_kept_features_is_the_source_model_on_images(here, name):
     torch.manual_seed(1)
     model = build_and_save(name)
     found = measure(TINY_160, Candidate(f"timm/{name}", "whole.pth"))
@@ -157,9 +157,9 @@ def test_blocks_are_divided_into_blocks(here):
     assert torch.equal(found.kin, found.fold_of)
 
 
-def test_too_few_pictures_or_groups_are_one_line(here):
-    write_pictures(here / "few", count=3)
-    with pytest.raises(UserError, match=r"4 training and validation pictures are too few to compare backbones on: 5"):
+def test_too_few_images_or_groups_are_one_line(here):
+    write_images(here / "few", count=3)
+    with pytest.raises(UserError, match=r"4 training and validation images are too few to compare backbones on: 5"):
         measure([*TINY, "--data.source", "few"], EFFICIENTNET)
 
 

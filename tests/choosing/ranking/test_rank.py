@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures import TINY, write_tiny
 from rich.console import Console
 from test_assess import assessment
+from tiny import TINY, write_tiny
 
 from tl_lightning.backbones import build_backbone
 from tl_lightning.choosing.ranking import rank as module
 from tl_lightning.choosing.ranking.candidates import Candidate
-from tl_lightning.choosing.ranking.rank_report import Ranking, advice, rank_table, write_figures
+from tl_lightning.choosing.ranking.rank_report import Ranking, advice, rank_table, write_metrics
 from tl_lightning.cli import main
 
 PLAIN = [*TINY[: TINY.index("--model.backbone")], *TINY[TINY.index("--model.lr") :]]  # names no backbone
@@ -42,9 +42,9 @@ def test_every_candidate_gets_a_row_and_random_weights_the_last(here, capsys):
     assert rows[0]["accuracy"] >= rows[1]["accuracy"]
     assert (float(rows[0]["behind"]), rows[0]["leep"], rows[0]["image_size"]) == (0.0, "", "32")
     assert all(float(row["macs"]) > 0 and float(row["speed"]) > 0 and row["log_me"] for row in rows)
-    for words in ("18 pictures, each by a head", "random weights (test_efficientnet)", "majority class", "best: "):
+    for words in ("18 images, each by a head", "random weights (test_efficientnet)", "majority class", "best: "):
         assert words in shown
-    assert "figures in rank.csv, picture in rank.png" in shown
+    assert "figures in rank.csv, image in rank.png" in shown
     assert Path("rank.png").is_file() and not Path("runs").exists()
 
 
@@ -70,7 +70,7 @@ def test_random_weights_that_are_named_are_the_control_and_run_once(here, monkey
     assert [row["control"] for row in figures()] == ["0", "1"]
 
 
-def test_what_does_not_take_the_pictures_is_left_out_unless_it_was_named(here, capsys, monkeypatch):
+def test_what_does_not_take_the_images_is_left_out_unless_it_was_named(here, capsys, monkeypatch):
     wrong, right = Candidate("timm/test_vit", "start.pth"), Candidate("timm/test_efficientnet", "start.pth")
     monkeypatch.setattr(module, "available", lambda: ([wrong, right], []))
     assert main(["rank", *PLAIN]) == 0
@@ -150,7 +150,7 @@ def test_columns_that_do_not_go_with_the_answers_are_left_out():
 
 
 def test_the_figures_of_labels_are_called_what_they_are(tmp_path):
-    write_figures(ranking(many(350), answers="labels"), tmp_path / "rank.csv")
+    write_metrics(ranking(many(350), answers="labels"), tmp_path / "rank.csv")
     (row, control) = figures(tmp_path / "rank.csv")
     assert (row["label_accuracy"], row["within_noise"], control["control"]) == ("0.875", "1", "1")
     assert (float(control["behind"]), control["within_noise"]) == (0.375, "0")

@@ -1,4 +1,4 @@
-"""Scores of a solved head, picture by picture, for every kind of answer."""
+"""Scores of a solved head, image by image, for every kind of answer."""
 
 import numpy as np
 import pytest
@@ -22,10 +22,10 @@ def test_scores_of_labels_and_numbers_are_what_they_say():
     assert constant_accuracy(torch.tensor([0, 0, 1]), answers="class") == pytest.approx(2 / 3)
 
 
-def test_a_label_that_all_pictures_have_counts_for_nothing_and_nothing_else_is_a_mistake():
+def test_a_label_that_all_images_have_counts_for_nothing_and_nothing_else_is_a_mistake():
     right = torch.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]).double()
     outputs = torch.tensor([[1.0, 1.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]).double()
     assert scores(outputs, right, answers="labels").tolist() == [0, 1, 1, 1]
     assert constant_accuracy(right, answers="labels") == 0.75
-    with pytest.raises(UserError, match="all 4 pictures have the same answers"):
+    with pytest.raises(UserError, match="all 4 images have the same answers"):
         scores(outputs, right[:, :1].expand(-1, 2), answers="labels")

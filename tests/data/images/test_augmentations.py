@@ -6,8 +6,8 @@ import torch
 
 from tl_lightning.core.randomness import seeded
 from tl_lightning.data.images.augmentations import augmentation, evaluation, plain_view, views
-from tl_lightning.data.images.pictures import crop
 from tl_lightning.data.images.policies import CROP_SCALE
+from tl_lightning.data.images.preparing import crop
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess.image import Preprocess
 
@@ -66,9 +66,7 @@ def test_the_crop_knows_the_interpolations_of_all_weights(small: Preprocess, int
 
 @pytest.mark.parametrize("name", ["standard", "randaugment", "trivial"])
 def test_augmentations_of_colour_are_refused_for_other_numbers_of_channels(small: Preprocess, name: str) -> None:
-    with pytest.raises(
-        UserError, match=rf"^data.augmentation {name} is for pictures of 1 or 3 channels, and .* takes 5"
-    ):
+    with pytest.raises(UserError, match=rf"^data.augmentation {name} is for images of 1 or 3 channels, and .* takes 5"):
         augmentation(name, replace(small, channels=5))
     assert augmentation("dihedral", replace(small, channels=5))(PIXELS[:1]).shape == (5, 16, 16)
 
@@ -82,11 +80,11 @@ def test_the_versions_are_exactly_what_the_augmentation_draws(small: Preprocess)
     plain = crop(PIXELS, small)
     turned = [plain.rot90(k, (1, 2)) for k in range(4)]
     expected = {"none": [plain], "flips": [plain, plain.flip(-1)], "dihedral": turned + [t.flip(-1) for t in turned]}
-    for name, pictures in expected.items():
+    for name, images in expected.items():
         found = [view.transform(PIXELS) for view in views(name, small, count=None)]
-        assert len(found) == len(pictures)
-        assert all(torch.equal(one, other) for one, other in zip(found, pictures, strict=True))
-        assert {picture.numpy().tobytes() for picture in found} == set(outcomes(name, small))
+        assert len(found) == len(images)
+        assert all(torch.equal(one, other) for one, other in zip(found, images, strict=True))
+        assert {image.numpy().tobytes() for image in found} == set(outcomes(name, small))
 
 
 def test_versions_with_equal_pixels_have_equal_names(small: Preprocess) -> None:

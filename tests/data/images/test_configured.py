@@ -1,4 +1,4 @@
-"""Tests of transforms by class; the picture is of noise, 20 x 26, of which the model sees 16 x 16."""
+"""Tests of transforms by class; the image is of noise, 20 x 26, of which the model sees 16 x 16."""
 
 import pickle
 import sys
@@ -17,9 +17,9 @@ from torch import Tensor
 from tl_lightning.core.randomness import seeded
 from tl_lightning.data.images.augmentations import augmentation, evaluation, title, views
 from tl_lightning.data.images.configured import plain
-from tl_lightning.data.images.decoding import Picture
+from tl_lightning.data.images.decoding import DecodedImage
 from tl_lightning.data.images.module import ImageDataModule
-from tl_lightning.data.images.pictures import resize
+from tl_lightning.data.images.preparing import resize
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess.image import Preprocess
 
@@ -32,14 +32,14 @@ def by_class(name: str, **arguments: Any) -> dict[str, Any]:
 
 
 class Threads:
-    """Writes into its picture how many threads it had."""
+    """Writes into its image how many threads it had."""
 
     def __call__(self, pixels: Tensor) -> Tensor:
         return pixels.fill_(torch.get_num_threads())
 
 
 class Unlucky:
-    """Cuts all but a column from pictures that are wider than high, which no trial is."""
+    """Cuts all but a column from images that are wider than high, which no trial is."""
 
     def __call__(self, pixels: Tensor) -> Tensor:
         return pixels[0] if pixels.shape[2] > pixels.shape[1] else pixels
@@ -53,7 +53,7 @@ def users(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-def test_a_transform_sees_the_whole_stored_picture_and_the_crop_comes_last(small: Preprocess) -> None:
+def test_a_transform_sees_the_whole_stored_image_and_the_crop_comes_last(small: Preprocess) -> None:
     turned = augmentation(by_class("RandomHorizontalFlip", p=1.0), small)
     assert torch.equal(turned(PIXELS), evaluation(small)(PIXELS.flip(-1)))
 
@@ -71,9 +71,9 @@ def test_a_transform_may_crop_to_the_models_size_itself(small: Preprocess) -> No
     assert seen <= squares and len(seen) > 20
 
 
-def test_a_result_of_another_size_is_prepared_like_any_picture(small: Preprocess) -> None:
+def test_a_result_of_another_size_is_prepared_like_any_image(small: Preprocess) -> None:
     transform = augmentation(by_class("CenterCrop", size=10), small)
-    middle = Picture(PIXELS[:, 5:15, 8:18].permute(1, 2, 0).contiguous().numpy(), (10, 10), (0, 0, 10, 10))
+    middle = DecodedImage(PIXELS[:, 5:15, 8:18].permute(1, 2, 0).contiguous().numpy(), (10, 10), (0, 0, 10, 10))
     expected = torch.from_numpy(resize(middle, small).copy()).permute(2, 0, 1)
     assert expected.shape == (3, 20, 20)
     assert torch.equal(transform(PIXELS), evaluation(small)(expected))
@@ -91,7 +91,7 @@ def test_objects_within_the_arguments_are_made_too(small: Preprocess) -> None:
     assert torch.equal(augmentation(nested, small)(PIXELS), evaluation(small)(PIXELS.flip(-1)))
 
 
-def test_transforms_of_pil_pictures_can_be_wrapped(small: Preprocess) -> None:
+def test_transforms_of_pil_images_can_be_wrapped(small: Preprocess) -> None:
     policy = {
         "class_path": "timm.data.auto_augment.rand_augment_transform",
         "init_args": {"config_str": "rand-m9-mstd0.5", "hparams": {}},
@@ -122,7 +122,7 @@ def test_it_is_picklable_for_workers_that_are_spawned(small: Preprocess) -> None
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_pictures_are_prepared_by_one_thread(folder: Path, small: Preprocess, workers: int) -> None:
+def test_images_are_prepared_by_one_thread(folder: Path, small: Preprocess, workers: int) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -200,7 +200,7 @@ def test_mistakes_are_named_before_anything_trains(small: Preprocess, configured
     assert "\n" not in str(error.value)
 
 
-def test_what_fails_on_some_pictures_only_is_named_when_it_does(small: Preprocess) -> None:
+def test_what_fails_on_some_images_only_is_named_when_it_does(small: Preprocess) -> None:
     transform = augmentation({"class_path": "users_own.Unlucky"}, small)
     with pytest.raises(UserError, match=r"^data.augmentation gives shape \(20, 26\); it must be \(3, height, width\)$"):
         transform(PIXELS)

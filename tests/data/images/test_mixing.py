@@ -16,11 +16,11 @@ def mixed(mixup: float, cutmix: float, *place: int) -> tuple[Tensor, Tensor]:
 
 
 def is_cut(image: Tensor) -> bool:
-    """Whether every pixel comes from one picture or the other."""
+    """Whether every pixel comes from one image or the other."""
     return bool(((image == IMAGE) | (image == IMAGE.flip(0))).all())
 
 
-def test_mixup_blends_each_picture_with_its_partner(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mixup_blends_each_image_with_its_partner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(np.random, "beta", lambda *alpha: {(0.2, 0.2): 0.25}[alpha])
     before = IMAGE.clone()
     image, target = mixed(0.2, 0.0, 1, 2, 3)
@@ -73,7 +73,7 @@ def test_rows_add_up_to_one() -> None:
         ((-0.1, 0.0, 4), "data.mixup is -0.1; it must be 0 (off) or a positive number"),
         ((0.0, float("inf"), 4), "data.cutmix is inf; it must be 0 (off) or a positive number"),
         ((float("nan"), 0.0, 4), "data.mixup is nan; it must be 0 (off) or a positive number"),
-        ((0.0, 1.0, 5), "data.batch_size is 5; data.cutmix 1.0 pairs the pictures of a batch: use an even one"),
+        ((0.0, 1.0, 5), "data.batch_size is 5; data.cutmix 1.0 pairs the images of a batch: use an even one"),
     ],
 )
 def test_wrong_settings_are_named(settings: tuple[float, float, int], message: str) -> None:

@@ -63,19 +63,19 @@ def test_listing_comes_before_decoding(folder: Path, small: Preprocess, cache_of
 
 
 def test_the_digest_of_a_split_changes_with_the_split_and_not_with_its_place(
-    folder: Path, small: Preprocess, picture: Callable[..., Path], tmp_path: Path
+    folder: Path, small: Preprocess, image: Callable[..., Path], tmp_path: Path
 ) -> None:
     first = module(folder, small).split_digest
     assert module(folder, small, split_seed=1).split_digest != first
     shutil.copytree(folder, tmp_path / "moved")
     assert module(tmp_path / "moved", small).split_digest == first
-    picture(folder / "dog" / "more.png")
+    image(folder / "dog" / "more.png")
     assert module(folder, small).split_digest != first
 
 
-def test_the_summary_is_exact(folder: Path, small: Preprocess, picture: Callable[..., Path]) -> None:
+def test_the_summary_is_exact(folder: Path, small: Preprocess, image: Callable[..., Path]) -> None:
     for number in range(8):
-        picture(folder / "dog" / f"more{number}.png")
+        image(folder / "dog" / f"more{number}.png")
     data = module(folder, small, on_leak="ignore")
     data.setup("fit")
     assert data.summary() == {
@@ -91,7 +91,7 @@ def test_the_summary_is_exact(folder: Path, small: Preprocess, picture: Callable
         "fold": None,
         "groups": None,
         "split_digest": data.split_digest,
-        "answers_digest": data.answers_digest,
+        "targets_digest": data.targets_digest,
         "leaks": None,
         "class_counts": {
             "train": {"cat": 5, "dog": 10},
@@ -120,11 +120,11 @@ def test_order_and_augmentation_follow_seed_and_epoch(folder: Path, small: Prepr
     assert not equal(epochs(module(folder, small, seed=1), 4), first)
 
 
-def test_balanced_training_pictures_come_from_all_classes_equally_often(
-    tmp_path: Path, small: Preprocess, picture: Callable[..., Path]
+def test_balanced_training_images_come_from_all_classes_equally_often(
+    tmp_path: Path, small: Preprocess, image: Callable[..., Path]
 ) -> None:
     for number in range(20):
-        picture(tmp_path / "p" / ("rare" if number < 4 else "usual") / f"{number:02}.png", seed=number)
+        image(tmp_path / "p" / ("rare" if number < 4 else "usual") / f"{number:02}.png", seed=number)
     data = module(tmp_path / "p", small, sampler="balanced", batch_size=2)
     assert data.answers("train").labels.bincount().tolist() == [2, 10]
     drawn = [batch["label"] for batch in epochs(data, 0)]
@@ -200,7 +200,7 @@ def test_mixing_adds_the_answers_to_training_batches_alone(folder: Path, small: 
     assert set(untouched) == set(batch) and torch.equal(untouched["image"], plain["image"])
 
 
-def test_nothing_is_mixed_unless_asked_for_or_where_pictures_do_not_pair_up(folder: Path, small: Preprocess) -> None:
+def test_nothing_is_mixed_unless_asked_for_or_where_images_do_not_pair_up(folder: Path, small: Preprocess) -> None:
     batch = epochs(module(folder, small), 0)[0]
     odd = {key: value[:3] for key, value in batch.items()}
     for settings, given in (({}, batch), ({"mixup": 0.4, "cutmix": 1.0}, odd)):
@@ -210,7 +210,7 @@ def test_nothing_is_mixed_unless_asked_for_or_where_pictures_do_not_pair_up(fold
         assert "target" not in moved and torch.equal(moved["image"], data.normalized(given)["image"])
 
 
-def test_a_plain_loader_shows_training_pictures_as_evaluation_would(folder: Path, small: Preprocess) -> None:
+def test_a_plain_loader_shows_training_images_as_evaluation_would(folder: Path, small: Preprocess) -> None:
     data = module(folder, small, augmentation="standard")
     data.setup("fit")
     batches = list(data.plain_loader("train"))
@@ -225,7 +225,7 @@ def test_a_plain_loader_shows_training_pictures_as_evaluation_would(folder: Path
     )
 
 
-def test_processes_share_the_pictures(folder: Path, small: Preprocess) -> None:
+def test_processes_share_the_images(folder: Path, small: Preprocess) -> None:
     data = module(folder, small, batch_size=2)
     data.setup("fit")
     shares: dict[str, list[int]] = {"train": [], "val": []}
@@ -238,11 +238,11 @@ def test_processes_share_the_pictures(folder: Path, small: Preprocess) -> None:
     assert sorted(index for share in shares["val"] for batch in share for index in batch) == data.splits["val"].tolist()
 
 
-def test_more_processes_than_pictures_is_an_error(folder: Path, small: Preprocess) -> None:
+def test_more_processes_than_images_is_an_error(folder: Path, small: Preprocess) -> None:
     data = module(folder, small)
     data.setup("fit")
     data.trainer = trainer(world_size=3)
-    with pytest.raises(UserError, match=r"^the val split has 2 pictures, too few for 3 processes: use fewer devices"):
+    with pytest.raises(UserError, match=r"^the val split has 2 images, too few for 3 processes: use fewer devices"):
         data.val_dataloader()
     assert len(list(data.test_dataloader())) == 1
 
@@ -293,17 +293,17 @@ def test_no_test_split_gives_no_loader(folder: Path, small: Preprocess) -> None:
     assert data.test_dataloader() == []
 
 
-def test_broken_pictures_stop_before_training(folder: Path, small: Preprocess) -> None:
+def test_broken_images_stop_before_training(folder: Path, small: Preprocess) -> None:
     for number in range(12):
         (folder / "cat" / f"x{number:02}.png").touch()
     with pytest.raises(UserError) as error:
         module(folder, small).setup("fit")
     message = str(error.value)
-    assert message.startswith(f"12 of 28 pictures of {folder} cannot be read: {folder}/cat/x00.png (empty file), ")
+    assert message.startswith(f"12 of 28 images of {folder} cannot be read: {folder}/cat/x00.png (empty file), ")
     assert message.endswith("x09.png (empty file) and 2 more; mend them, or leave them out with --data.on_error skip")
 
 
-def test_broken_pictures_can_be_left_out_and_move_no_other(folder: Path, small: Preprocess) -> None:
+def test_broken_images_can_be_left_out_and_move_no_other(folder: Path, small: Preprocess) -> None:
     before = module(folder, small).splits
     broken = [int(before["train"][0]), int(before["test"][0])]
     for index in broken:
@@ -320,7 +320,7 @@ def test_broken_pictures_can_be_left_out_and_move_no_other(folder: Path, small: 
 def test_a_class_that_vanishes_is_an_error(folder: Path, small: Preprocess) -> None:
     for path in (folder / "dog").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="class 'dog' is left without pictures: 8 of 16 pictures"):
+    with pytest.raises(UserError, match="class 'dog' is left without images: 8 of 16 images"):
         module(folder, small, on_error="skip").setup("fit")
 
 
@@ -347,7 +347,7 @@ def test_wrong_settings_are_named_at_once(
 
 
 def test_only_the_module_imports_lightning() -> None:
-    names = "samples sources splits pictures store augmentations configured policies sampling workers".split()
+    names = "samples sources splits images store augmentations configured policies sampling workers".split()
     names += ["dataset", "mixing"]
     imports = ", ".join(["tl_lightning.core.randomness", *(f"tl_lightning.data.{name}" for name in names)])
     check = f"import sys, {imports}; assert not {{'lightning', 'timm', 'torchvision'}} & set(sys.modules)"
@@ -364,7 +364,7 @@ def test_channels_and_range_are_part_of_the_preparation(folder: Path, small: Pre
 
 @pytest.fixture
 def leaking(folder: Path) -> Path:
-    """Two classes in three splits; a test picture is a training one mirrored, one of val the same file."""
+    """Two classes in three splits; a test image is a training one mirrored, one of val the same file."""
     root = folder.parent / "leaking"
     for number, name in enumerate(("train", "train", "train", "train", "train", "val", "val", "test")):
         for kind, first in (("cat", 0), ("dog", 8)):
@@ -385,7 +385,7 @@ def test_leaks_are_warned_of_and_stay(leaking: Path, small: Preprocess, capsys: 
     assert data.leaks.across == {"val in train": {"file": 1}, "test in train": {"near": 1}, "test in val": {}}
     assert [len(data.splits[name]) for name in ("train", "val", "test")] == [10, 4, 2]
     assert data.split_digest == digest
-    assert "1 picture of test is also in train" in capsys.readouterr().out.replace("\n", " ")
+    assert "1 image of test is also in train" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_leaks_are_moved_out_of_the_test_and_make_another_split(leaking: Path, small: Preprocess) -> None:
@@ -400,7 +400,7 @@ def test_leaks_are_moved_out_of_the_test_and_make_another_split(leaking: Path, s
 
 
 def test_leaks_stop_a_run_where_they_have_to(leaking: Path, small: Preprocess) -> None:
-    with pytest.raises(UserError, match=r"1 picture of val is also in train \(1 file\).*--data.on_leak move"):
+    with pytest.raises(UserError, match=r"1 image of val is also in train \(1 file\).*--data.on_leak move"):
         module(leaking, small, on_leak="stop").setup("fit")
     ignoring = module(leaking, small, on_leak="ignore")
     ignoring.setup("fit")
@@ -416,7 +416,7 @@ def test_a_range_of_pixels_that_comes_with_the_weights_is_said(folder: Path, sma
     assert module(folder, ranged, pixel_range=[0, 255]).notes() == module(folder, small).notes() == []
 
 
-def test_weights_have_the_mean_1_over_the_pictures_that_train(folder: Path, small: Preprocess) -> None:
+def test_weights_have_the_mean_1_over_the_images_that_train(folder: Path, small: Preprocess) -> None:
     paths = sorted(folder.rglob("*.png"))
     rows = [f"{path},{path.parent.name},{1 + number}" for number, path in enumerate(paths)]
     table = folder.parent / "weights.csv"
@@ -433,17 +433,17 @@ def test_weights_have_the_mean_1_over_the_pictures_that_train(folder: Path, smal
     torch.testing.assert_close(weights, kept / kept.mean())
 
 
-def test_the_digest_of_the_answers_changes_with_them_and_not_with_the_pictures(
+def test_the_digest_of_the_answers_changes_with_them_and_not_with_the_images(
     folder: Path, small: Preprocess, tmp_path: Path
 ) -> None:
-    pictures = [path.resolve() for path in sorted(folder.rglob("*.png"))]
+    images = [path.resolve() for path in sorted(folder.rglob("*.png"))]
     table = tmp_path / "table.csv"
     digests = []
     for labels in ("ab", "ab", "ba"):
-        rows = (f"{path},{labels[number % 2]}" for number, path in enumerate(pictures))
+        rows = (f"{path},{labels[number % 2]}" for number, path in enumerate(images))
         table.write_text("\n".join(["image,label", *rows]))
         data = module(table, small)
-        digests.append((data.split_digest, data.answers_digest, data.summary()["answers_digest"]))
+        digests.append((data.split_digest, data.targets_digest, data.summary()["targets_digest"]))
     assert digests[0] == digests[1]
     assert digests[0][1] != digests[2][1] == digests[2][2]
 

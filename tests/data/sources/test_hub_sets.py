@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from tl_lightning.core.cache_folder import cache_dir, remove
-from tl_lightning.data.samples import AnswerKind
+from tl_lightning.data.samples import ProblemType
 from tl_lightning.data.sources import hub_sets
 from tl_lightning.data.sources.columns import Columns
 from tl_lightning.data.sources.read import read_source
 from tl_lightning.errors import UserError
 
-Picture = Callable[..., Path]
+DecodedImage = Callable[..., Path]
 NAMES = ["cat", "dog", "bird"]
 
 
@@ -50,12 +50,12 @@ def refuse(source: str, **settings: object) -> str:
 
 
 def exported() -> list[Path]:
-    folder = cache_dir() / "pictures"
+    folder = cache_dir() / "images"
     return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.exists() else []
 
 
 @pytest.mark.parametrize(("kind", "suffix"), [("png", "png"), ("jpeg", "jpg"), ("webp", "webp"), ("tiff", "tif")])
-def test_encoded_pictures_are_exported_as_they_are(tmp_path: Path, kind: str, suffix: str) -> None:
+def test_encoded_images_are_exported_as_they_are(tmp_path: Path, kind: str, suffix: str) -> None:
     samples = read_source(saved(a_set([2, 0, 0, 2], kinds=kind), tmp_path / "set"))
     (folder,) = exported()
     assert samples.paths == [folder / "00000" / f"{index:08}.{suffix}" for index in range(4)]
@@ -64,7 +64,7 @@ def test_encoded_pictures_are_exported_as_they_are(tmp_path: Path, kind: str, su
     assert samples.split is None and samples.groups is None and samples.weights is None
 
 
-def test_a_thousand_pictures_share_a_folder(tmp_path: Path) -> None:
+def test_a_thousand_images_share_a_folder(tmp_path: Path) -> None:
     cells = [{"bytes": b"BM%d" % index, "path": None} for index in range(1002)]
     made = datasets.Dataset.from_dict({"image": cells, "label": [index % 2 for index in range(1002)]})
     samples = read_source(saved(made.cast_column("image", datasets.Image()), tmp_path / "set"))
@@ -116,12 +116,12 @@ def test_a_split_without_answers_is_left_out(tmp_path: Path, capsys: pytest.Capt
     parts = {"train": a_set([0, 1, 1]), "test": a_set([-1, -1])}
     samples = read_source(saved(datasets.DatasetDict(parts), tmp_path / "set"))
     assert len(samples) == 3 and samples.split is not None and samples.split.tolist() == ["train"] * 3
-    assert "no picture of test has an answer" in capsys.readouterr().out
+    assert "no image of test has an answer" in capsys.readouterr().out
 
 
-def test_a_picture_without_an_answer_is_named(tmp_path: Path) -> None:
+def test_a_image_without_an_answer_is_named(tmp_path: Path) -> None:
     source = saved(a_set([0, 1, -1, 1]), tmp_path / "set")
-    assert refuse(source) == f"picture 2 of {source}: the column 'label' is empty"
+    assert refuse(source) == f"image 2 of {source}: the column 'label' is empty"
 
 
 def test_usual_columns_and_chosen_ones_are_read(tmp_path: Path) -> None:
@@ -161,32 +161,32 @@ def test_the_only_column_with_classes_is_the_answer(tmp_path: Path) -> None:
     assert message.endswith("has no column 'label' (data.label_column); its columns are animal, other")
 
 
-def test_one_of_several_columns_of_pictures_is_chosen(tmp_path: Path) -> None:
+def test_one_of_several_columns_of_images_is_chosen(tmp_path: Path) -> None:
     cells = [{"bytes": encoded(9 + seed), "path": None} for seed in range(4)]
     made = a_set([0, 1, 1, 0], mask=cells).cast_column("mask", datasets.Image())
     source = saved(made, tmp_path / "set")
     assert read_source(source).paths[0].read_bytes() == encoded(0)
     assert read_source(source, columns=Columns(image="mask")).paths[0].read_bytes() == encoded(9)
     assert (
-        "several columns of pictures (image, mask); choose one as data.image_column, which is 'msk'; did you"
+        "several columns of images (image, mask); choose one as data.image_column, which is 'msk'; did you"
         in refuse(source, columns=Columns(image="msk"))
     )
     only = made.remove_columns("mask").rename_column("image", "photo")
     assert read_source(saved(only, tmp_path / "only")).paths[0].read_bytes() == encoded(0)
-    assert "has no column of pictures; its columns are label" in refuse(
+    assert "has no column of images; its columns are label" in refuse(
         saved(made.remove_columns(["image", "mask"]), tmp_path / "none")
     )
 
 
-def test_pictures_in_files_are_used_there_and_missing_ones_are_broken(tmp_path: Path, picture: Picture) -> None:
-    files = [picture(tmp_path / f"{number}.png", seed=number) for number in range(3)]
+def test_images_in_files_are_used_there_and_missing_ones_are_broken(tmp_path: Path, image: DecodedImage) -> None:
+    files = [image(tmp_path / f"{number}.png", seed=number) for number in range(3)]
     cells: list[object] = [*map(str, files), str(tmp_path / "gone.png")]
     made = datasets.Dataset.from_dict({"image": cells, "label": ["a", "b", "a", "b"]})
-    content = hub_sets._pictures("datasets/x", [made.cast_column("image", datasets.Image())], "image")
+    content = hub_sets._images("datasets/x", [made.cast_column("image", datasets.Image())], "image")
     assert list(content) == [*files, b""]
 
 
-def test_a_blank_picture_is_an_empty_file(tmp_path: Path) -> None:
+def test_a_blank_image_is_an_empty_file(tmp_path: Path) -> None:
     made = datasets.Dataset.from_dict({"image": [{"bytes": encoded(), "path": None}, None], "label": ["a", "a"]})
     samples = read_source(saved(made.cast_column("image", datasets.Image()), tmp_path / "set"), classes=["a", "b"])
     assert [path.stat().st_size > 0 for path in samples.paths] == [True, False]
@@ -271,6 +271,6 @@ def test_a_folder_of_other_files_is_loaded_as_the_library_does(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("answers", ["class", "labels"])
-def test_other_columns_do_not_hinder(tmp_path: Path, answers: AnswerKind) -> None:
+def test_other_columns_do_not_hinder(tmp_path: Path, answers: ProblemType) -> None:
     made = a_set([0, 1, 1, 0], raw=[b"\0"] * 4, boxes=[[[1, 2]]] * 4, info=[{"a": 1}] * 4)
     assert len(read_source(saved(made, tmp_path / "set"), answers=answers, classes=NAMES)) == 4

@@ -11,7 +11,7 @@ from tl_lightning.data.sources.read import read_source
 from tl_lightning.data.splits import split_samples
 from tl_lightning.errors import UserError
 
-Picture = Callable[..., Path]
+DecodedImage = Callable[..., Path]
 
 
 def table(folder: Path, *rows: str, header: str = "image,label") -> str:
@@ -27,10 +27,10 @@ def refuse(source: str, **settings: object) -> str:
     return str(error.value)
 
 
-def test_folder_is_listed_sorted_at_any_depth_without_hidden_files(tmp_path: Path, picture: Picture) -> None:
+def test_folder_is_listed_sorted_at_any_depth_without_hidden_files(tmp_path: Path, image: DecodedImage) -> None:
     for name in ("b/2.png", "b/deep/1.PNG", "a/2.png", "a/1.png", ".hidden/1.png", "a/.1.png"):
-        picture(tmp_path / name)
-    (tmp_path / "a" / "notes.txt").write_text("no picture")
+        image(tmp_path / name)
+    (tmp_path / "a" / "notes.txt").write_text("no image")
     samples = read_source(str(tmp_path))
     assert [str(path.relative_to(tmp_path)) for path in samples.paths] == [
         "a/1.png",
@@ -43,23 +43,23 @@ def test_folder_is_listed_sorted_at_any_depth_without_hidden_files(tmp_path: Pat
     assert samples.split is None and samples.domains is None
 
 
-def test_folder_with_splits_states_them(tmp_path: Path, picture: Picture) -> None:
+def test_folder_with_splits_states_them(tmp_path: Path, image: DecodedImage) -> None:
     for name in ("train/a/1.png", "train/b/2.png", "valid/a/3.png", "test/b/4.png"):
-        picture(tmp_path / name)
+        image(tmp_path / name)
     samples = read_source(str(tmp_path))
     found = {path.name: split for path, split in zip(samples.paths, samples.split, strict=True)}
     assert found == {"1.png": "train", "2.png": "train", "3.png": "val", "4.png": "test"}
 
 
-def test_a_class_may_be_called_train(tmp_path: Path, picture: Picture) -> None:
+def test_a_class_may_be_called_train(tmp_path: Path, image: DecodedImage) -> None:
     for name in ("train/1.png", "train/2.png", "plane/1.png", "plane/2.png"):
-        picture(tmp_path / name)
+        image(tmp_path / name)
     assert read_source(str(tmp_path)).classes == ["plane", "train"]
 
 
-def test_whole_numbers_are_sorted_by_value(tmp_path: Path, picture: Picture) -> None:
+def test_whole_numbers_are_sorted_by_value(tmp_path: Path, image: DecodedImage) -> None:
     for name in ("2", "10", "9"):
-        picture(tmp_path / name / "1.png"), picture(tmp_path / name / "2.png")
+        image(tmp_path / name / "1.png"), image(tmp_path / name / "2.png")
     assert read_source(str(tmp_path)).classes == ["2", "9", "10"]
 
 
@@ -67,10 +67,10 @@ def test_whole_numbers_are_sorted_by_value(tmp_path: Path, picture: Picture) -> 
     ("files", "message"),
     [
         ([], "is empty; one sub-folder per class"),
-        (["1.png"], "holds pictures but no class folders"),
+        (["1.png"], "holds images but no class folders"),
         (["a/1.png", "a/2.png"], "has one class only, 'a'"),
-        (["a/1.png", "a/2.png", "b/notes.txt"], "no picture in the class folder 'b'"),
-        (["a/1.png", "a/2.png", "b/1.png"], "class 'b' of {} has one picture only"),
+        (["a/1.png", "a/2.png", "b/notes.txt"], "no image in the class folder 'b'"),
+        (["a/1.png", "a/2.png", "b/1.png"], "class 'b' of {} has one image only"),
         (
             ["train/a/1.png", "train/b/1.png", "val/a/2.png", "test/c/1.png"],
             "label 'c' is in the test split of the source's own split, but training has",
@@ -79,7 +79,7 @@ def test_whole_numbers_are_sorted_by_value(tmp_path: Path, picture: Picture) -> 
         (["val/a/1.png", "test/a/1.png"], "has test, val but no train/ folder"),
     ],
 )
-def test_unusable_folder_is_named(tmp_path: Path, picture: Picture, files: list[str], message: str) -> None:
+def test_unusable_folder_is_named(tmp_path: Path, image: DecodedImage, files: list[str], message: str) -> None:
     root = tmp_path / "data"
     root.mkdir()
     for file in files:
@@ -87,7 +87,7 @@ def test_unusable_folder_is_named(tmp_path: Path, picture: Picture, files: list[
             (root / file).parent.mkdir()
             (root / file).touch()
         else:
-            picture(root / file)
+            image(root / file)
     assert message.format(root) in refuse(str(root))
 
 
@@ -127,7 +127,7 @@ def test_table_columns_can_be_chosen(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "header", "message"),
     [
-        ([], "image,label", "is empty; a header and one row per picture are expected"),
+        ([], "image,label", "is empty; a header and one row per image are expected"),
         (["cat/00.png,a", "cat/01.png,"], "image,label", "row 3 of {}: the column 'label' is empty"),
         (["cat/00.png,a", "cat/01.png"], "image,label", "row 3 of {} has fewer cells than the header"),
         (
@@ -142,7 +142,7 @@ def test_table_columns_can_be_chosen(folder: Path) -> None:
         ),
         (["cat/00.png,a,test"] * 2 + ["dog/08.png,b,val"], "image,label,split", "has nothing in 'train'"),
         (["cat/00.png,a", "cat/01.png,a"], "image,label", "has one class only, 'a'"),
-        (["cat/00.png,a", "cat/01.png,a", "cat/02.png,b"], "image,label", "class 'b' of {} has one picture only"),
+        (["cat/00.png,a", "cat/01.png,a", "cat/02.png,b"], "image,label", "class 'b' of {} has one image only"),
     ],
 )
 def test_unusable_table_is_named(folder: Path, rows: list[str], header: str, message: str) -> None:
@@ -150,10 +150,10 @@ def test_unusable_table_is_named(folder: Path, rows: list[str], header: str, mes
     assert message.format(source) in refuse(source)
 
 
-def test_missing_pictures_of_a_table_are_counted_and_ten_named(folder: Path) -> None:
+def test_missing_images_of_a_table_are_counted_and_ten_named(folder: Path) -> None:
     source = table(folder, "cat/00.png,a", *(f"gone{i:02}.png,b" for i in range(12)))
     message = refuse(source)
-    assert message.startswith("12 of the 13 pictures in")
+    assert message.startswith("12 of the 13 images in")
     assert message.endswith("gone09.png and 2 more") and "gone10" not in message
 
 

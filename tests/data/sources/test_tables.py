@@ -27,7 +27,7 @@ LABELS: dict[str, Any] = {"answers": "labels"}
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """A folder of files that stand for pictures, which no table reads."""
+    """A folder of files that stand for images, which no table reads."""
     for name in NAMES:
         (tmp_path / name).touch()
     return tmp_path
@@ -61,7 +61,7 @@ def lines(header: str, *rows: str) -> str:
 
 
 def four(column: str, *cells: str) -> str:
-    """Two classes of two pictures, and one more column."""
+    """Two classes of two images, and one more column."""
     rows = (f"{number}.png,{'aabb'[number - 1]},{cell}" for number, cell in enumerate(cells, 1))
     return lines(f"image,label,{column}", *rows)
 
@@ -88,8 +88,8 @@ def test_the_same_table_is_read_however_it_is_written(files: Path, content: str)
 
 
 REFUSED = [
-    ("empty file", b"", "is empty; a header and one row per picture are expected"),
-    ("header only", "image,label\n", "is empty; a header and one row per picture are expected"),
+    ("empty file", b"", "is empty; a header and one row per image are expected"),
+    ("header only", "image,label\n", "is empty; a header and one row per image are expected"),
     ("semicolons", "image;label\n1.png;a\n", "is separated by semicolons; commas are expected"),
     ("tabs", "image\tlabel\n1.png\ta\n", "is separated by tabs; commas are expected"),
     ("duplicate header", "image,label,label\n1.png,a,b\n", "has two columns 'label'; rename one"),
@@ -105,12 +105,12 @@ REFUSED = [
     ("UTF-16", "image,label\n1.png,a\n".encode("utf-16"), "save it as UTF-8"),
     ("NUL", b"image,label\n1.png,a\0\n2.png,b\n", "row 2 of {} holds NUL bytes, which are no text; save the table as"),
     ("enormous cell", "image,label\n1.png," + "a" * 200_000 + "\n", "field larger than field limit"),
-    ("a picture instead", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "cannot be read as a UTF-8 CSV table"),
+    ("an image instead", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "cannot be read as a UTF-8 CSV table"),
     ("blank label", "image,label\n1.png,a\n2.png, \n", "row 3 of {}: the column 'label' is empty"),
     ("blank path", "image,label\n1.png,a\n,b\n", "row 3 of {}: the column 'image' is empty"),
-    ("missing pictures", "image,label\n1.png,a\n7.png,b\n", "1 of the 2 pictures in {} do not exist: "),
-    ("a folder for a picture", "image,label\n1.png,a\n.,b\n", "1 of the 2 pictures in {} do not exist: "),
-    ("a web address", "image,label\n1.png,a\nhttp://x/2.png,b\n", "1 of the 2 pictures in {} do not exist: "),
+    ("missing images", "image,label\n1.png,a\n7.png,b\n", "1 of the 2 images in {} do not exist: "),
+    ("a folder for an image", "image,label\n1.png,a\n.,b\n", "1 of the 2 images in {} do not exist: "),
+    ("a web address", "image,label\n1.png,a\nhttp://x/2.png,b\n", "1 of the 2 images in {} do not exist: "),
     ("split misspelt", four("split", "train", "train", "tset", "val"), "row 4 of {}: split is 'tset'; it must be"),
     ("split blank", four("split", "train", "", "test", "val"), "row 3 of {}: the column 'split' is empty"),
     ("split in capitals", four("split", "Train", "train", "test", "val"), "split is 'Train'; it must be train, val or"),
@@ -151,7 +151,7 @@ def test_a_relative_table_is_found_from_the_working_folder(files: Path, monkeypa
 
 
 @pytest.mark.parametrize("second", ["a", "b"])
-def test_a_picture_may_be_in_several_rows(files: Path, second: str) -> None:
+def test_a_image_may_be_in_several_rows(files: Path, second: str) -> None:
     samples = read(csv_of(files, lines("image,label", "1.png,a", f"1.png,{second}", "2.png,a", "3.png,b", "4.png,b")))
     assert samples.paths[0] == samples.paths[1] and samples.labels.tolist()[:2] == [0, "ab".index(second)]
 
@@ -342,7 +342,7 @@ def test_parquet_without_rows_is_empty(files: Path) -> None:
     parquet.write_table(
         pa.table({"image": pa.array([], pa.string()), "label": pa.array([], pa.string())}), files / "t.parquet"
     )
-    assert refuse(files / "t.parquet").endswith("is empty; a header and one row per picture are expected")
+    assert refuse(files / "t.parquet").endswith("is empty; a header and one row per image are expected")
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"image,label\n1.png,a\n", b"PAR1" + b"\0" * 100 + b"PAR1"])

@@ -18,7 +18,7 @@ from PIL import Image
 
 from tl_lightning.cli import main
 from tl_lightning.core.cache_folder import cache_dir, entries, remove
-from tl_lightning.data.images.store import PictureStore
+from tl_lightning.data.images.store import ImageStore
 from tl_lightning.data.sources import exports, torchvision_sets
 from tl_lightning.data.sources.columns import Columns
 from tl_lightning.data.sources.read import read_source
@@ -38,7 +38,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def cifar(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
-    """CIFAR10 with ten pictures, in its own files; gives the pixels (n, 32, 32, 3) of both parts."""
+    """CIFAR10 with ten images, in its own files; gives the pixels (n, 32, 32, 3) of both parts."""
     folder = root / "cifar-10-batches-py"
     folder.mkdir()
     pixels = {}
@@ -63,7 +63,7 @@ def put(monkeypatch: pytest.MonkeyPatch, name: str, make: object) -> None:
 
 
 def exported() -> list[Path]:
-    folder = cache_dir() / "pictures"
+    folder = cache_dir() / "images"
     return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.exists() else []
 
 
@@ -108,13 +108,13 @@ def test_a_second_reading_needs_no_torchvision(cifar: object) -> None:
 
 def test_an_export_is_the_same_to_the_store_when_it_is_made_again(cifar: object, small: Preprocess) -> None:
     paths = read_source("torchvision/CIFAR10").paths
-    key = PictureStore.open(paths, small).key
+    key = ImageStore.open(paths, small).key
     folder, times = paths[0].parents[1], [path.stat().st_mtime_ns for path in paths]
     assert len(set(times)) == len(times) and max(times) < 2**31 * 10**9
     del paths
     assert remove(folder)
     paths = read_source("torchvision/CIFAR10").paths
-    assert [path.stat().st_mtime_ns for path in paths] == times and PictureStore.open(paths, small).key == key
+    assert [path.stat().st_mtime_ns for path in paths] == times and ImageStore.open(paths, small).key == key
 
 
 def test_an_export_in_use_is_kept(cifar: object) -> None:
@@ -139,16 +139,16 @@ def test_a_copy_of_the_paths_in_a_worker_holds_nothing(cifar: object) -> None:
 def test_an_interrupted_export_leaves_nothing(
     cifar: object, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    def interrupted(picture: object) -> bytes:
+    def interrupted(image: object) -> bytes:
         if len(list(cache_dir().rglob("*.png"))) == 3:
             raise error
-        return as_png(picture)
+        return as_png(image)
 
     as_png = torchvision_sets._as_png
     monkeypatch.setattr(torchvision_sets, "_as_png", interrupted)
     with pytest.raises(type(error)):
         read_source("torchvision/CIFAR10")
-    assert exported() == [] and list((cache_dir() / "pictures").rglob("*unfinished*")) == []
+    assert exported() == [] and list((cache_dir() / "images").rglob("*unfinished*")) == []
     monkeypatch.undo()
 
 
@@ -175,18 +175,18 @@ def test_the_cache_list_names_the_set(cifar: object, capsys: pytest.CaptureFixtu
     assert main(["cache", "list"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "CIFAR10" in line]
     kind, key, done, _, rows, *_ = line.split()
-    assert (kind, key, done, rows) == ("pictures", samples.paths[0].parents[1].name, "10", "10")
+    assert (kind, key, done, rows) == ("images", samples.paths[0].parents[1].name, "10", "10")
     assert line.endswith("in use  exported files, torchvision/CIFAR10")
 
 
-def test_files_of_a_set_are_used_where_they_are(root: Path, picture: Callable[..., Path]) -> None:
+def test_files_of_a_set_are_used_where_they_are(root: Path, image: Callable[..., Path]) -> None:
     names = {"train": {"soup": [0, 1], "cake": [2, 3]}, "test": {"soup": [4], "cake": [5]}}
     (root / "food-101" / "meta").mkdir(parents=True)
     for split, classes in names.items():
         listed = {kind: [f"{kind}/{number}" for number in numbers] for kind, numbers in classes.items()}
         (root / "food-101" / "meta" / f"{split}.json").write_text(json.dumps(listed))
         for name in (name for files in listed.values() for name in files):
-            picture(root / "food-101" / "images" / f"{name}.jpg")
+            image(root / "food-101" / "images" / f"{name}.jpg")
     samples = read_source("torchvision/Food101")
     shown = [str(path.relative_to(root / "food-101" / "images")) for path in samples.paths]
     assert shown == ["soup/0.jpg", "soup/1.jpg", "cake/2.jpg", "cake/3.jpg", "soup/4.jpg", "cake/5.jpg"]
@@ -196,7 +196,7 @@ def test_files_of_a_set_are_used_where_they_are(root: Path, picture: Callable[..
 
 
 class Small(torchvision.datasets.FakeData):
-    """Six pictures without names of classes and without splits, as other sets have them."""
+    """Six images without names of classes and without splits, as other sets have them."""
 
     def __init__(self, size: int = 6, transform: None = None) -> None:
         super().__init__(size, (3, 8, 8), 2)
@@ -215,7 +215,7 @@ def test_a_set_without_splits_or_names_has_neither(monkeypatch: pytest.MonkeyPat
 class Listed:
     """A set of given answers; as those of torchvision it knows its splits and refuses others in their words."""
 
-    pictures = Image.new("CMYK", (4, 4), (10, 20, 30, 0))
+    images = Image.new("CMYK", (4, 4), (10, 20, 30, 0))
     parts: ClassVar[dict[str, list[object]]] = {}
     classes: object = None
 
@@ -228,7 +228,7 @@ class Listed:
         return len(self.numbers)
 
     def __getitem__(self, index: int) -> tuple[object, object]:
-        return self.pictures, self.numbers[index]
+        return self.images, self.numbers[index]
 
 
 def listed(monkeypatch: pytest.MonkeyPatch, **attributes: object) -> None:
@@ -240,8 +240,8 @@ def test_other_names_of_splits_are_understood(monkeypatch: pytest.MonkeyPatch) -
     samples = read_source("torchvision/SVHN")
     assert samples.split is not None and samples.split.tolist() == ["train", "train", "val"]
     assert samples.labels.tolist() == [0, 1, 1]
-    with Image.open(samples.paths[0]) as picture:
-        assert picture.mode == "RGB"
+    with Image.open(samples.paths[0]) as image:
+        assert image.mode == "RGB"
 
 
 def test_names_of_classes_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,7 +261,7 @@ def test_numbers_of_a_dictionary_are_its_order(monkeypatch: pytest.MonkeyPatch) 
 )
 def test_other_sets_are_refused(monkeypatch: pytest.MonkeyPatch, answer: object) -> None:
     listed(monkeypatch, parts={"train": [0, answer]})
-    assert refuse("torchvision/SVHN") == "data.source torchvision/SVHN is no set of pictures with one class each"
+    assert refuse("torchvision/SVHN") == "data.source torchvision/SVHN is no set of images with one class each"
     assert exported() == []
 
 
@@ -313,7 +313,7 @@ def test_a_full_disk_is_one_line(cifar: object, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(Path, "write_bytes", full)
     message = refuse("torchvision/CIFAR10")
-    assert message.startswith("the pictures of torchvision/CIFAR10 cannot be written to") and "No space left" in message
+    assert message.startswith("the images of torchvision/CIFAR10 cannot be written to") and "No space left" in message
 
 
 def test_a_folder_of_that_name_is_taken_first(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

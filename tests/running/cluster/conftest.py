@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from pictures import write_tiny
 from slurm_lab import slurm_lab
+from tiny import write_tiny
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +17,7 @@ def lab():
 
 @pytest.fixture
 def on_cluster(tmp_path, monkeypatch, lab):
-    """A folder with pictures and weights, where SLURM's commands find the cluster; jobs import what lies there."""
+    """A folder with images and weights, where SLURM's commands find the cluster; jobs import what lies there."""
     monkeypatch.chdir(tmp_path)
     for name, value in lab.environment.items():
         monkeypatch.setenv(name, value)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pictures import TINY, write_tiny
+from tiny import TINY, write_tiny
 
 from tl_lightning.cli import main
 from tl_lightning.errors import UserError
@@ -115,12 +115,12 @@ def test_names_with_spaces_and_quotes_stay_whole(here, capsys, monkeypatch):
     monkeypatch.chdir(place)
     Path("load modules.sh").write_text("")
     setup = ("--setup", "load modules.sh", "--setup", "module load cuda")
-    shown = dry(capsys, *setup, "--logs", "the logs", "--", "fit", "--data.source", "my 'pictures'", "--run_dir", "a b")
+    shown = dry(capsys, *setup, "--logs", "the logs", "--", "fit", "--data.source", "my 'images'", "--run_dir", "a b")
     lines = shown.splitlines()
     for line in (
         f'#SBATCH --chdir="{place}"',
         '#SBATCH --output="the logs/run-%j.log"',
-        "fit=(--data.source 'my '\"'\"'pictures'\"'\"'')",
+        "fit=(--data.source 'my '\"'\"'images'\"'\"'')",
         "run='a b' own=()",
         f". '{place}/load modules.sh'",
         "module load cuda",
@@ -261,7 +261,7 @@ def test_what_is_queued_is_said_in_a_line_and_every_submission_has_its_own_folde
     for number in (1, 2):
         assert main(["submit", "slurm", "--nodes", "3", "--", "fit", *TINY]) == 0
         batch, line = capsys.readouterr().out.splitlines()
-        assert batch == "batch      12 pictures a step: 4 in each of 3 processes"
+        assert batch == "batch      12 images a step: 4 in each of 3 processes"
         log, folder = f"slurm/run-4{number}.log", f"runs/run-{number}"
         assert line == f"job 4{number}: log {log}, folder {folder}; scancel 4{number} ends it"
         assert list(Path(folder).iterdir()) == []
@@ -279,9 +279,9 @@ def test_what_would_be_refused_after_all_runs_is_refused_before_the_first(here, 
     for args, said in (
         (["compare", *TINY, "--test", "false"], "test is false, but tl compare compares what runs answer for test"),
         (["crossval", *TINY, "--test", "false"], "test is false, but tl crossval compares what runs answer for test"),
-        (["crossval", *TINY, "--data.on_leak", "move"], "data.on_leak move would leave pictures untested"),
+        (["crossval", *TINY, "--data.on_leak", "move"], "data.on_leak move would leave images untested"),
         (["compare", *TINY, "--fractions", "0.0001,1"], "label 'dog' is in the val split of data.split 'stratified'"),
-        (["compare", *TINY, "--data.test_fraction", "0"], "pictures has no test split to compare on; give data.test"),
+        (["compare", *TINY, "--data.test_fraction", "0"], "images has no test split to compare on; give data.test"),
     ):
         assert mistake(capsys, "slurm", "--", *args).startswith(said)
     assert not Path("queued").exists()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from pictures import TINY
+from tiny import TINY
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +46,7 @@ def test_two_nodes_train_one_model_which_is_that_of_two_processes_here(on_cluste
     Path("noting.py").write_text(NOTING)
     fit = [*FIT, "--trainer.callbacks+=noting.Weights"]
     printed = tl("submit", "slurm", "--nodes", "2", "--", "fit", *fit)
-    assert "8 pictures a step: 4 in each of 2 processes" in printed
+    assert "8 images a step: 4 in each of 2 processes" in printed
     (job,) = jobs(printed)
     assert printed.splitlines()[-1] == (f"job {job}: log slurm/run-{job}.log, folder runs/run-1; scancel {job} ends it")
     assert lab.wait(job) == ["COMPLETED"], logs()
@@ -77,7 +77,7 @@ def test_folds_are_trained_side_by_side_and_then_scored_together(on_cluster, lab
     assert lab.wait(training) == ["COMPLETED"] * 2, logs()
     assert lab.wait(scoring) == ["COMPLETED"], logs()
     summary = json.loads(Path("runs/run-crossval-1/summary.json").read_text())
-    assert summary["pictures"] == 24
+    assert summary["images"] == 24
     assert [fold["run"] for fold in summary["folds"]] == [f"runs/run-crossval-1/fold-{k}" for k in range(2)]
     assert logs().count("is complete already") == 2
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from pictures import write_pictures
+from tiny import write_images
 
 from tl_lightning.cli import main
 from tl_lightning.running.sweeping.lease import read
 
 BASE = {
-    "data": {"source": "pictures", "image_size": 32, "batch_size": 4, "augmentation": "flips"},
+    "data": {"source": "images", "image_size": 32, "batch_size": 4, "augmentation": "flips"},
     "model": {"backbone": "timm/test_efficientnet", "weights": "none", "head_dropout": 0.2},
     "trainer": {"max_epochs": 3, "precision": "32-true", "accelerator": "cpu"},
 }
@@ -37,11 +37,11 @@ SLOW = [{"class_path": "misbehaving.Slow"}]
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder with pictures, a configuration, and callbacks that do what trials may do."""
+    """A folder with images, a configuration, and callbacks that do what trials may do."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    write_pictures(tmp_path / "pictures", count=12, size=(48, 40))
+    write_images(tmp_path / "images", count=12, size=(48, 40))
     Path("base.yaml").write_text(yaml.safe_dump(BASE))
     Path("misbehaving.py").write_text(MISBEHAVING)
     return tmp_path
@@ -228,8 +228,8 @@ def test_mistakes_are_one_line_and_leave_nothing_behind(place, capsys):
     assert "--workers is 0" in refused(capsys, "sweep.yaml", "--workers", 0)
     assert "--run_cap is 0" in refused(capsys, "sweep.yaml", "--run_cap", 0)
     assert "give one of them" in refused(capsys, "sweep.yaml", "--run_cap", 1, "--run_dir", "s", "--storage", "s/j.log")
-    assert "is a folder" in refused(capsys, "sweep.yaml", "--run_cap", 1, "--storage", "pictures")
-    assert "is not empty" in refused(capsys, "sweep.yaml", "--run_cap", 1, "--run_dir", "pictures")
+    assert "is a folder" in refused(capsys, "sweep.yaml", "--run_cap", 1, "--storage", "images")
+    assert "is not empty" in refused(capsys, "sweep.yaml", "--run_cap", 1, "--run_dir", "images")
     assert "did you mean" in refused(capsys, "sweeep.yaml", "--run_cap", 1)
     assert sorted(os.listdir()) == before
 

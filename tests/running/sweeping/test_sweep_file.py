@@ -207,7 +207,7 @@ def test_a_grid_takes_no_range_of_any_numbers(spec, said):
         ({"metric": {"name": "val/x", "target": 1}}, "metric: unknown key 'target'"),
         (
             {"metric": {"name": "test/loss"}},
-            "metric.name is test/loss, but test pictures decide nothing; write val/loss",
+            "metric.name is test/loss, but test images decide nothing; write val/loss",
         ),
         ({"metric": {"name": "loss"}}, "metric.name is loss, which is not logged under that name; write val/loss"),
         ({"metric": {"name": "val/x"}}, "metric.goal is missing"),
@@ -265,13 +265,13 @@ def command(*words):
             ("--ema", "0.9", "--data.x=a b", "--soup", "true"),
         ),
         (
-            ("tl", "fit", "--data.source=${envvar:PICTURES}/x", '--config={"a": 1}', "--config", "${args_json_file}"),
+            ("tl", "fit", "--data.source=${envvar:IMAGES}/x", '--config={"a": 1}', "--config", "${args_json_file}"),
             ("--data.source=/here/x", '--config={"a": 1}'),
         ),
     ],
 )
 def test_what_the_command_gives_to_fit_is_told_apart_from_the_parameters(monkeypatch, words, args):
-    monkeypatch.setenv("PICTURES", "/here")
+    monkeypatch.setenv("IMAGES", "/here")
     assert read(**command(*words)).fit_args == args
 
 

@@ -62,7 +62,7 @@ def complete(trial, **summary):
     return trial
 
 
-def test_every_trial_is_in_every_picture_and_in_the_table(tmp_path):
+def test_every_trial_is_in_every_image_and_in_the_table(tmp_path):
     trials = drawn(20, folder=tmp_path)
     page = read(write_report(make_sweep(), trials, tmp_path, importance={"model.lr": 0.9, "phases": 0.1}))
     scored = [trial for trial in trials if trial.score is not None]
@@ -90,14 +90,14 @@ def test_the_headline_is_the_best_trial_with_its_command(tmp_path):
     assert shlex.split(command.replace("\\\n", "")) == command_of(sweep, best)
     assert f"{best.score:.4f} is the best of 16 validation scores" in text
     assert "this trial has accuracy 0.8125" in text
-    assert "0.02;" in text  # the standard error on a quarter of the pictures
+    assert "0.02;" in text  # the standard error on a quarter of the images
     assert 'href="best.yaml"' in text
 
 
 def test_the_test_score_of_a_run_that_was_not_completed_is_not_told(tmp_path):
     trials, sweep = drawn(20, folder=tmp_path), make_sweep()
     complete(best_trial(sweep, trials), status="interrupted")
-    assert "On the test pictures" not in write_report(sweep, trials, tmp_path, importance={}).read_text()
+    assert "On the test images" not in write_report(sweep, trials, tmp_path, importance={}).read_text()
 
 
 @pytest.mark.parametrize("state", ["completed", "failed", "running", "stopped"])
@@ -111,7 +111,7 @@ def test_one_trial_and_none_make_a_page(tmp_path, state):
     assert "No trial was completed" in page.read_text()
 
 
-def test_the_noise_is_that_of_the_validation_pictures(tmp_path):
+def test_the_noise_is_that_of_the_validation_images(tmp_path):
     best, sweep = a_trial(1, 0.9, folder=tmp_path), make_sweep()
     assert standard_error(sweep, best) is None
     assert standard_error(sweep, complete(best)) == pytest.approx(0.01 * math.sqrt(400 / 100))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pictures import TINY, write_tiny
+from tiny import TINY, write_tiny
 from wandb_stub import KEY, Stub
 
 from tl_lightning.running.sweeping.parameters import grid

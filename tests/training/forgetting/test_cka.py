@@ -64,7 +64,7 @@ def test_the_same_features_give_1():
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -3e7, math.nan])
-def test_features_that_say_the_same_of_all_pictures_have_none(value):
+def test_features_that_say_the_same_of_all_images_have_none(value):
     x = normal(10, 3, seed=1)
     assert math.isnan(linear_cka(x, torch.full((10, 4), value)))
     assert math.isnan(linear_cka(torch.empty(10, 0), x))

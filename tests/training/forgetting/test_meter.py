@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning import Callback
-from pictures import TINY, write_pictures, write_tiny
+from tiny import TINY, write_images, write_tiny
 
 from tl_lightning import load
 from tl_lightning.backbones import CannotSplit, build_backbone, stage_outputs
@@ -19,7 +19,7 @@ from tl_lightning.training.forgetting import Forgetting, ForgettingMeter, meter
 from tl_lightning.training.forgetting.cka import linear_cka
 
 STAGES = ["conv_stem", "blocks.0", "blocks.1", "blocks.2", "blocks.3", "blocks.4"]
-OPTIONS = [*TINY, "--data.val_fraction", "0.4"]  # 7 pictures
+OPTIONS = [*TINY, "--data.val_fraction", "0.4"]  # 7 images
 
 
 @pytest.fixture
@@ -55,10 +55,10 @@ def change(task, prefix, *, buffers=False):
 
 def features(module, data, rows):
     module = module.eval()
-    pictures = torch.stack([data.plain_view.transform(data.store[int(row)]) for row in rows])
+    images = torch.stack([data.plain_view.transform(data.store[int(row)]) for row in rows])
     with torch.no_grad():
         return stage_outputs(module, build_backbone("timm/test_efficientnet", "none").stages)(
-            data.normalized({"image": pictures})["image"]
+            data.normalized({"image": images})["image"]
         )
 
 
@@ -74,7 +74,7 @@ def test_distance_and_similarity_of_each_stage_are_those_of_the_formulas(begun, 
     pairs = zip(features(start, data, rows), features(task.backbone, data, rows), strict=True)
     similarities = [linear_cka(*pair) for pair in pairs]
     assert [row["stage"] for row in record["stages"]] == STAGES
-    assert record["pictures"] == len(rows) == 7
+    assert record["images"] == len(rows) == 7
     for row, stage, similarity in zip(record["stages"], task.stages, similarities, strict=True):
         one = torch.cat([before[name].flatten() for name in stage.parameters]).detach().double()
         other = torch.cat([after[name].flatten() for name in stage.parameters]).detach().double()
@@ -83,7 +83,7 @@ def test_distance_and_similarity_of_each_stage_are_those_of_the_formulas(begun, 
     assert [row["weight_distance"] == 0 for row in record["stages"]] == [True, True, True, False, True, False]
     assert [row["cka"] == 1 for row in record["stages"]] == [True, True, True, False, False, False]  # exactly
     shown = capsys.readouterr().out
-    assert "what differs from the start after phase all, 7 validation pictures" in shown
+    assert "what differs from the start after phase all, 7 validation images" in shown
     assert f"{record['stages'][3]['cka']:.3f}" in shown
 
 
@@ -141,22 +141,22 @@ def test_a_backbone_whose_stages_cannot_be_seen_is_compared_by_its_features(begu
 
 
 @pytest.mark.parametrize(
-    ("options", "arguments"), [({"pictures": 0}, []), ({}, ["--data.val_fraction", "0.15"])], ids=["none", "too few"]
+    ("options", "arguments"), [({"images": 0}, []), ({}, ["--data.val_fraction", "0.15"])], ids=["none", "too few"]
 )
-def test_without_pictures_only_the_weights_are_compared(begun, capsys, options, arguments):
+def test_without_images_only_the_weights_are_compared(begun, capsys, options, arguments):
     configuration, measuring = begun(*arguments, **options)
     change(configuration.model, "blocks.4.")
     record = measuring.measure("all")
-    assert record["pictures"] == 0
+    assert record["images"] == 0
     assert [row["cka"] for row in record["stages"]] == [None] * 6
     assert record["stages"][-1]["weight_distance"] > 0
     assert "CKA" not in capsys.readouterr().out
 
 
-def test_some_of_the_validation_pictures_are_looked_at_the_same_for_every_seed(begun):
+def test_some_of_the_validation_images_are_looked_at_the_same_for_every_seed(begun):
     found = []
     for seed in ("0", "1"):
-        configuration, measuring = begun("--seed_everything", seed, pictures=5)
+        configuration, measuring = begun("--seed_everything", seed, images=5)
         found.append(measuring._rows().tolist())
         assert set(found[-1]) < set(configuration.datamodule.splits["val"].tolist())
     assert found[0] == found[1] == sorted(found[0])
@@ -191,11 +191,11 @@ def test_nothing_of_the_run_is_touched(begun):
     assert all(torch.equal(tensor, before[name]) for name, tensor in task.state_dict().items())
 
 
-@pytest.mark.parametrize("pictures", [-1, 1, 3])
-def test_a_number_of_pictures_that_says_nothing_is_refused(pictures):
-    with pytest.raises(UserError, match=rf"^forgetting.pictures is {pictures}; it must be 0 for none, or 4 or more"):
-        Forgetting(pictures=pictures)
-    assert Forgetting(pictures=4).pictures == 4
+@pytest.mark.parametrize("images", [-1, 1, 3])
+def test_a_number_of_images_that_says_nothing_is_refused(images):
+    with pytest.raises(UserError, match=rf"^forgetting.images is {images}; it must be 0 for none, or 4 or more"):
+        Forgetting(images=images)
+    assert Forgetting(images=4).images == 4
 
 
 PHASES = "[{train: head, epochs: 1}, {train: 'last:2', epochs: 2}, {train: all}]"
@@ -259,18 +259,18 @@ def test_a_cool_down_counts_as_a_phase(here, monkeypatch):
 
 @pytest.fixture
 def two_stages(here, capsys):
-    """A run on bright and dark pictures, and others for a second run from its weights."""
+    """A run on bright and dark images, and others for a second run from its weights."""
     options = ["--phases", "[{train: 'last:2'}]", "--trainer.max_epochs", "2", "--run_dir", "first"]
     assert main(["fit", *OPTIONS, *options]) == 0
-    write_pictures(here / "others", classes=("ash", "elm", "oak"), count=8, size=(48, 40))
+    write_images(here / "others", classes=("ash", "elm", "oak"), count=8, size=(48, 40))
     capsys.readouterr()
-    second = ["--data.source", "others", "--model.weights", "first", "--forgetting.source", "pictures"]
+    second = ["--data.source", "others", "--model.weights", "first", "--forgetting.source", "images"]
     return ["fit", *OPTIONS, *second]
 
 
 def first_is_right(count):
-    """The share of the first run's pictures that it gets right itself."""
-    paths = sorted(Path("pictures").rglob("*.png"))
+    """The share of the first run's images that it gets right itself."""
+    paths = sorted(Path("images").rglob("*.png"))
     right = [answer.label == answer.path.split("/")[-2] for answer in load("first").predict(paths)]
     assert len(right) == count
     return sum(right) / count
@@ -281,10 +281,10 @@ def test_full_fine_tuning_at_a_high_rate_forgets_the_task_before_and_feature_ext
     assert known > 0.8
     assert main([*two_stages, "--phases", "feature_extraction", "--run_dir", "kept"]) == 0
     (record,) = forgotten("kept")
-    assert record["source"] == {"before": known, "after": known, "pictures": 24}
+    assert record["source"] == {"before": known, "after": known, "images": 24}
     assert [(row["weight_distance"], row["cka"]) for row in record["stages"]] == [(0.0, 1.0)] * 6
     shown = capsys.readouterr().out
-    assert f"forgetting the source head still gets {100 * known:.1f} % of 24 source pictures right" in shown
+    assert f"forgetting the source head still gets {100 * known:.1f} % of 24 source images right" in shown
     assert "what differs" not in shown
 
     rates = ["--model.lr", "0.1", "--model.backbone_lr_scale", "1", "--model.bottom_ratio", "1"]
@@ -292,14 +292,14 @@ def test_full_fine_tuning_at_a_high_rate_forgets_the_task_before_and_feature_ext
     (record,) = forgotten("lost")
     assert record["source"]["before"] == known
     assert record["source"]["after"] < 0.75
-    after = f"{100 * record['source']['after']:.1f} % of 24 source pictures right instead of {100 * known:.1f} %"
+    after = f"{100 * record['source']['after']:.1f} % of 24 source images right instead of {100 * known:.1f} %"
     assert f"the source head would now get {after}" in capsys.readouterr().out
 
 
 def test_a_wrong_source_is_said_before_anything_trains_and_leaves_no_run(two_stages, capsys):
-    shutil.copytree("pictures/cat", "pictures/cats")
+    shutil.copytree("images/cat", "images/cats")
     assert main([*two_stages, "--run_dir", "run"]) == 2
-    line = "the folder 'cats' in pictures is no class of the source head; did you mean cat?"
+    line = "the folder 'cats' in images is no class of the source head; did you mean cat?"
     assert line in capsys.readouterr().err
     assert main([*two_stages, "--model.weights", "none", "--run_dir", "run"]) == 2
     assert "model.weights is none" in capsys.readouterr().err

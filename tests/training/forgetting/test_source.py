@@ -1,13 +1,13 @@
-"""The head that belongs to some weights, and pictures of the classes that it tells apart."""
+"""The head that belongs to some weights, and images of the classes that it tells apart."""
 
 import numpy as np
 import pytest
 import torch
-from pictures import BACKBONE, write_pictures
 from PIL import Image
+from tiny import BACKBONE, write_images
 
 from tl_lightning.backbones import load_source_model, preprocess_of
-from tl_lightning.data.images.pictures import prepare
+from tl_lightning.data.images.preparing import prepare
 from tl_lightning.errors import UserError
 from tl_lightning.training.forgetting import source
 from tl_lightning.training.forgetting.source import open_source
@@ -24,7 +24,7 @@ def opened(folder, **options):
 @pytest.fixture
 def tabbies(tmp_path):
     """Noise under four names for two classes of ImageNet."""
-    return write_pictures(tmp_path / "cats", classes=("281", "n02123045", "tabby", "Egyptian_cat"), count=2)
+    return write_images(tmp_path / "cats", classes=("281", "n02123045", "tabby", "Egyptian_cat"), count=2)
 
 
 def line_of(*arguments, **options):
@@ -44,16 +44,16 @@ def test_classes_of_imagenet_go_by_number_id_or_label_and_random_numbers_are_lef
 def test_accuracy_is_that_of_the_model_as_it_was_pretrained(tmp_path):
     model = load_source_model(BACKBONE[1], BACKBONE[3]).eval()
     rng = np.random.default_rng(0)
-    pictures = []
+    images = []
     for k in range(4):
-        pictures.append(tmp_path / f"{k}.png")
-        Image.fromarray(rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)).resize((80, 80)).save(pictures[-1])
-    prepared = torch.stack([prepare(path, PREPROCESS) for path in pictures])
+        images.append(tmp_path / f"{k}.png")
+        Image.fromarray(rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)).resize((80, 80)).save(images[-1])
+    prepared = torch.stack([prepare(path, PREPROCESS) for path in images])
     with torch.no_grad():
         answers = model(PREPROCESS.normalize(prepared)).argmax(1).tolist()
         features = model.forward_head(model.forward_features(PREPROCESS.normalize(prepared)), pre_logits=True)
     answers[-1] = (answers[-1] + 1) % 1000  # called wrong
-    for path, answer in zip(pictures, answers, strict=True):
+    for path, answer in zip(images, answers, strict=True):
         (tmp_path / "by_class" / f"{answer}").mkdir(parents=True, exist_ok=True)
         path.rename(tmp_path / "by_class" / f"{answer}" / path.name)
     order = sorted(range(4), key=lambda k: (str(answers[k]), k))
@@ -62,9 +62,9 @@ def test_accuracy_is_that_of_the_model_as_it_was_pretrained(tmp_path):
     assert found.accuracy(features[order]) == 0.75
 
 
-def test_where_there_are_test_pictures_only_they_count(tmp_path):
-    write_pictures(tmp_path / "data" / "train", classes=("281", "285"), count=3)
-    write_pictures(tmp_path / "data" / "test", classes=("281", "285"), count=1)
+def test_where_there_are_test_images_only_they_count(tmp_path):
+    write_images(tmp_path / "data" / "train", classes=("281", "285"), count=3)
+    write_images(tmp_path / "data" / "test", classes=("281", "285"), count=1)
     found = opened(tmp_path / "data")
     assert found.labels.tolist() == [281, 285]
 
@@ -78,19 +78,19 @@ def test_where_there_are_test_pictures_only_they_count(tmp_path):
     ],
 )
 def test_a_folder_that_is_no_one_class_is_refused(tabbies, name, says):
-    write_pictures(tabbies / "one", classes=(name,), count=1)
+    write_images(tabbies / "one", classes=(name,), count=1)
     (tabbies / "one" / name).rename(tabbies / name)
     (tabbies / "one").rmdir()
     assert says in line_of(tabbies)
     assert line_of(tabbies).startswith(f"forgetting.source: the folder '{name}' in {tabbies}")
 
 
-def test_what_is_no_folder_of_readable_pictures_is_refused(tmp_path, tabbies):
+def test_what_is_no_folder_of_readable_images_is_refused(tmp_path, tabbies):
     assert line_of(tmp_path / "nowhere").startswith(f"forgetting.source is '{tmp_path / 'nowhere'}': there is no such")
     (tmp_path / "empty").mkdir()
     assert line_of(tmp_path / "empty").startswith(f"forgetting.source: {tmp_path / 'empty'} is empty; ")
-    (tabbies / "281" / "0.png").write_bytes(b"no picture")
-    assert "1 of 8 pictures cannot be read: " in line_of(tabbies)
+    (tabbies / "281" / "0.png").write_bytes(b"no image")
+    assert "1 of 8 images cannot be read: " in line_of(tabbies)
 
 
 def test_weights_without_a_linear_head_on_the_features_are_refused(tabbies):
@@ -114,18 +114,18 @@ def row(stage, cka):
         (
             [row("a", None), row("b", 0.7), row("c", 0.4), row("d", 0.9)],
             0.41,
-            "features differ most after c; the source head would now get 41.0 % of 1,200 source pictures right instead "
+            "features differ most after c; the source head would now get 41.0 % of 1,200 source images right instead "
             "of 72.0 %",
         ),
         (
             [row("a", float("nan")), row("b", 1.0)],
             0.72,
-            "the source head still gets 72.0 % of 1,200 source pictures right",
+            "the source head still gets 72.0 % of 1,200 source images right",
         ),
     ],
 )
 def test_the_sentence(stages, after, sentence):
-    record = {"pictures": 9, "stages": stages, "source": {"before": 0.72, "after": after, "pictures": 1200}}
+    record = {"images": 9, "stages": stages, "source": {"before": 0.72, "after": after, "images": 1200}}
     assert in_a_sentence(record) == sentence
     del record["source"]
     assert in_a_sentence(record) == ""

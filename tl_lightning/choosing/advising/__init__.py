@@ -1,1 +1,1 @@
-"""Which strategy: facts about pictures, backbone and machine, rules with reasons, a configuration that runs."""
+"""Which strategy: facts about images, backbone and machine, rules with reasons, a configuration that runs."""

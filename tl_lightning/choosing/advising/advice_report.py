@@ -29,16 +29,16 @@ def fact_table(facts: Facts) -> Table:
 
 def fact_lines(facts: Facts) -> list[tuple[str, str]]:
     """What was found out, in words."""
-    pictures, model, machine, probe = facts.pictures, facts.model, facts.machine, facts.probe
-    counts = f"{pictures.training:,} training, {pictures.validation:,} validation, {pictures.test:,} test"
-    kinds = f"{pictures.classes} {WORDS[pictures.answers]}"
-    if pictures.answers != "number":
-        kinds += f", {pictures.smallest:,} of the rarest, {pictures.imbalance:.1f} times as many of the most frequent"
-    lines = [("pictures", counts), ("answers", kinds)]
-    if pictures.groups is not None:
-        lines.append(("groups", f"{pictures.groups:,}"))
-    if pictures.short_side is not None:
-        lines.append(("files", f"shorter side {pictures.short_side} px (median), {pictures.grey:.0%} greyscale"))
+    images, model, machine, probe = facts.images, facts.model, facts.machine, facts.probe
+    counts = f"{images.training:,} training, {images.validation:,} validation, {images.test:,} test"
+    kinds = f"{images.classes} {WORDS[images.answers]}"
+    if images.answers != "number":
+        kinds += f", {images.smallest:,} of the rarest, {images.imbalance:.1f} times as many of the most frequent"
+    lines = [("images", counts), ("answers", kinds)]
+    if images.groups is not None:
+        lines.append(("groups", f"{images.groups:,}"))
+    if images.short_side is not None:
+        lines.append(("files", f"shorter side {images.short_side} px (median), {images.grey:.0%} greyscale"))
     lines.append(("backbone", f"{model.backbone}, {model.weights}, {model.parameters / 1e6:.1f} M parameters"))
     if probe is not None:
         lines.append((f"probe, {probe.what}", f"{probe.pretrained}; constant answer {probe.constant:.3f}"))
@@ -48,11 +48,11 @@ def fact_lines(facts: Facts) -> list[tuple[str, str]]:
             lines.append(("  best stage", f"{probe.best_stage}, better than the top by {probe.top_behind}"))
     lines.append(("similarity", f"{similarity_word(facts)}: {similarity_number(facts)}"))
     lines.append(("machine", f"{machine.device}, {machine.cores} cores, {machine.precision}"))
-    return lines + ([] if facts.speeds is None else [("pictures/s", speed_line(facts.speeds))])
+    return lines + ([] if facts.speeds is None else [("images/s", speed_line(facts.speeds))])
 
 
 def speed_line(speeds: Speeds) -> str:
-    """Pictures per second, forward and in training."""
+    """Images per second, forward and in training."""
     parts = [f"forward {1 / speeds.forward:,.0f}"]
     for name, seconds in speeds.train.items():
         kept = f" ({1 / speeds.kept[name]:,.0f} from what is kept)" if name in speeds.kept else ""
@@ -64,7 +64,7 @@ def candidate_table(candidates: Sequence[Looked], best: Looked) -> Table:
     """The candidates, the best first.
 
     Args:
-        candidates: All on the same pictures.
+        candidates: All on the same images.
         best: One of them.
     """
     table = Table(title="candidates", title_justify="left", title_style="bold")
@@ -125,7 +125,7 @@ def estimate_line(plan: Plan, seconds: float, *, budget: float | None, fits: boo
     if budget is None or fits is None:
         return line
     within = "within" if fits else "NOT within"
-    tail = "" if fits else "; nothing quicker is left to advise: fewer pictures (data.labelled_fraction) would be"
+    tail = "" if fits else "; nothing quicker is left to advise: fewer images (data.labelled_fraction) would be"
     return f"{line}; {within} the budget of {in_time(budget)}{tail}"
 
 

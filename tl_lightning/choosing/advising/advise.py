@@ -1,4 +1,4 @@
-"""``tl advise``: looks at pictures, backbone and machine, and writes a configuration with its reasons."""
+"""``tl advise``: looks at images, backbone and machine, and writes a configuration with its reasons."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ ELSEWHERE = {  # options that belong to a run that there is not
 
 
 def advise_command(args: list[str]) -> None:
-    """``tl advise``: writes a configuration for these pictures on this machine, with a reason for every setting.
+    """``tl advise``: writes a configuration for these images on this machine, with a reason for every setting.
 
     Args:
         args: ``--backbones``, ``--budget``, ``--output``, ``--explain`` and everything that ``tl fit`` takes.
@@ -53,7 +53,7 @@ def advise_command(args: list[str]) -> None:
     """
     parser = OptionParser(
         "advise",
-        "Looks at your pictures, at what pretrained features make of them and at this machine, and writes a "
+        "Looks at your images, at what pretrained features make of them and at this machine, and writes a "
         "configuration with a reason for every setting. What you set yourself stays. Takes every option of tl fit too "
         "(tl fit --help).",
     )

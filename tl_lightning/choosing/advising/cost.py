@@ -1,4 +1,4 @@
-"""How long a run would take, from what a picture costs; and what can be given up to fit a budget."""
+"""How long a run would take, from what an image costs; and what can be given up to fit a budget."""
 
 import math
 import re
@@ -10,8 +10,8 @@ from tl_lightning.errors import UserError
 
 UNITS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 VIEWS = {"none": 1, "flips": 2, "dihedral": 8}  # versions that are all there are, and can be kept
-START_S = 5.0  # building the model, reading the list of pictures, writing checkpoints
-STEP = 32  # by which pictures are made smaller; what networks halve five times
+START_S = 5.0  # building the model, reading the list of images, writing checkpoints
+STEP = 32  # by which images are made smaller; what networks halve five times
 FEWEST_EPOCHS = 3
 
 
@@ -22,7 +22,7 @@ class Plan:
     Attributes:
         strategy: A preset of phases.
         train: What its last phase trains besides the head.
-        image_size: Side of the pictures.
+        image_size: Side of the images.
         epochs: Of that phase; a head that is solved has none.
         augmentation: Of that phase.
     """
@@ -61,11 +61,11 @@ def run_seconds(plan: Plan, facts: Facts) -> float:
         plan: What is to be run; its ``train`` is one of the selections that were timed, or ``head``.
         facts: With speeds, measured at any size: costs grow with the area.
     """
-    speeds, pictures = facts.speeds, facts.pictures
+    speeds, images = facts.speeds, facts.images
     assert speeds is not None
     scale = (plan.image_size / speeds.size) ** 2
-    forward, training, validation = speeds.forward * scale, pictures.training, pictures.validation
-    seconds = START_S + (validation + pictures.test) * forward  # the last evaluation
+    forward, training, validation = speeds.forward * scale, images.training, images.validation
+    seconds = START_S + (validation + images.test) * forward  # the last evaluation
     if plan.strategy in ("feature_extraction", "lp_ft"):  # one pass, and the head is solved
         solving = 0.0 if facts.probe is None else facts.probe.seconds
         seconds += (training + validation) * forward + solving
@@ -109,7 +109,7 @@ def _concessions(plan: Plan, facts: Facts, fixed: frozenset[str]) -> Iterator[Pl
     sizes = list(range(plan.image_size, min(smallest, plan.image_size) - 1, -STEP))
     sizes = sizes[:1] if "image_size" in fixed or facts.model.sizes_fixed else sizes
     for strategy, train in _simpler(plan, fixed):
-        # Half the epochs first: BiT's rule is generous. The shortest only once the pictures are at their smallest.
+        # Half the epochs first: BiT's rule is generous. The shortest only once the images are at their smallest.
         for epochs in lengths[:2]:
             yield replace(plan, strategy=strategy, train=train, epochs=epochs)
         for size in sizes[1:]:

@@ -1,7 +1,7 @@
 """The strategy rule: a small tree of questions about the facts, which can be asked, and drawn with the way taken.
 
 All thresholds stand here. Those of size are the field's (see the sources of the questions). What is advised for few
-pictures was set on one half of the cases of ``benchmarks/advice.py``; the other half is reported apart.
+images was set on one half of the cases of ``benchmarks/advice.py``; the other half is reported apart.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -12,14 +12,14 @@ from tl_lightning.choosing.advising.similarity import FAR, NEAR
 
 NOISE = 2.0  # standard errors that a difference has to exceed
 BEST_OF_MANY = 3.0  # the same, where the better one was picked as the best of many stages
-VERY_FEW = 100  # training pictures below which nothing but a head is worth fitting
+VERY_FEW = 100  # training images below which nothing but a head is worth fitting
 VERY_FEW_PER_CLASS = 10  # on average: long tails have rare classes, which class weights are for
 FEW = 1_000  # below: the head, or some layers
 MANY = 100_000  # from here on: everything
-ENOUGH_FOR_SCRATCH = 10_000  # training pictures without which random weights are never advised
+ENOUGH_FOR_SCRATCH = 10_000  # training images without which random weights are never advised
 EXCELLENT = 0.97  # of the probe's score, above which fine-tuning has next to nothing to gain
 
-# The field's rules: under 1,000 pictures the head, up to 100,000 some layers, beyond that all; the more alike the
+# The field's rules: under 1,000 images the head, up to 100,000 some layers, beyond that all; the more alike the
 # source, the more stays frozen (Yosinski et al. 2014, arXiv:1411.1792); and a head that is solved first keeps good
 # features from being distorted (Kumar et al. 2022, arXiv:2202.10054).
 SIZE_RULE = "size rule"
@@ -121,7 +121,7 @@ def _weights(facts: Facts) -> str:
 
 
 def _transfer_in_doubt(facts: Facts) -> str:
-    if facts.probe is None or facts.probe.gain is None or facts.pictures.training < ENOUGH_FOR_SCRATCH:
+    if facts.probe is None or facts.probe.gain is None or facts.images.training < ENOUGH_FOR_SCRATCH:
         return "no"
     if facts.model.named:
         return "no"
@@ -134,29 +134,29 @@ def _gain(facts: Facts) -> str:
 
 
 def _training(facts: Facts) -> str:
-    return f"{facts.pictures.training:,} training pictures"
+    return f"{facts.images.training:,} training images"
 
 
 def _size(facts: Facts) -> str:
-    pictures = facts.pictures
-    classed = pictures.answers in ("class", "level")
-    if pictures.training < VERY_FEW or (classed and pictures.training < VERY_FEW_PER_CLASS * pictures.classes):
+    images = facts.images
+    classed = images.answers in ("class", "level")
+    if images.training < VERY_FEW or (classed and images.training < VERY_FEW_PER_CLASS * images.classes):
         return "very few"
-    return "few" if pictures.training < FEW else "many" if pictures.training < MANY else "very many"
+    return "few" if images.training < FEW else "many" if images.training < MANY else "very many"
 
 
 def _sizes(facts: Facts) -> str:
-    pictures = facts.pictures
-    each = f", {pictures.training / pictures.classes:,.0f} a class" if pictures.answers in ("class", "level") else ""
+    images = facts.images
+    each = f", {images.training / images.classes:,.0f} a class" if images.answers in ("class", "level") else ""
     return _training(facts) + each
 
 
 def _apart(facts: Facts) -> str:
-    return "yes" if facts.pictures.elsewhere else "no"
+    return "yes" if facts.images.elsewhere else "no"
 
 
 def _split(facts: Facts) -> str:
-    elsewhere = facts.pictures.elsewhere
+    elsewhere = facts.images.elsewhere
     return f"split {elsewhere}" if elsewhere else "drawn alike, as far as is known"
 
 
@@ -181,17 +181,17 @@ def _depth(facts: Facts) -> str:
     return f"best after {probe.best_stage}, top behind by {probe.top_behind}"
 
 
-_HEAD = Strategy("feature_extraction", "so few pictures would be learned by heart by anything larger", SIZE_RULE)
+_HEAD = Strategy("feature_extraction", "so few images would be learned by heart by anything larger", SIZE_RULE)
 _ENOUGH = Strategy("feature_extraction", "the frozen features leave next to nothing to gain", SIZE_RULE)
-_NEAR = Strategy("feature_extraction", "few pictures, much like those of the pretraining", SIMILARITY_RULE)
+_NEAR = Strategy("feature_extraction", "few images, much like those of the pretraining", SIMILARITY_RULE)
 # With few of them to choose by, a head's strength is chosen badly, and lp_ft starts from that head.
 _ELSEWHERE = Strategy("full", "validation from elsewhere cannot choose a head's strength; rates do without", MEASURED)
-_LOWER = Strategy("partial", "the stages above the best one serve the source more than these pictures", SIMILARITY_RULE)
-_SOME = Strategy("partial", "the lower stages serve these pictures as they are", SIMILARITY_RULE)
+_LOWER = Strategy("partial", "the stages above the best one serve the source more than these images", SIMILARITY_RULE)
+_SOME = Strategy("partial", "the lower stages serve these images as they are", SIMILARITY_RULE)
 _CAREFUL = Strategy("lp_ft", "unlike those of the pretraining: every stage has to move, a good head first", LP_FT)
-_ALL = Strategy("lp_ft", "enough pictures for every stage, a good head first", LP_FT)
+_ALL = Strategy("lp_ft", "enough images for every stage, a good head first", LP_FT)
 
-APART = "do test pictures come from elsewhere (split blocks, time, group, or another domain)?"
+APART = "do test images come from elsewhere (split blocks, time, group, or another domain)?"
 
 _FEW_ALIKE = Question(
     f"is a head on frozen features excellent already, {EXCELLENT} or more?",
@@ -225,13 +225,13 @@ TREE: Question | Strategy = Question(
     {
         "no": Strategy("scratch", "there is nothing to transfer", SIZE_RULE),
         "yes": Question(
-            f"do the weights fail to beat random ones, with {ENOUGH_FOR_SCRATCH:,} pictures or more to do without?",
+            f"do the weights fail to beat random ones, with {ENOUGH_FOR_SCRATCH:,} images or more to do without?",
             _transfer_in_doubt,
             _gain,
             {
                 "yes": Strategy("scratch", "the features are worth no more than random ones", SIZE_RULE),
                 "no": Question(
-                    f"how many pictures? (very few: below {VERY_FEW}, or {VERY_FEW_PER_CLASS} a class; few: below "
+                    f"how many images? (very few: below {VERY_FEW}, or {VERY_FEW_PER_CLASS} a class; few: below "
                     f"{FEW:,}; many: below {MANY:,})",
                     _size,
                     _sizes,

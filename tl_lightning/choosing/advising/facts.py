@@ -1,4 +1,4 @@
-"""What the advice rests on: plain numbers about pictures, backbone, probe and machine."""
+"""What the advice rests on: plain numbers about images, backbone, probe and machine."""
 
 from dataclasses import dataclass
 
@@ -6,21 +6,21 @@ from tl_lightning.choosing.advising.similarity import Similarity
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """What there is to learn from.
 
     Attributes:
         answers: class, level, labels or number.
         classes: How many classes, levels, labels or numbers.
-        training: Pictures to train on.
-        validation: Pictures that choose.
-        test: Pictures that nothing here looks at; only counted.
-        smallest: Training pictures of the rarest class, level or label; 0 for numbers.
+        training: Images to train on.
+        validation: Images that choose.
+        test: Images that nothing here looks at; only counted.
+        smallest: Training images of the rarest class, level or label; 0 for numbers.
         imbalance: Of the most frequent class over the rarest; 1 for numbers.
         short_side: The median shorter side of (a sample of) the files, in pixels; `None` where no header can be read.
         grey: The share of them that is stored without colours.
         groups: How many groups there are, such as patients; `None` without any.
-        elsewhere: What keeps test pictures apart from those of training: ``blocks``, ``time``, ``group`` or a split
+        elsewhere: What keeps test images apart from those of training: ``blocks``, ``time``, ``group`` or a split
             between domains; empty where they are drawn alike.
     """
 
@@ -45,8 +45,8 @@ class Model:
         backbone: Such as ``timm/tf_efficientnet_lite0``.
         weights: Such as ``pretrained``.
         parameters: Of the backbone.
-        own_size: Side of the pictures that its weights were trained with.
-        sizes_fixed: Whether it takes pictures of one size only, unless it is built for another.
+        own_size: Side of the images that its weights were trained with.
+        sizes_fixed: Whether it takes images of one size only, unless it is built for another.
         convolutions: Whether its depth consists of convolutions, rather than of attention.
         batch_norm: Whether it has BatchNorm layers.
         solvable: Whether its head alone can be solved rather than trained by epochs.
@@ -71,7 +71,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Score:
-    """A mean over pictures.
+    """A mean over images.
 
     Attributes:
         value: The mean.
@@ -87,13 +87,13 @@ class Score:
 
 @dataclass(frozen=True)
 class Probe:
-    """What a solved head does on frozen features, on pictures that it has not seen.
+    """What a solved head does on frozen features, on images that it has not seen.
 
     Attributes:
         what: What is scored: ``accuracy``, ``label accuracy`` or ``R2``; always 1 at best.
         pretrained: On the features of the weights.
         random: On those of the same architecture with random weights; `None` where that was not to be had.
-        gain: Of the one over the other, paired by picture.
+        gain: Of the one over the other, paired by image.
         constant: The score of always giving one answer.
         best_stage: The stage whose features did best; `None` where only the top was looked at.
         below: How many stages lie above it.
@@ -116,10 +116,10 @@ class Probe:
 
 @dataclass(frozen=True)
 class Speeds:
-    """What a picture costs on this machine, in seconds, measured on real steps of the task.
+    """What an image costs on this machine, in seconds, measured on real steps of the task.
 
     Attributes:
-        size: Side of the pictures in these steps.
+        size: Side of the images in these steps.
         forward: One pass through the whole backbone, without gradients.
         train: A training step, by what trains besides the head.
         kept: A training step from what is kept of the frozen stages below, by what trains; lacks what cannot be split.
@@ -153,16 +153,16 @@ class Facts:
     """Everything that the rules look at.
 
     Attributes:
-        pictures: What there is to learn from.
+        images: What there is to learn from.
         model: What is transferred.
         machine: Where it trains.
-        image_size: Side of the pictures at which the other facts were measured.
+        image_size: Side of the images at which the other facts were measured.
         probe: `None` where none was possible.
         similarity: `None` where there is no measure of it.
         speeds: `None` where nothing was timed.
     """
 
-    pictures: Pictures
+    images: Images
     model: Model
     machine: Machine
     image_size: int

@@ -1,4 +1,4 @@
-"""Looking at the pictures, the backbone and the machine, before anything is advised."""
+"""Looking at the images, the backbone and the machine, before anything is advised."""
 
 from dataclasses import dataclass
 
@@ -9,9 +9,9 @@ from torch import nn
 
 from tl_lightning.backbones import preprocess_of
 from tl_lightning.choosing.advising.decision import NOISE
-from tl_lightning.choosing.advising.facts import Facts, Machine, Model, Pictures
+from tl_lightning.choosing.advising.facts import Facts, Images, Machine, Model
 from tl_lightning.choosing.advising.own_settings import given_keys
-from tl_lightning.choosing.advising.probing import WHAT, TopScores, probe_depth, probe_facts, probe_top, probed_pictures
+from tl_lightning.choosing.advising.probing import WHAT, TopScores, probe_depth, probe_facts, probe_top, probed_images
 from tl_lightning.choosing.advising.rules import image_size
 from tl_lightning.choosing.advising.similarity import measure_similarity
 from tl_lightning.choosing.ranking.measure import count_macs
@@ -20,23 +20,23 @@ from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.data.workers import usable_cores
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration
-from tl_lightning.inspecting.show_data.picture_sizes import read_headers
+from tl_lightning.inspecting.show_data.image_sizes import read_headers
 
 HEADERS = 200  # files whose size is looked at
 
 
-def picture_facts(data: ImageDataModule) -> Pictures:
+def image_facts(data: ImageDataModule) -> Images:
     """Counts, and looks at the size of some files.
 
     Args:
-        data: Its splits; test pictures are counted only.
+        data: Its splits; test images are counted only.
     """
     samples, splits = data.samples, data.splits
     counts = samples.counts(splits["train"])
     counts = counts[counts > 0]
     drawn = np.random.default_rng(0).permutation(splits["train"])[:HEADERS]
     headers = [header for header in read_headers([samples.paths[row] for row in drawn]) if header is not None]
-    return Pictures(
+    return Images(
         answers=samples.answers,
         classes=len(data.classes),
         training=len(splits["train"]),
@@ -52,7 +52,7 @@ def picture_facts(data: ImageDataModule) -> Pictures:
 
 
 def _elsewhere(data: ImageDataModule) -> str:
-    """What keeps the test pictures apart from the others; nothing is known of what a source states."""
+    """What keeps the test images apart from the others; nothing is known of what a source states."""
     if data.split == "auto":
         return "group" if data.samples.groups is not None and data.samples.split is None else ""
     return "" if data.split == "stratified" else data.split
@@ -94,9 +94,9 @@ class Looked:
 
     Attributes:
         configuration: With which; its data are set up.
-        splits: The pictures that were looked at.
+        splits: The images that were looked at.
         top: How good its features are.
-        macs: Multiplications with an addition for one picture.
+        macs: Multiplications with an addition for one image.
     """
 
     configuration: Configuration
@@ -110,13 +110,13 @@ class Looked:
         return f"{self.configuration.model.hparams.backbone}={self.configuration.model.hparams.weights}"
 
     def as_good_as(self, best: "Looked") -> bool:
-        """Whether it is behind another by no more than the noise, on the same pictures."""
+        """Whether it is behind another by no more than the noise, on the same images."""
         behind = best.top.ahead_of(self.top)
         return behind.value <= NOISE * behind.error
 
 
 def set_up(args: list[str]) -> tuple[Configuration, list[str]]:
-    """Builds a configuration that makes no run folder, for pictures of the size to be advised, and sets its data up.
+    """Builds a configuration that makes no run folder, for images of the size to be advised, and sets its data up.
 
     Args:
         args: As of ``tl fit``.
@@ -131,12 +131,12 @@ def set_up(args: list[str]) -> tuple[Configuration, list[str]]:
         configuration = Configuration(args, folder=None)
         if not isinstance(configuration.datamodule, ImageDataModule):
             name = type(configuration.datamodule).__name__
-            raise UserError(f"data is {name}; only pictures of an ImageDataModule can be looked at")
+            raise UserError(f"data is {name}; only images of an ImageDataModule can be looked at")
         if configuration.trainer.world_size > 1:
             devices = configuration.trainer.world_size
             raise UserError(f"tl advise runs in one process, and trainer.devices asks for {devices}")
         if "data.image_size" not in given_keys(args):
-            size = image_size(picture_facts(configuration.datamodule), model_facts(configuration))
+            size = image_size(image_facts(configuration.datamodule), model_facts(configuration))
             if size != configuration.model.preprocess["size"]:
                 args = [*args, "--data.image_size", str(size)]
                 configuration = Configuration(args, folder=None)
@@ -147,15 +147,15 @@ def set_up(args: list[str]) -> tuple[Configuration, list[str]]:
 
 
 def look(configuration: Configuration) -> Looked:
-    """Runs the backbone once over the pictures, and solves a head on what comes out.
+    """Runs the backbone once over the images, and solves a head on what comes out.
 
     Args:
         configuration: Its data are set up.
 
     Raises:
-        UserError: If there are too few pictures, or the backbone cannot be probed.
+        UserError: If there are too few images, or the backbone cannot be probed.
     """
-    splits = probed_pictures(configuration.datamodule)
+    splits = probed_images(configuration.datamodule)
     task, prepared = configuration.model, configuration.model.preprocess
     macs = count_macs(task.backbone, channels=int(prepared["channels"]), size=int(prepared["size"]))
     return Looked(configuration, splits, probe_top(configuration, splits), macs)
@@ -181,4 +181,4 @@ def facts_of(looked: Looked, args: list[str]) -> Facts:
         similarity = measure_similarity(configuration, looked.splits["train"])
     stages = probe_depth(configuration, looked.splits)
     probe = probe_facts(looked.top, control, stages, what=WHAT[data.samples.answers])
-    return Facts(picture_facts(data), model_facts(configuration), machine_facts(configuration), size, probe, similarity)
+    return Facts(image_facts(data), model_facts(configuration), machine_facts(configuration), size, probe, similarity)

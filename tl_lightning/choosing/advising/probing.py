@@ -1,4 +1,4 @@
-"""What a solved head does on features that nobody trained for the task: a score per picture, by heads that have not
+"""What a solved head does on features that nobody trained for the task: a score per image, by heads that have not
 seen it, and a score per stage.
 """
 
@@ -19,7 +19,7 @@ from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.inspecting.depth_probe import StageProbe, pooled, probe_stages
 from tl_lightning.metrics.noise import standard_error
 
-PROBED = {"train": 3000, "val": 1500}  # pictures at most; the standard error is then below a point
+PROBED = {"train": 3000, "val": 1500}  # images at most; the standard error is then below a point
 WHAT = {"class": "accuracy", "level": "accuracy", "labels": "label accuracy", "number": "R2"}
 
 Splits = Mapping[str, NDArray[np.int64]]
@@ -30,8 +30,8 @@ class TopScores:
     """How good the backbone's own features are.
 
     Attributes:
-        values: A score per training and validation picture, 1 at best, ``(n,)``.
-        groups: What the pictures have in common; `None` for nothing.
+        values: A score per training and validation image, 1 at best, ``(n,)``.
+        groups: What the images have in common; `None` for nothing.
         constant: The mean score of always giving one answer.
         seconds: How long the heads took to solve.
     """
@@ -43,40 +43,38 @@ class TopScores:
 
     @property
     def score(self) -> Score:
-        """Their mean, with its standard error; the pictures of a group count as one."""
+        """Their mean, with its standard error; the images of a group count as one."""
         return _mean(self.values, self.groups)
 
     def ahead_of(self, other: "TopScores") -> Score:
-        """How much better this is on the same pictures."""
+        """How much better this is on the same images."""
         return _mean(self.values - other.values, self.groups)
 
 
-def probed_pictures(data: ImageDataModule) -> dict[str, NDArray[np.int64]]:
-    """The training and validation pictures that a probe looks at: all, or a random sample of many.
+def probed_images(data: ImageDataModule) -> dict[str, NDArray[np.int64]]:
+    """The training and validation images that a probe looks at: all, or a random sample of many.
 
     Args:
         data: Set up.
 
     Raises:
-        UserError: If there are fewer pictures than a probe needs.
+        UserError: If there are fewer images than a probe needs.
     """
     if len(data.splits["train"]) < FOLDS:
-        raise UserError(
-            f"{len(data.splits['train'])} training pictures are too few to probe: {FOLDS} or more are needed"
-        )
+        raise UserError(f"{len(data.splits['train'])} training images are too few to probe: {FOLDS} or more are needed")
     rng = np.random.default_rng(0)
     return {name: np.sort(rng.permutation(data.splits[name])[:most]) for name, most in PROBED.items()}
 
 
 def probe_top(configuration: Configuration, splits: Splits) -> TopScores:
-    """Scores the backbone's own features, cross-validated over training and validation pictures.
+    """Scores the backbone's own features, cross-validated over training and validation images.
 
     Args:
         configuration: Its data are set up, and its model is on the trainer's device.
-        splits: Of `probed_pictures`.
+        splits: Of `probed_images`.
 
     Raises:
-        UserError: If the backbone cannot be split, there is no room, or too few groups of pictures.
+        UserError: If the backbone cannot be split, there is no room, or too few groups of images.
     """
     data, last = configuration.datamodule, len(configuration.model.stages) - 1
     store = pooled(configuration, splits=splits)
@@ -93,7 +91,7 @@ def probe_top(configuration: Configuration, splits: Splits) -> TopScores:
 
 
 def probe_depth(configuration: Configuration, splits: Splits) -> list[StageProbe]:
-    """Probes every stage, on the validation pictures; nothing where the answers are neither classes nor levels."""
+    """Probes every stage, on the validation images; nothing where the answers are neither classes nor levels."""
     data, stages = configuration.datamodule, configuration.model.stages
     if data.samples.answers not in ("class", "level"):
         return []
@@ -105,7 +103,7 @@ def probe_facts(top: TopScores, control: TopScores | None, stages: list[StagePro
 
     Args:
         top: Of the weights.
-        control: On the same pictures with random weights; `None` where there are none.
+        control: On the same images with random weights; `None` where there are none.
         stages: Of `probe_depth`.
         what: What is scored.
     """

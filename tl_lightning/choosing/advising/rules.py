@@ -8,15 +8,15 @@ from typing import Any
 from tl_lightning.choosing.advising import settings
 from tl_lightning.choosing.advising.cost import STEP, Plan, affordable, run_seconds
 from tl_lightning.choosing.advising.decision import Step, Strategy, advise_strategy, better_below
-from tl_lightning.choosing.advising.facts import Facts, Model, Pictures
+from tl_lightning.choosing.advising.facts import Facts, Images, Model
 from tl_lightning.choosing.advising.settings import OWN, Reason
 from tl_lightning.finetuning.phases import GRADUAL
 
-STEPS = 500  # of BiT below 20,000 pictures, whose steps are of larger batches
+STEPS = 500  # of BiT below 20,000 images, whose steps are of larger batches
 EPOCHS = (8, 40)  # bounds on what follows from it; what we measured on ELPV took 6 to 60
 SCRATCH_LONGER = 3  # random weights have everything to learn
-LARGE_SET = 20_000  # training pictures from which a GPU gets larger batches
-SMALLER = 0.75  # pictures of less than this share of the weights' own size are not enlarged to it
+LARGE_SET = 20_000  # training images from which a GPU gets larger batches
+SMALLER = 0.75  # images of less than this share of the weights' own size are not enlarged to it
 MIXED = "phases of your own"
 DEFAULT_EPOCHS = 10  # of tl fit
 
@@ -44,14 +44,14 @@ class Advice:
     given_up: tuple[str, ...]
 
 
-def image_size(pictures: Pictures, model: Model) -> int:
-    """The side of the pictures: the weights' own, or smaller where the pictures are, down to a half.
+def image_size(images: Images, model: Model) -> int:
+    """The side of the images: the weights' own, or smaller where the images are, down to a half.
 
     Args:
-        pictures: How large they are.
+        images: How large they are.
         model: What it was trained with.
     """
-    own, side = model.own_size, pictures.short_side
+    own, side = model.own_size, images.short_side
     if model.sizes_fixed or side is None or side >= SMALLER * own:
         return own
     return min(own, max(-(-side // STEP) * STEP, -(-own // 2 // STEP) * STEP))
@@ -63,22 +63,22 @@ def top_stages(facts: Facts) -> int:
 
 
 def batch_size(facts: Facts) -> int:
-    """Pictures per step: 32, or more where there are many and a GPU; of few pictures at least eight steps an epoch."""
-    training = facts.pictures.training
+    """Images per step: 32, or more where there are many and a GPU; of few images at least eight steps an epoch."""
+    training = facts.images.training
     largest = 128 if facts.machine.gpu and training >= LARGE_SET else 32
     return min(largest, max(4, 1 << int(math.log2(max(training / 8, 1)))))
 
 
 def epochs(facts: Facts, strategy: str, *, batch: int) -> int:
-    """BiT's number of steps as epochs, within bounds: of very few pictures 500 steps would be hundreds of epochs.
+    """BiT's number of steps as epochs, within bounds: of very few images 500 steps would be hundreds of epochs.
 
     Args:
-        facts: How many pictures there are.
+        facts: How many images there are.
         strategy: From random weights it takes longer.
-        batch: Pictures per step.
+        batch: Images per step.
     """
     longer = SCRATCH_LONGER if strategy == "scratch" else 1
-    return longer * min(EPOCHS[1], max(EPOCHS[0], math.ceil(STEPS * batch / facts.pictures.training)))
+    return longer * min(EPOCHS[1], max(EPOCHS[0], math.ceil(STEPS * batch / facts.images.training)))
 
 
 def advise(facts: Facts, *, own: Mapping[str, Any], budget: float | None = None) -> Advice:
@@ -105,7 +105,7 @@ def advise(facts: Facts, *, own: Mapping[str, Any], budget: float | None = None)
     found = [
         *settings.backbone(plan, facts),
         *settings.phases((strategy, path), plan, facts, own),
-        *settings.pictures(plan, facts, batch, given_up),
+        *settings.images(plan, facts, batch, given_up),
         *settings.rates(plan, facts),
         *settings.balance(facts, own),
         *settings.length(plan, facts, batch, given_up, own),

@@ -68,11 +68,11 @@ def phases(
     if plan.strategy != strategy.name:
         by = "yours" if "phases" in own else "the budget's choice"
         why = f"{plan.strategy} is {by}; the rule says {why}"
-    few = facts.pictures.training < FEW_FOR_ALL and plan.train == "all" and plan.strategy != "scratch"
+    few = facts.images.training < FEW_FOR_ALL and plan.train == "all" and plan.strategy != "scratch"
     number = "; ".join(step.number for step in path[2:])
     found = [Reason("phases", _phases(plan, facts, own), why, number, strategy.source)]
     if few and "phases" not in own:
-        found.append(Reason("silence", ["full_on_few"], "that is meant: these pictures are far from the source"))
+        found.append(Reason("silence", ["full_on_few"], "that is meant: these images are far from the source"))
     return found
 
 
@@ -88,34 +88,34 @@ def _phases(plan: Plan, facts: Facts, own: Mapping[str, Any]) -> Any:  # noqa: A
 
 
 def _batch_norm(facts: Facts) -> str:
-    """The statistics stay as they came, but of very many pictures (recipes).
+    """The statistics stay as they came, but of very many images (recipes).
 
-    Measured on ELPV, which is far from the source (lite0, 64 px, lp_ft, 200 and 1,673 pictures, 3 paired runs): test
+    Measured on ELPV, which is far from the source (lite0, 64 px, lp_ft, 200 and 1,673 images, 3 paired runs): test
     accuracy with ``frozen`` is .025 above ``adapt`` and .051 above ``train``; of a solved head .050 above ``adapt``.
     """
-    return "train" if facts.model.batch_norm and facts.pictures.training >= MANY else "frozen"
+    return "train" if facts.model.batch_norm and facts.images.training >= MANY else "frozen"
 
 
 def augmentation(facts: Facts, strategy: str) -> str:
     """The augmentation of a strategy."""
     if strategy == "feature_extraction":
         return "none"
-    return "trivial" if facts.pictures.training >= MANY else "flips"
+    return "trivial" if facts.images.training >= MANY else "flips"
 
 
-def pictures(plan: Plan, facts: Facts, batch: int, given_up: tuple[str, ...]) -> list[Reason]:
+def images(plan: Plan, facts: Facts, batch: int, given_up: tuple[str, ...]) -> list[Reason]:
     """Size, batches and augmentation."""
-    side, own = facts.pictures.short_side, facts.model.own_size
+    side, own = facts.images.short_side, facts.model.own_size
     smaller = plan.image_size < own
-    why = "the size that the weights know" if not smaller else "the pictures are small themselves"
+    why = "the size that the weights know" if not smaller else "the images are small themselves"
     why = "the budget" if any(text.startswith("data.image_size") for text in given_up) else why
-    sides = f"the weights' own is {own}" + ("" if side is None else f", the pictures' shorter side {side} (median)")
+    sides = f"the weights' own is {own}" + ("" if side is None else f", the images' shorter side {side} (median)")
     views = VIEWS.get(plan.augmentation)
     kept = "; its versions are kept where stages are frozen" if views not in (None, 1) and plan.train != "all" else ""
     augmentations = {
-        "none": "the head alone is solved on plain pictures",
+        "none": "the head alone is solved on plain images",
         "flips": f"left-right mirrors{kept}; none where left and right differ, dihedral where there is no up and down",
-        "trivial": "many pictures bear, and long training wants, stronger changes",
+        "trivial": "many images bear, and long training wants, stronger changes",
     }
     return [
         Reason("data.image_size", plan.image_size, why + _budgeted("data.image_size", given_up), sides, FIXRES),
@@ -123,7 +123,7 @@ def pictures(plan: Plan, facts: Facts, batch: int, given_up: tuple[str, ...]) ->
             "data.batch_size",
             batch,
             "enough steps in an epoch, and a gradient that is not all chance",
-            f"{facts.pictures.training:,} training pictures",
+            f"{facts.images.training:,} training images",
             JUDGEMENT,
         ),
         Reason(
@@ -152,7 +152,7 @@ def rates(plan: Plan, facts: Facts) -> list[Reason]:
             Reason("model.lr", 3e-3, "of the head", "the rates behind our figures of the strategies", ELPV),
             Reason("model.backbone_lr_scale", 0.3, "the top stage at 9e-4", "likewise", ELPV),
         ]
-    decay, large = 1e-3, not facts.model.convolutions and facts.pictures.training >= MANY
+    decay, large = 1e-3, not facts.model.convolutions and facts.images.training >= MANY
     return [
         *found,
         Reason(
@@ -163,17 +163,17 @@ def rates(plan: Plan, facts: Facts) -> list[Reason]:
             0.05 if large else decay,
             "of everything but biases and normalisation",
             "",
-            "MAE for a ViT on many pictures" if large else AUTOGLUON,
+            "MAE for a ViT on many images" if large else AUTOGLUON,
         ),
     ]
 
 
 def balance(facts: Facts, own: Mapping[str, Any]) -> list[Reason]:
     """What is done about rare classes."""
-    if facts.pictures.answers != "class":
+    if facts.images.answers != "class":
         return []
-    imbalance = facts.pictures.imbalance
-    number = f"the most frequent class has {imbalance:.1f} times the pictures of the rarest"
+    imbalance = facts.images.imbalance
+    number = f"the most frequent class has {imbalance:.1f} times the images of the rarest"
     if own.get("data.sampler") == "balanced":
         return [Reason("model.class_weights", "none", "your sampler makes up for rare classes", number)]
     if imbalance < UNEVEN:
@@ -181,7 +181,7 @@ def balance(facts: Facts, own: Mapping[str, Any]) -> list[Reason]:
     if imbalance < VERY_UNEVEN:
         why = "rare classes count as much as frequent ones"
         return [Reason("model.class_weights", "balanced", why, number, JUDGEMENT)]
-    why = "balanced weights would let a few pictures rule; these grow less steeply"
+    why = "balanced weights would let a few images rule; these grow less steeply"
     return [Reason("model.class_weights", "effective", why, number, "Cui et al. 2019")]
 
 
@@ -193,7 +193,7 @@ def length(plan: Plan, facts: Facts, batch: int, given_up: tuple[str, ...], own:
         why = "the head is solved in one; so many only where there is no room to keep features"
         return [Reason("trainer.max_epochs", plan.epochs, why, "", BIT)]
     solved = plan.strategy == "lp_ft" and "trainer.max_epochs" not in own
-    steps = math.ceil(facts.pictures.training / batch) * plan.epochs
+    steps = math.ceil(facts.images.training / batch) * plan.epochs
     why = f"{plan.epochs} epochs of training" + _budgeted("epochs", given_up)
     number = f"about {steps:,} steps" + (", and one look at the solved head" if solved else "")
     patience = max(5, plan.epochs // 2)

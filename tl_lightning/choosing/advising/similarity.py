@@ -1,11 +1,11 @@
-"""How far the pictures are from what the weights were pretrained on, without a single picture of that.
+"""How far the images are from what the weights were pretrained on, without a single image of that.
 
 Two measures, never compared with each other:
 
 - ``batch_norm``: a backbone with BatchNorm carries the mean and variance of every channel of its source; see
-  `source_statistics.distance`. Measured on 96 to 128 pictures each, averaged over the stages:
+  `source_statistics.distance`. Measured on 96 to 128 images each, averaged over the stages:
 
-  | pictures | lite0, 224 px | 128 | 96 | 64 | mobilenetv2, 224 px | 128 | 96 | 64 |
+  | images | lite0, 224 px | 128 | 96 | 64 | mobilenetv2, 224 px | 128 | 96 | 64 |
   |---|---|---|---|---|---|---|---|---|
   | crops of photographs (scikit-image) | .24 | .27 | .31 | .40 | .16 | .21 | .27 | .40 |
   | the same in grey | .25 | .27 | .30 | .37 | .18 | .22 | .27 | .35 |
@@ -16,10 +16,10 @@ Two measures, never compared with each other:
   | noise | .62 | .60 | .58 | .63 | .78 | .66 | .67 | .84 |
 
   So: below 0.33 near, from 0.42 on far. Far below the size of the pretraining even photographs are no longer near: the
-  weights have not seen things that small. With 16 pictures instead of 128 the figures move by .05 or less, twice by up
+  weights have not seen things that small. With 16 images instead of 128 the figures move by .05 or less, twice by up
   to .08.
 - ``doubt``: LayerNorm and its kin keep no statistics. What such weights may still have is the classifier of their
-  pretraining: how unsure it is of the pictures, as the entropy of its softmax over the logarithm of the number of
+  pretraining: how unsure it is of the images, as the entropy of its softmax over the logarithm of the number of
   classes (a classifier is less sure of what it does not know: Hendrycks and Gimpel 2017, arXiv:1610.02136). Weaker, as
   a classifier may also be sure and wrong. With the classifier of lite0 at 224 px photographs gave .35, ELPV .72, noise
   .66, shapes .66, a scanned page .81, but the surface of the moon .33; so below 0.40 near, from 0.60 on far, and
@@ -45,7 +45,7 @@ Word = Literal["near", "medium", "far"]
 
 NEAR = {"batch_norm": 0.33, "doubt": 0.40}  # below
 FAR = {"batch_norm": 0.42, "doubt": 0.60}  # from here on
-PICTURES = 512  # at most, of the training split
+IMAGES = 512  # at most, of the training split
 FEWEST = 4  # two in each half
 BATCH = 32
 
@@ -59,13 +59,13 @@ class Similarity:
         value: 0 for no difference; of ``batch_norm`` the mean over stages in deviations of the source, of ``doubt``
             from 0 to 1.
         stages: Of ``batch_norm``, each stage that has such layers with the mean of their distances, input to output.
-        pictures: How many were looked at.
+        images: How many were looked at.
     """
 
     kind: Literal["batch_norm", "doubt"]
     value: float
     stages: tuple[tuple[str, float], ...]
-    pictures: int
+    images: int
 
     @property
     def word(self) -> Word:
@@ -108,7 +108,7 @@ def from_statistics(backbone: nn.Module, stages: Sequence[Stage], batches: Itera
 
 
 def relative_entropy(logits: Tensor) -> Tensor:
-    """How unsure a classifier is of each picture, ``(N,)``: 0 for certain, 1 for all classes alike.
+    """How unsure a classifier is of each image, ``(N,)``: 0 for certain, 1 for all classes alike.
 
     Args:
         logits: ``(N, classes)``, two classes or more.
@@ -119,20 +119,20 @@ def relative_entropy(logits: Tensor) -> Tensor:
 
 
 def measure_similarity(configuration: Configuration, training: NDArray[np.int64]) -> Similarity | None:
-    """Measures a configuration's training pictures, as evaluation sees them, against its weights.
+    """Measures a configuration's training images, as evaluation sees them, against its weights.
 
     Args:
         configuration: Its data are set up.
-        training: Which pictures may be looked at; `PICTURES` of them are, drawn at random.
+        training: Which images may be looked at; `IMAGES` of them are, drawn at random.
 
     Returns:
-        `None` where the weights are random, where neither measure is to be had, or for fewer than `FEWEST` pictures.
+        `None` where the weights are random, where neither measure is to be had, or for fewer than `FEWEST` images.
     """
     task, trainer = configuration.model, configuration.trainer
     if task.hparams.weights == "none" or len(training) < FEWEST:
         return None
     device = trainer.strategy.root_device
-    drawn = np.random.default_rng(0).permutation(training)[:PICTURES]
+    drawn = np.random.default_rng(0).permutation(training)[:IMAGES]
     task.to(device)
     with trainer.precision_plugin.forward_context(), torch.no_grad():
         found = from_statistics(task.backbone, task.stages, _prepared(configuration, drawn))
@@ -148,7 +148,7 @@ def _doubt(configuration: Configuration, drawn: NDArray[np.int64]) -> Similarity
     for batch in _prepared(configuration, drawn):
         try:
             logits = source(batch)
-        except (RuntimeError, AssertionError):  # pictures of another size or other channels than its own
+        except (RuntimeError, AssertionError):  # images of another size or other channels than its own
             return None
         total, seen = total + float(relative_entropy(logits).sum()), seen + len(batch)
     return Similarity("doubt", total / seen, (), seen)

@@ -1,6 +1,6 @@
-"""How far the activations of some pictures are from the statistics that BatchNorm layers carry of their source.
+"""How far the activations of some images are from the statistics that BatchNorm layers carry of their source.
 
-Pure arithmetic on a backbone and prepared pictures; `similarity` says what the numbers mean.
+Pure arithmetic on a backbone and prepared images; `similarity` says what the numbers mean.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,45 +30,45 @@ class LayerDistance:
 
 
 class HalfMoments:
-    """Means and variances per channel of what a layer is given, for two halves of the pictures apart.
+    """Means and variances per channel of what a layer is given, for two halves of the images apart.
 
     Attributes:
-        pictures: How many each half has seen, ``(2,)``.
+        images: How many each half has seen, ``(2,)``.
     """
 
     def __init__(self) -> None:
-        self.pictures = torch.zeros(2, dtype=torch.float64)
+        self.images = torch.zeros(2, dtype=torch.float64)
         self._first = self._second = torch.zeros(2, 0, dtype=torch.float64)
 
     def add(self, inputs: Tensor) -> None:
-        """Adds a batch; every other picture belongs to the same half.
+        """Adds a batch; every other image belongs to the same half.
 
         Args:
             inputs: ``(N, C, ...)``, of any float type.
         """
         values = inputs.detach().float().reshape(len(inputs), inputs.shape[1], -1)
-        # Per picture in float32, where there are thousands of positions; then added up in float64.
+        # Per image in float32, where there are thousands of positions; then added up in float64.
         means, squares = values.mean(dim=2).double().cpu(), values.square().mean(dim=2).double().cpu()
-        if not self.pictures.any():
+        if not self.images.any():
             self._first, self._second = (torch.zeros(2, means.shape[1], dtype=torch.float64) for _ in range(2))
-        half = (torch.arange(len(values)) + int(self.pictures.sum())) % 2
+        half = (torch.arange(len(values)) + int(self.images.sum())) % 2
         for number in (0, 1):
             own = half == number
             self._first[number] += means[own].sum(dim=0)
             self._second[number] += squares[own].sum(dim=0)
-            self.pictures[number] += int(own.sum())
+            self.images[number] += int(own.sum())
 
     def halves(self) -> tuple[Tensor, Tensor]:
         """Means and standard deviations, ``(2, channels)`` each."""
-        means = self._first / self.pictures[:, None]
-        return means, (self._second / self.pictures[:, None] - means.square()).clamp_min(0).sqrt()
+        means = self._first / self.images[:, None]
+        return means, (self._second / self.images[:, None] - means.square()).clamp_min(0).sqrt()
 
 
 def distance(means: Tensor, deviations: Tensor, *, source_mean: Tensor, source_variance: Tensor, eps: float) -> float:
     """The distance of a layer's input from its source: the root of the median, over channels, of a squared distance.
 
     Of each channel it is the squared 2-Wasserstein distance between two Gaussians, ``(mt - ms)^2 + (st - ss)^2``, which
-    Schneider et al. (2020, arXiv:2006.16971) use between the statistics of a source and of corrupted pictures and find
+    Schneider et al. (2020, arXiv:2006.16971) use between the statistics of a source and of corrupted images and find
     to go with the error; that shifted statistics are what changes with the domain, AdaBN says (Li et al. 2016,
     arXiv:1603.04779). Here it is divided by ``ss^2 + eps``, by which the layer divides: the unit is then that of the
     layer's output, and the same in all layers.
@@ -76,9 +76,9 @@ def distance(means: Tensor, deviations: Tensor, *, source_mean: Tensor, source_v
     The median over the channels, because some are dead (their variance in the source is next to nothing) and any
     input is thousands of their deviations away: of the mean of MobileNetV2's layers they are all there is.
 
-    From few pictures the means and deviations are off by chance, and squares only ever add up. So each square is
-    replaced by the product of what two halves of the pictures say, whose chances are independent: the product's
-    expectation is the square of the true difference, however few pictures there are (the deviations' is so but for
+    From few images the means and deviations are off by chance, and squares only ever add up. So each square is
+    replaced by the product of what two halves of the images say, whose chances are independent: the product's
+    expectation is the square of the true difference, however few images there are (the deviations' is so but for
     their own small bias).
 
     Args:
@@ -98,13 +98,13 @@ def distance(means: Tensor, deviations: Tensor, *, source_mean: Tensor, source_v
 
 
 def layer_distances(backbone: nn.Module, stages: Sequence[Stage], batches: Iterable[Tensor]) -> list[LayerDistance]:
-    """Measures every BatchNorm layer, fused ones of timm's included, in one pass over the pictures.
+    """Measures every BatchNorm layer, fused ones of timm's included, in one pass over the images.
 
     Args:
         backbone: Run in eval mode, so that each layer is given what inference gives it; its modes are afterwards what
             they were.
         stages: Those of the backbone.
-        batches: Prepared pictures ``(N, C, S, S)``, four or more in all, in a random order: every other one belongs to
+        batches: Prepared images ``(N, C, S, S)``, four or more in all, in a random order: every other one belongs to
             the same half.
 
     Returns:
@@ -124,7 +124,7 @@ def layer_distances(backbone: nn.Module, stages: Sequence[Stage], batches: Itera
     owners = {buffer: stage.name for stage in stages for buffer in stage.buffers}
     found: list[LayerDistance] = []
     for name, layer in layers.items():
-        if int(moments[name].pictures.min()) == 0:
+        if int(moments[name].images.min()) == 0:
             continue  # a layer that the model does not run
         assert layer.running_mean is not None and layer.running_var is not None
         means, deviations = moments[name].halves()

@@ -1,4 +1,4 @@
-"""What a picture costs on this machine: a few real steps of the real task, timed."""
+"""What an image costs on this machine: a few real steps of the real task, timed."""
 
 import statistics
 import time
@@ -24,7 +24,7 @@ SELECTIONS = ("last:2", "all")
 
 
 def measure_speeds(configuration: Configuration, selections: Sequence[str] = SELECTIONS) -> Speeds:
-    """Times forward passes and training steps, from pictures and from what is kept below the cut.
+    """Times forward passes and training steps, from images and from what is kept below the cut.
 
     The task's weights are afterwards what they were.
 
@@ -35,7 +35,7 @@ def measure_speeds(configuration: Configuration, selections: Sequence[str] = SEL
     task, data, trainer = configuration.model, configuration.datamodule, configuration.trainer
     task.to(trainer.strategy.root_device)
     before = {name: tensor.detach().clone() for name, tensor in task.state_dict().items()}
-    task.set_training_answers(data.answers("train").labels)
+    task.set_training_targets(data.answers("train").labels)
     source = batches(data, trainer)
     batch = next(source)
     images = batch["image"].to(next(task.backbone.parameters()).dtype)

@@ -1,4 +1,4 @@
-"""``tl compare``: strategies side by side on the same pictures, and whether transfer helped."""
+"""``tl compare``: strategies side by side on the same images, and whether transfer helped."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ FAILED, NEGATIVE = 1, 3  # exit codes
 
 
 def compare_command(args: list[str]) -> int:
-    """``tl compare``: trains every strategy on the same pictures, and says whether transfer helped.
+    """``tl compare``: trains every strategy on the same images, and says whether transfer helped.
 
     Args:
         args: Options of its own, and everything that ``tl fit`` takes.
@@ -56,7 +56,7 @@ def option_parser() -> OptionParser:
     """Reads the options that ``tl compare`` has beside those of ``tl fit``."""
     parser = OptionParser(
         "compare",
-        "Trains strategies on the same pictures, with several seeds, and says with an interval if transfer helped. "
+        "Trains strategies on the same images, with several seeds, and says with an interval if transfer helped. "
         "Takes every option of tl fit too (tl fit --help). Interrupted, the same command with its --run_dir goes on "
         "with what is missing; with more seeds, fractions or strategies it adds their runs.",
     )

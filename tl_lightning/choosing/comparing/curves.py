@@ -105,7 +105,7 @@ def catches_up(
     Args:
         reference: Its curve, such as that of training from scratch; `None` where there is none.
         other: The other's.
-        sizes: Labelled pictures, each size once.
+        sizes: Labelled images, each size once.
         differences: The other's score less the reference's, with each.
         names: Of the reference and of the other.
     """

@@ -1,4 +1,4 @@
-"""How far apart two strategies are, and how sure that is: pictures and training are both left to chance."""
+"""How far apart two strategies are, and how sure that is: images and training are both left to chance."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Difference:
     """One strategy's figure less another's.
 
     Attributes:
-        value: On these pictures, of these runs.
+        value: On these images, of these runs.
         low: Where the confidence interval begins.
         high: Where it ends.
         error: The standard error.
@@ -42,25 +42,25 @@ def paired_difference(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Difference:
-    """The difference between the mean scores of two strategies on the same pictures.
+    """The difference between the mean scores of two strategies on the same images.
 
-    The pictures' part of the interval is a paired bootstrap: each draw gives both strategies the same pictures. With
+    The images' part of the interval is a paired bootstrap: each draw gives both strategies the same images. With
     several runs per strategy the noise of training is added, from the spread of the runs, see `_combined`. With one run
     each it cannot be seen: the interval is then about these two trained models, not about the strategies.
 
-    Where scores are shares, the interval is widened by what Bonett and Price (2012) add: one picture that only the one
-    gets right, and one that only the other does. Without it, two models that agree on all of 30 pictures would be the
+    Where scores are shares, the interval is widened by what Bonett and Price (2012) add: one image that only the one
+    gets right, and one that only the other does. Without it, two models that agree on all of 30 images would be the
     same for sure. Whole groups that stay unseen matter more: with groups it is one more like the one furthest
     from the rest.
 
     Args:
-        one: Score per run and picture, ``(runs, pictures)``: 1 for right and 0 for wrong, a share of right labels, or
+        one: Score per run and image, ``(runs, images)``: 1 for right and 0 for wrong, a share of right labels, or
             minus an absolute error.
-        other: Likewise, of the same pictures; it may have another number of runs.
+        other: Likewise, of the same images; it may have another number of runs.
         shares: Whether what is measured is between 0 and 1, as right and wrong are; errors have no such ends.
-        groups: What pictures have in common, ``(pictures,)``; whole groups are drawn then.
+        groups: What images have in common, ``(images,)``; whole groups are drawn then.
         level: Of the interval.
-        draws: How many; fewer where the pictures are many.
+        draws: How many; fewer where the images are many.
         seed: Of the draws.
     """
     scores = np.concatenate([one, other]).astype(np.float64)
@@ -68,13 +68,13 @@ def paired_difference(
     def figures(times: NDArray[np.int64]) -> NDArray[np.float64]:
         return np.asarray(scores @ times / times.sum())
 
-    pictures = scores.shape[1]
-    moves = (one.mean(axis=0) - other.mean(axis=0)) / pictures
-    unseen = _unseen(moves, np.full(pictures, float(shares) / pictures), groups)
-    return _difference(figures, unseen, len(one), rows=pictures, groups=groups, level=level, draws=draws, seed=seed)
+    images = scores.shape[1]
+    moves = (one.mean(axis=0) - other.mean(axis=0)) / images
+    unseen = _unseen(moves, np.full(images, float(shares) / images), groups)
+    return _difference(figures, unseen, len(one), rows=images, groups=groups, level=level, draws=draws, seed=seed)
 
 
-def figure_difference(
+def metric_difference(
     figure: str,
     labels: NDArray[np.int64],
     one: NDArray[np.int64],
@@ -86,20 +86,20 @@ def figure_difference(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Difference:
-    """The difference between two strategies' figures that are no mean over pictures; otherwise `paired_difference`.
+    """The difference between two strategies' figures that are no mean over images; otherwise `paired_difference`.
 
     Args:
         figure: ``accuracy``, ``balanced_accuracy`` or ``macro_f1``; the mean of the runs' own figures is compared.
-        labels: The right class of each picture, ``(pictures,)``.
-        one: The class that was answered, ``(runs, pictures)``.
+        labels: The right class of each image, ``(images,)``.
+        one: The class that was answered, ``(runs, images)``.
         other: Likewise; it may have another number of runs.
         classes: How many there are.
-        groups: What pictures have in common, ``(pictures,)``.
+        groups: What images have in common, ``(images,)``.
         level: Of the interval.
         draws: How many.
         seed: Of the draws.
     """
-    # Pictures on which all runs answer alike are counted together: few kinds remain.
+    # Images on which all runs answer alike are counted together: few kinds remain.
     answers = np.concatenate([one, other])
     kinds, kind_of = np.unique(np.concatenate([labels[None], answers]), axis=1, return_inverse=True)
     kind_of = kind_of.ravel()  # numpy 2.0 gives it a second axis
@@ -111,7 +111,7 @@ def figure_difference(
         confusion = np.bincount(cells.ravel(), weights=np.tile(counts, len(answers)), minlength=size)
         return of_confusion(figure, confusion.reshape(len(answers), classes, classes))
 
-    # What one picture of a class moves the figure by, about.
+    # What one image of a class moves the figure by, about.
     of_class = np.bincount(labels, minlength=classes)
     weights = np.full(len(labels), 1 / len(labels))
     if figure != "accuracy":
@@ -122,12 +122,12 @@ def figure_difference(
 
 
 def _unseen(moves: NDArray[np.float64], weights: NDArray[np.float64], groups: NDArray[np.str_] | None) -> float:
-    """The variance that one more picture each way adds, or one more group like the one furthest from the rest.
+    """The variance that one more image each way adds, or one more group like the one furthest from the rest.
 
     Args:
-        moves: What each picture moves the difference by, ``(pictures,)``.
+        moves: What each image moves the difference by, ``(images,)``.
         weights: The most it could, likewise; 0 where there is no most.
-        groups: What pictures have in common.
+        groups: What images have in common.
     """
     least = float((weights**2).mean())
     if groups is None:
@@ -147,7 +147,7 @@ def _difference(
     draws: int,
     seed: int,
 ) -> Difference:
-    """Draws pictures; `figures` gives every run's, first those of `ones` runs; see `_combined`."""
+    """Draws images; `figures` gives every run's, first those of `ones` runs; see `_combined`."""
     here = figures(np.ones(rows, dtype=np.int64))
     drawn = np.stack([figures(times) for times in resampled(rows, groups=groups, draws=draws, seed=seed)])
     units = rows if groups is None else len(np.unique(groups))
@@ -157,20 +157,20 @@ def _difference(
 def _combined(
     here: NDArray[np.float64], drawn: NDArray[np.float64], ones: int, *, units: int, unseen: float, level: float
 ) -> Difference:
-    """Adds up the noise of the pictures, of pictures not seen and of training, as squared half-widths.
+    """Adds up the noise of the images, of images not seen and of training, as squared half-widths.
 
-    So combined (the MOVER of Zou and Donner 2008), each part keeps a quantile of its own: the pictures those of the
+    So combined (the MOVER of Zou and Donner 2008), each part keeps a quantile of its own: the images those of the
     bootstrap, stretched for few units; training that of Student's t with Welch's degrees of freedom, as a percentile
-    bootstrap over three runs would be much too narrow. Runs differ in which pictures they get wrong, too, and the
-    pictures' draws have counted that already: it is taken off the spread of the runs (a crossed design's variance
+    bootstrap over three runs would be much too narrow. Runs differ in which images they get wrong, too, and the
+    images' draws have counted that already: it is taken off the spread of the runs (a crossed design's variance
     components).
 
     Args:
         here: Each run's figure, ``(runs,)``.
-        drawn: The same on drawn pictures, ``(draws, runs)``.
+        drawn: The same on drawn images, ``(draws, runs)``.
         ones: How many of the runs, from the first, are those of the one strategy.
-        units: Pictures, or groups of them.
-        unseen: The variance to add for pictures not seen.
+        units: Images, or groups of them.
+        unseen: The variance to add for images not seen.
         level: Of the interval.
     """
     from scipy.special import ndtri, stdtrit  # as scipy.stats has them, which takes a second to import

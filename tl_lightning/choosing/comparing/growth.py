@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tl_lightning.choosing.comparing.curve_picture import Line
+from tl_lightning.choosing.comparing.curve_chart import Line
 from tl_lightning.choosing.comparing.curves import CatchUp, catches_up, gain_in_words, gain_of
 from tl_lightning.choosing.comparing.outcome import Outcome
 from tl_lightning.choosing.comparing.power_law import fit_curve
@@ -16,7 +16,7 @@ class Growth:
 
     Attributes:
         lines: One per strategy that has a figure; scores are minus the figure where that is an error.
-        now: Labelled pictures with the largest share.
+        now: Labelled images with the largest share.
         more: Labels whose gain is forecast.
         catch_up: Where the reference is as good as the strategy that stands for transfer; `None` without one of them.
         sentences: What follows, for people.

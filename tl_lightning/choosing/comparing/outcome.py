@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tl_lightning.choosing.comparing.differences import Difference, figure_difference, paired_difference
+from tl_lightning.choosing.comparing.differences import Difference, metric_difference, paired_difference
 from tl_lightning.choosing.comparing.plan import Yardstick
 from tl_lightning.choosing.comparing.results import Measure, Result
 from tl_lightning.choosing.comparing.strategies import Job
 from tl_lightning.choosing.comparing.verdict import Verdict, holm, mcnemar, verdict
 from tl_lightning.metrics.words import in_words
 
-MEANS = ("accuracy", "right_labels", "mean_absolute_error")  # figures that are means over the pictures
+MEANS = ("accuracy", "right_labels", "mean_absolute_error")  # figures that are means over the images
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Row:
         seeds: Of the runs that ended well; the figures are means over them.
         failures: Why the others did not.
         value: The test figure; `None` where all failed, as are the others.
-        error: Its standard error, from the pictures and, with several seeds, from training.
+        error: Its standard error, from the images and, with several seeds, from training.
         validation: The validation figure.
-        difference: How much better than the reference on the same pictures with the same seeds; `None` for the
+        difference: How much better than the reference on the same images with the same seeds; `None` for the
             reference.
         p: Of McNemar's test, the middle one of the seeds; `None` where answers are not right or wrong, or where
-            pictures come in groups.
+            images come in groups.
         adjusted: The same after Holm, for the number of strategies.
-        labelled: Pictures with labels that it learned and selected from.
+        labelled: Images with labels that it learned and selected from.
         trainable: Parameters.
         seconds: Of training.
     """
@@ -131,7 +131,7 @@ def judge(
 
 
 def _for_transfer(rows: Sequence[Row], measure: Measure, *, reference: str) -> Row | None:
-    """The strategy that is best on validation; test pictures do not choose it."""
+    """The strategy that is best on validation; test images do not choose it."""
     sign = 1 if measure.mode == "max" else -1
     candidates = [
         (sign * row.validation, row) for row in rows if row.strategy != reference and row.validation is not None
@@ -194,18 +194,18 @@ def _difference(
         scores, others = (np.stack([result.scores for result in side]) for side in (results, references))
         return paired_difference(scores, others, shares=not measure.is_error, groups=tested.groups)
     one, other = (np.stack([_classes(result) for result in side]) for side in (results, references))
-    return figure_difference(measure.name, tested.labels, one, other, classes=len(tested.classes), groups=tested.groups)
+    return metric_difference(measure.name, tested.labels, one, other, classes=len(tested.classes), groups=tested.groups)
 
 
 def _figure(results: Sequence[Result], tested: Yardstick, measure: Measure) -> tuple[float, float]:
-    """The figure and its standard error: its difference to what is the same for every picture."""
+    """The figure and its standard error: its difference to what is the same for every image."""
     if measure.name in MEANS:
         scores = np.stack([result.scores for result in results])
         difference = paired_difference(scores, np.full_like(scores, -1.0), shares=False, groups=tested.groups)
         return difference.value - 1, difference.error
     classes = np.stack([_classes(result) for result in results])
     wrong = np.broadcast_to((tested.labels + 1) % len(tested.classes), classes.shape)  # where these figures are 0
-    difference = figure_difference(
+    difference = metric_difference(
         measure.name, tested.labels, classes, wrong, classes=len(tested.classes), groups=tested.groups
     )
     return difference.value, difference.error

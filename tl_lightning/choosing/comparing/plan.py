@@ -30,7 +30,7 @@ class Yardstick:
     Attributes:
         answers: The kind: class, level, labels or number.
         classes: Their names.
-        indices: Of the test pictures in the source, ascending.
+        indices: Of the test images in the source, ascending.
         labels: Their right answers, a row each.
         groups: What they have in common; `None` where there are no groups.
     """
@@ -42,7 +42,7 @@ class Yardstick:
     groups: NDArray[np.str_] | None
 
     def same_as(self, other: "Yardstick") -> bool:
-        """Whether two runs can be compared picture by picture."""
+        """Whether two runs can be compared image by image."""
         return (
             (self.answers, self.classes) == (other.answers, other.classes)
             and np.array_equal(self.indices, other.indices)
@@ -53,12 +53,12 @@ class Yardstick:
         """Makes sure that there is more than one of what the draws of an interval draw.
 
         Args:
-            source: Of the pictures, for the message.
+            source: Of the images, for the message.
 
         Raises:
-            UserError: If all test pictures are one, or of one group.
+            UserError: If all test images are one, or of one group.
         """
-        what, units = ("picture", self.indices) if self.groups is None else ("group", self.groups)
+        what, units = ("image", self.indices) if self.groups is None else ("group", self.groups)
         if len(np.unique(units)) == 1:
             raise UserError(
                 f"{source} has one test {what}, which cannot say how it would be elsewhere: give a larger "
@@ -164,7 +164,7 @@ def make_plan(
     data = base.datamodule
     if fractions != [None] and data.on_leak == "move":
         raise UserError(
-            "data.on_leak move could test each of --fractions on other pictures, as it moves copies of what is "
+            "data.on_leak move could test each of --fractions on other images, as it moves copies of what is "
             "labelled; use warn or ignore"
         )
     for fraction in fractions:
@@ -174,7 +174,7 @@ def make_plan(
     settings = {name: configuration.resolved for name, configuration in built.items()}
     names = [name for name, configuration in built.items() if configuration.model.hparams.weights != "none"]
     _check_weights(names, reference)
-    tested = _check_pictures(built)
+    tested = _check_images(built)
     monitored = base.config.checkpoint
     monitor, mode = monitored.monitor.partition("/")[2], monitored.mode
     return Plan(base, tuple(jobs), settings, tested, frozenset(names), monitor, mode)
@@ -202,7 +202,7 @@ def check_arguments(args: Sequence[str], fractions: Sequence[float | None], *, m
 
 
 def check_share(base: Configuration, fraction: float | None) -> None:
-    """Makes sure that there are pictures to train, validate and test on with a share of the labels.
+    """Makes sure that there are images to train, validate and test on with a share of the labels.
 
     Args:
         base: The configuration.
@@ -239,19 +239,19 @@ def _check_weights(transferring: Sequence[str], reference: str) -> None:
         )
 
 
-def _check_pictures(built: Mapping[str, Configuration]) -> Yardstick:
-    """Makes sure that all strategies learn from the same pictures, and are tested on the same, which it returns."""
+def _check_images(built: Mapping[str, Configuration]) -> Yardstick:
+    """Makes sure that all strategies learn from the same images, and are tested on the same, which it returns."""
     (name, configuration), *others = built.items()
     tested, splits = _tested(configuration), configuration.datamodule.splits
     for other_name, other in others:
         if not tested.same_as(_tested(other)):
             raise UserError(
-                f"strategy {other_name} is tested on other pictures or answers than {name}: its file must not change "
+                f"strategy {other_name} is tested on other images or answers than {name}: its file must not change "
                 "what is in data.source or how it is split"
             )
         if not all(np.array_equal(splits[part], other.datamodule.splits[part]) for part in ("train", "val")):
             raise UserError(
-                f"strategies {name} and {other_name} learn from other training or validation pictures: a file must not "
+                f"strategies {name} and {other_name} learn from other training or validation images: a file must not "
                 "change data.val_fraction or data.labelled_fraction; give them to all alike"
             )
     tested.check_several(configuration.datamodule.source)

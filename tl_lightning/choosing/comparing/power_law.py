@@ -54,7 +54,7 @@ def fit_curve(
     the points are implausible for one, those with the fewest labels are left out, as long as three sizes remain.
 
     Args:
-        sizes: Labelled pictures, 1 or more each; a size may occur several times.
+        sizes: Labelled images, 1 or more each; a size may occur several times.
         scores: The accuracy with each, or minus an error.
         errors: Their standard errors.
         perfect: The score of an error of 0: 1 for shares, 0 where scores are minus an error.

@@ -28,7 +28,7 @@ STYLES = {
 
 
 def comparison_table(rows: Sequence[Row], measure: Measure, *, reference: str, baseline: float | None) -> Table:
-    """Strategies side by side on the test pictures.
+    """Strategies side by side on the test images.
 
     Args:
         rows: With one share of the labels.
@@ -36,7 +36,7 @@ def comparison_table(rows: Sequence[Row], measure: Measure, *, reference: str, b
         reference: The strategy that the others are compared with.
         baseline: The figure of the answer without a model.
     """
-    labelled = next((f" with {row.labelled:,} labelled pictures" for row in rows if row.labelled is not None), "")
+    labelled = next((f" with {row.labelled:,} labelled images" for row in rows if row.labelled is not None), "")
     table = Table(title=f"strategies{labelled}, on test", title_justify="left", title_style="bold")
     table.add_column("strategy")
     gain = f"less error than {reference}" if measure.is_error else f"points more than {reference}"
@@ -87,7 +87,7 @@ def in_interval(row: Row, measure: Measure) -> str:
 
 def shares_table(rows: Sequence[Row], measure: Measure) -> Table:
     """The test figure of every strategy with every share of the labels."""
-    table = Table(title=f"test {in_words(measure.name)} by labelled pictures", title_justify="left", title_style="bold")
+    table = Table(title=f"test {in_words(measure.name)} by labelled images", title_justify="left", title_style="bold")
     table.add_column("strategy")
     fractions = list(dict.fromkeys(row.fraction for row in rows))
     for fraction in fractions:
@@ -170,7 +170,7 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def write(outcome: Outcome, growth: Growth | None, measure: Measure, folder: Path) -> dict[str, Any]:
-    """Writes the summary, the table and, where matplotlib is installed, the pictures; says where they are.
+    """Writes the summary, the table and, where matplotlib is installed, the images; says where they are.
 
     Returns:
         The summary.
@@ -180,8 +180,8 @@ def write(outcome: Outcome, growth: Growth | None, measure: Measure, folder: Pat
     write_text(folder / "comparison.csv", as_csv(outcome.rows))
     files = ["summary.json", "comparison.csv"]
     if can_draw():
-        from tl_lightning.choosing.comparing.curve_picture import draw_curves
-        from tl_lightning.choosing.comparing.forest_picture import draw_comparison
+        from tl_lightning.choosing.comparing.curve_chart import draw_curves
+        from tl_lightning.choosing.comparing.forest_chart import draw_comparison
 
         if any(row.value is not None for row in outcome.last):
             files.append("comparison.png")
@@ -192,6 +192,6 @@ def write(outcome: Outcome, growth: Growth | None, measure: Measure, folder: Pat
             until = max(2 * growth.now, growth.now + growth.more)
             file, figure = folder / "curves.png", in_words(measure.name)
             draw_curves(growth.lines, file, figure=figure, perfect=perfect, until=until)
-    hint = "" if can_draw() else f"; {INSTALL} for a picture"
+    hint = "" if can_draw() else f"; {INSTALL} for an image"
     console.print(f"folder {folder}: {', '.join(files)} and a run per strategy and seed{hint}")
     return summary

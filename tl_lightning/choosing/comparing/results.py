@@ -1,4 +1,4 @@
-"""What single runs of a comparison gave: a score for every test picture, and what it took."""
+"""What single runs of a comparison gave: a score for every test image, and what it took."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tl_lightning.choosing.comparing.plan import Plan, Yardstick
 from tl_lightning.choosing.comparing.strategies import Job
-from tl_lightning.core.predictions_file import AnswersFile, read_answers
+from tl_lightning.core.predictions_file import PredictionsFile, load_predictions
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
 from tl_lightning.tasks.ordinal import median_level
@@ -77,13 +77,13 @@ class Result:
 
     Attributes:
         job: Which.
-        scores: Of each test picture, the larger the better, ``float64`` ``(n,)``: 1 or 0 for right or wrong, the share
+        scores: Of each test image, the larger the better, ``float64`` ``(n,)``: 1 or 0 for right or wrong, the share
             of right labels, or minus the absolute error.
         predicted: The class that was answered, ``int64`` ``(n,)``; `None` where the answers are no classes or levels.
         validation: The validation figure.
         test: The test figures by name.
         baseline: Of the answer without a model; `None` for none.
-        labelled: Training and validation pictures.
+        labelled: Training and validation images.
         trainable: Parameters that trained in any phase.
         seconds: Spent on training, and on computing what is kept for it.
     """
@@ -115,17 +115,17 @@ def read_result(job: Job, folder: Path, tested: Yardstick, measure: Measure) -> 
         UserError: If it was tested on something else.
     """
     run = RunFolder(folder)
-    summary, answers = run.summary, read_answers(run.test_answers)
+    summary, answers = run.summary, load_predictions(run.test_predictions)
     indices, labels = answers.indices.numpy(), answers.labels.numpy()
     if not np.array_equal(indices, tested.indices) or not np.array_equal(labels, tested.labels):
-        raise UserError(f"{folder} was tested on other pictures or answers: compare anew with another --run_dir")
+        raise UserError(f"{folder} was tested on other images or answers: compare anew with another --run_dir")
     validation = summary["validation"][measure.validation]
     if validation is None or summary["validation"]["loss"] is None or not answers.predictions.isfinite().all():
         return (
             f"{DIVERGED}its answers are no numbers; as it completed, it is not tried again: remove {folder}, or "
             "compare anew with another model.lr"
         )
-    scores, predicted = score_pictures(answers, tested.answers)
+    scores, predicted = score_images(answers, tested.answers)
     timing = summary["timing"]
     return Result(
         job=job,
@@ -140,8 +140,8 @@ def read_result(job: Job, folder: Path, tested: Yardstick, measure: Measure) -> 
     )
 
 
-def score_pictures(answers: AnswersFile, kind: str) -> tuple[NDArray[np.float64], NDArray[np.int64] | None]:
-    """Scores every picture; see `Result`.
+def score_images(answers: PredictionsFile, kind: str) -> tuple[NDArray[np.float64], NDArray[np.int64] | None]:
+    """Scores every image; see `Result`.
 
     Args:
         answers: What was answered.

@@ -57,7 +57,7 @@ def make_runs(plan: Plan, args: Sequence[str], folder: Path, measure: Measure) -
 
 
 def check_same_data(jobs: Sequence[Job], folder: Path) -> None:
-    """Makes sure that completed runs with one share of the labels and one seed had the same pictures and answers.
+    """Makes sure that completed runs with one share of the labels and one seed had the same images and answers.
 
     Args:
         jobs: Of the comparison; those that are not complete are passed over.
@@ -72,14 +72,14 @@ def check_same_data(jobs: Sequence[Job], folder: Path) -> None:
         if not RunFolder(path).is_complete:
             continue
         data = RunFolder(path).summary["data"]
-        for key, what in (("split_digest", "are in another split"), ("answers_digest", "have other answers")):
+        for key, what in (("split_digest", "are in another split"), ("targets_digest", "have other answers")):
             digest = data.get(key)
             if digest is None:  # older runs lack it
                 continue
             other_digest, other = seen.setdefault((job.fraction, job.seed, key), (digest, path))
             if digest != other_digest:
                 raise UserError(
-                    f"the data changed between {other} and {path}: their pictures {what}; remove the runs of the "
+                    f"the data changed between {other} and {path}: their images {what}; remove the runs of the "
                     "earlier data, or compare anew with another --run_dir"
                 )
 

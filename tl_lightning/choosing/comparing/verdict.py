@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tl_lightning.choosing.comparing.differences import Difference, figure_difference, paired_difference
+from tl_lightning.choosing.comparing.differences import Difference, metric_difference, paired_difference
 
-__all__ = ["Difference", "McNemar", "Verdict", "figure_difference", "holm", "mcnemar", "paired_difference", "verdict"]
+__all__ = ["Difference", "McNemar", "Verdict", "holm", "mcnemar", "metric_difference", "paired_difference", "verdict"]
 
 Kind = Literal["helped", "better", "no_evidence", "worse", "negative"]
 POWER_QUANTILE = 0.8416  # of the normal distribution: what is this far beyond the interval is found in 80 % of cases
@@ -21,8 +21,8 @@ class McNemar:
     """How often only one of two models was right, and how surprising that is.
 
     Attributes:
-        only_one: Pictures that only the one got right.
-        only_other: Pictures that only the other got right.
+        only_one: Images that only the one got right.
+        only_other: Images that only the other got right.
         p: Two-sided: how often equally good models would be at least as far apart.
     """
 
@@ -48,11 +48,11 @@ class Verdict:
 def mcnemar(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> McNemar:
     """The exact test of McNemar (1947): which of two models is right where they disagree?
 
-    It looks at two trained models and takes all pictures to be independent; with groups it finds too much.
+    It looks at two trained models and takes all images to be independent; with groups it finds too much.
 
     Args:
-        one: Whether the one was right, ``(pictures,)``.
-        other: Likewise, on the same pictures.
+        one: Whether the one was right, ``(images,)``.
+        other: Likewise, on the same images.
     """
     from scipy import stats
 
@@ -80,7 +80,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def smallest_difference(difference: Difference) -> float:
-    """What difference would have been found in four cases of five, with these pictures and runs.
+    """What difference would have been found in four cases of five, with these images and runs.
 
     Args:
         difference: Its interval says how sure they are; about 2.8 standard errors where runs are many.
@@ -122,7 +122,7 @@ def verdict(
     if seeds == 1:
         text += ", of these trained models"
     least = smallest_difference(difference)
-    if kind == "no_evidence" and least > 0:  # it is 0 where errors differ by the same on every picture
+    if kind == "no_evidence" and least > 0:  # it is 0 where errors differ by the same on every image
         shown = f"{100 * least:.1f} points" if points else f"{least:.3g}"
         text += f"; a true difference of {shown} would have been found in four cases of five, a smaller one less often"
     if seeds == 1:

@@ -27,26 +27,26 @@ class Assessment:
 
     Attributes:
         candidate: Which.
-        pictures: How many there are; see `Measured`.
+        images: How many there are; see `Measured`.
         rows: Those that are probed, see `probed`, among the data module's samples, ascending, ``(n,)``.
-        right: How well a solved linear head that has not seen the picture does on it, ``(n,)`` float64: 1 or 0 for a
-            class, the share of right labels, or what the picture adds to R2 (the mean over the numbers of one less
+        right: How well a solved linear head that has not seen the image does on it, ``(n,)`` float64: 1 or 0 for a
+            class, the share of right labels, or what the image adds to R2 (the mean over the numbers of one less
             the squared error by the variance).
-        groups: What pictures have in common, ``(n,)``; `None` where there are no groups.
-        neighbours: Share of the pictures that their nearest neighbours get right, 0 to 1; see `nearest_neighbours`.
+        groups: What images have in common, ``(n,)``; `None` where there are no groups.
+        neighbours: Share of the images that their nearest neighbours get right, 0 to 1; see `nearest_neighbours`.
         log_me: See `log_me`.
         h_score: See `h_score`.
         leep: See `leep`; `None` also where the weights bring no classifier, as is the next.
         nce: See `nce`.
         image_size: See `Measured`, as are the next three.
         parameters: Of the backbone.
-        macs: For one picture.
-        speed: Pictures per second here.
+        macs: For one image.
+        speed: Images per second here.
         seconds: For the features, as far as the cache did not hold them, and for all scores.
     """
 
     candidate: Candidate
-    pictures: int
+    images: int
     rows: NDArray[np.int64]
     right: NDArray[np.float64]
     groups: NDArray[np.str_] | None
@@ -72,10 +72,10 @@ class Assessment:
         return standard_error(self.right, self.groups)
 
     def behind(self, other: "Assessment") -> tuple[float, float]:
-        """How much less accurate this is on the same pictures, with the standard error of the difference.
+        """How much less accurate this is on the same images, with the standard error of the difference.
 
         Args:
-            other: Of the same data; a picture that only one of the two has is left out.
+            other: Of the same data; an image that only one of the two has is left out.
         """
         _, mine, theirs = np.intersect1d(self.rows, other.rows, assume_unique=True, return_indices=True)
         difference = other.right[theirs] - self.right[mine]
@@ -114,7 +114,7 @@ def assess(measured: Measured) -> Assessment:
         evidence = log_me_numbers(features, labels[:, varies(labels)].double())
     return Assessment(
         candidate=measured.candidate,
-        pictures=len(measured.rows),
+        images=len(measured.rows),
         rows=measured.rows[some.numpy()],
         right=right.numpy(),
         groups=None if measured.groups is None else measured.groups[some.numpy()],

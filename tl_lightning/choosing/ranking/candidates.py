@@ -18,12 +18,12 @@ ANSWER_S = 2.0  # to wait for the hub, once for all models
 # From small to large; of each kind one that transfers well for its size.
 CURATED = (
     "mobilenetv3_large_100.ra_in1k",  # the smallest: a CNN for telephones
-    "tf_efficientnet_b0.ns_jft_in1k",  # as fast, and self-trained on 300 million pictures without labels
+    "tf_efficientnet_b0.ns_jft_in1k",  # as fast, and self-trained on 300 million images without labels
     "resnet50.a1_in1k",  # the field's yardstick, which every text compares with
     "vit_small_patch16_224.dino",  # self-supervised: no label has shaped its features
     "vit_small_patch16_224.augreg_in21k_ft_in1k",  # the same ViT, trained on 21,000 classes
     "convnext_tiny.in12k_ft_in1k",  # a modern CNN, trained on 12,000 classes
-    "vit_base_patch16_clip_224.openai",  # trained on pictures with their captions, far beyond ImageNet
+    "vit_base_patch16_clip_224.openai",  # trained on images with their captions, far beyond ImageNet
     "convnext_base.fb_in22k_ft_in1k",  # the largest: what a CNN of 22,000 classes gives where time does not matter
 )
 

@@ -1,4 +1,4 @@
-"""One forward pass of one candidate over the pictures: its features, what its source says of them, what it costs."""
+"""One forward pass of one candidate over the images: its features, what its source says of them, what it costs."""
 
 import time
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from tl_lightning.choosing.ranking.solved import folds_and_kin
 from tl_lightning.core.cache_folder import NoRoom
 from tl_lightning.core.console import console
 from tl_lightning.data.images.module import ImageDataModule
-from tl_lightning.data.samples import AnswerKind
+from tl_lightning.data.samples import ProblemType
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.experiment.tables import data_line
@@ -30,25 +30,25 @@ TIMED = 3  # batches, of which the fastest counts: whatever else runs here only 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What is known of a candidate on the training and validation pictures; no test picture is read.
+    """What is known of a candidate on the training and validation images; no test image is read.
 
     Attributes:
         candidate: Which.
-        rows: The pictures among the data module's samples, ascending, ``(n,)``.
+        rows: The images among the data module's samples, ascending, ``(n,)``.
         features: Of the whole backbone, ``(n, width)``, read from the cache slice by slice.
         labels: The answers, ``(n,)`` int64 for classes and levels, else ``(n, k)`` float32.
         answers: Their kind.
         classes: Names of the classes, levels, labels or numbers.
-        fold_of: A fold of each picture, in the way of the run's split, ``(n,)`` int64; see `folds_and_kin`.
-        kin: Which pictures tell too much of each other, ``(n,)`` int64; `None` where each stands for itself.
-        groups: What pictures have in common, ``(n,)``; `None` where there are no groups.
-        source: What the pretraining classifier says of each picture, ``(n, source classes)``; `None` where the weights
+        fold_of: A fold of each image, in the way of the run's split, ``(n,)`` int64; see `folds_and_kin`.
+        kin: Which images tell too much of each other, ``(n,)`` int64; `None` where each stands for itself.
+        groups: What images have in common, ``(n,)``; `None` where there are no groups.
+        source: What the pretraining classifier says of each image, ``(n, source classes)``; `None` where the weights
             bring none.
         image_size: Side in pixels of what the model sees.
         parameters: Of the backbone.
-        macs: Multiplications with an addition for one picture of that size, in convolutions and matrix products.
-        speed: Pictures per second here, forward, in batches of 32 and the run's precision.
-        computed: How many pictures went through the backbone; the others were in the cache.
+        macs: Multiplications with an addition for one image of that size, in convolutions and matrix products.
+        speed: Images per second here, forward, in batches of 32 and the run's precision.
+        computed: How many images went through the backbone; the others were in the cache.
         seconds: Spent on all this.
         line: What the data are, in one line.
     """
@@ -57,7 +57,7 @@ class Measured:
     rows: NDArray[np.int64]
     features: Features
     labels: Tensor
-    answers: AnswerKind
+    answers: ProblemType
     classes: tuple[str, ...]
     fold_of: Tensor
     kin: Tensor | None
@@ -95,7 +95,7 @@ class SourceProbabilities:
 
 
 def measure(args: Sequence[str], candidate: Candidate) -> Measured:
-    """Builds a candidate, and runs it once over the training and validation pictures.
+    """Builds a candidate, and runs it once over the training and validation images.
 
     The features are kept as ``tl fit --phases feature_extraction`` keeps them, so that it finds them in the cache, as
     does a second look.
@@ -105,7 +105,7 @@ def measure(args: Sequence[str], candidate: Candidate) -> Measured:
         candidate: What takes their place.
 
     Raises:
-        UserError: If an argument is wrong, the candidate cannot be had or does not take such pictures, several
+        UserError: If an argument is wrong, the candidate cannot be had or does not take such images, several
             processes are asked for, or there is no room for the features.
     """
     begun = time.perf_counter()
@@ -114,7 +114,7 @@ def measure(args: Sequence[str], candidate: Candidate) -> Measured:
         configuration = Configuration(options, folder=None)
     task, data, trainer = configuration.model, configuration.datamodule, configuration.trainer
     if not isinstance(data, ImageDataModule):
-        raise UserError(f"data is {type(data).__name__}; only pictures of an ImageDataModule can be looked at")
+        raise UserError(f"data is {type(data).__name__}; only images of an ImageDataModule can be looked at")
     if trainer.world_size > 1:
         raise UserError(f"backbones are measured in one process, and trainer.devices asks for {trainer.world_size}")
     if data.on_leak == "warn":
@@ -153,9 +153,9 @@ def _features(task: TransferTask, data: ImageDataModule, extractor: Extractor, r
     stages, view = task.stages, data.plain_view
 
     def layouts() -> list[TensorLayout]:
-        pictures = extractor.two_pictures()
+        images = extractor.two_images()
         with extractor.computing():
-            return [layout_of(tensor) for tensor in split.prefix(pictures)]
+            return [layout_of(tensor) for tensor in split.prefix(images)]
 
     try:
         split = split_backbone(task.backbone, stages, len(stages))
@@ -178,11 +178,11 @@ def _source(candidate: Candidate, features: Features) -> SourceProbabilities | N
 
 
 def count_macs(module: nn.Module, *, channels: int, size: int) -> int:
-    """Multiplications with an addition that one picture takes; nothing is computed, only shapes are followed.
+    """Multiplications with an addition that one image takes; nothing is computed, only shapes are followed.
 
     Args:
-        module: From pictures to features.
-        channels: Of a picture.
+        module: From images to features.
+        channels: Of an image.
         size: Its side in pixels.
     """
     tensors = [*module.named_parameters(), *module.named_buffers()]
@@ -198,8 +198,8 @@ def count_macs(module: nn.Module, *, channels: int, size: int) -> int:
 
 
 def _speed(task: TransferTask, extractor: Extractor) -> float:
-    """Pictures per second, after one batch to warm up."""
-    batch = extractor.two_pictures().repeat(BATCH // 2, 1, 1, 1).contiguous(memory_format=torch.channels_last)
+    """Images per second, after one batch to warm up."""
+    batch = extractor.two_images().repeat(BATCH // 2, 1, 1, 1).contiguous(memory_format=torch.channels_last)
     fastest = float("inf")
     with extractor.computing():
         for _ in range(1 + TIMED):

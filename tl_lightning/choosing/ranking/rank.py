@@ -1,4 +1,4 @@
-"""``tl rank``: which pretrained backbone suits your pictures, from one forward pass of each."""
+"""``tl rank``: which pretrained backbone suits your images, from one forward pass of each."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from rich.measure import Measurement
 from tl_lightning.choosing.ranking.assess import Assessment, assess
 from tl_lightning.choosing.ranking.candidates import Candidate, available, check, configured, named
 from tl_lightning.choosing.ranking.measure import Measured, measure
-from tl_lightning.choosing.ranking.rank_report import Ranking, advice, draw, rank_table, write_figures
+from tl_lightning.choosing.ranking.rank_report import Ranking, advice, draw, rank_table, write_metrics
 from tl_lightning.choosing.ranking.solved import constant_accuracy
 from tl_lightning.core.console import console
 from tl_lightning.core.options import OptionParser, writable
@@ -29,8 +29,8 @@ def rank_command(args: list[str]) -> None:
     """
     parser = OptionParser(
         "rank",
-        "Ranks pretrained backbones on your pictures: one forward pass of each over the training and validation "
-        "pictures, kept for later runs, then a linear head, solved and cross-validated, and transferability scores. "
+        "Ranks pretrained backbones on your images: one forward pass of each over the training and validation "
+        "images, kept for later runs, then a linear head, solved and cross-validated, and transferability scores. "
         "Takes every option of tl fit too (tl fit --help).",
     )
     parser.add_argument(
@@ -43,7 +43,7 @@ def rank_command(args: list[str]) -> None:
         "--output", default="rank", metavar="NAME", help="writes NAME.csv and, with matplotlib, NAME.png"
     )
     options, rest = parser.parse_known_args(args)
-    table, picture = writable(f"{options.output}.csv"), writable(f"{options.output}.png")
+    table, image = writable(f"{options.output}.csv"), writable(f"{options.output}.png")
     if any(argument.partition("=")[0] == "--run_dir" for argument in rest):
         raise UserError("--run_dir has no effect here: tl rank makes no run folder; leave it out")
     quiet()
@@ -55,12 +55,12 @@ def rank_command(args: list[str]) -> None:
         shown.width = Measurement.get(console, console.options.update(max_width=LONGEST), shown).maximum
     console.print(shown)
     console.print(advice(ranking))
-    write_figures(ranking, table)
+    write_metrics(ranking, table)
     if can_draw():
-        draw(ranking, picture)
-        console.print(f"figures in {table}, picture in {picture}")
+        draw(ranking, image)
+        console.print(f"figures in {table}, image in {image}")
     else:
-        console.print(f"figures in {table}; {INSTALL} for a picture")
+        console.print(f"figures in {table}; {INSTALL} for an image")
 
 
 def _candidates(backbones: str | None, args: Sequence[str]) -> tuple[list[Candidate], set[Candidate]]:
@@ -100,7 +100,7 @@ def _ranking(candidates: Sequence[Candidate], asked_for: set[Candidate], args: S
             console.print(measured.line)
         found.append(_assessed(measured))
     if first is None:
-        raise UserError("none of the backbones can be ranked on these pictures; name others with --backbones")
+        raise UserError("none of the backbones can be ranked on these images; name others with --backbones")
     chance = first.candidate.control
     control = next((each for each in found if each.candidate == chance), None) or _assessed(measure(args, chance))
     found = [each for each in found if each is not control]

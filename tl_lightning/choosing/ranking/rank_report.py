@@ -1,4 +1,4 @@
-"""What ``tl rank`` shows: a table, a sentence of advice, and estimate against cost as figures and as a picture."""
+"""What ``tl rank`` shows: a table, a sentence of advice, and estimate against cost as figures and as an image."""
 
 import csv
 import io
@@ -80,7 +80,7 @@ def advice(ranking: Ranking) -> str:
         distance, error = control.behind(best)
         said.append(
             f"beware: it is {distance:+.3f} ± {error:.3f} ahead of {ranking.control_name}, which is within the noise: "
-            "that these weights help is not shown; more pictures would tell, or weights from a source closer to yours"
+            "that these weights help is not shown; more images would tell, or weights from a source closer to yours"
         )
     elif wanting := [name for name, each in named[1:] if control.within_noise_of(each)]:
         said.append(f"not shown to be better than random weights: {', '.join(wanting)}")
@@ -89,14 +89,14 @@ def advice(ranking: Ranking) -> str:
 
 def rank_table(ranking: Ranking) -> Table:
     """Shows the candidates, the best first, and below them what they have to beat."""
-    probed, all_of_them = len(ranking.best.rows), ranking.best.pictures
+    probed, all_of_them = len(ranking.best.rows), ranking.best.images
     drawn = f" drawn of {all_of_them:,}" if probed < all_of_them else ""
-    title = f"linear probe of frozen features: {probed:,} pictures{drawn}, each by a head that has not seen it"
+    title = f"linear probe of frozen features: {probed:,} images{drawn}, each by a head that has not seen it"
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("backbone", overflow="fold")
     everything = (*ranking.found, ranking.control)
     used = {name: key for name, key in SCORES.items() if any(getattr(each, key) is not None for each in everything)}
-    for column in (ESTIMATES[ranking.answers], "behind the best", *used, "px", "s", "M params", "G MACs", "pictures/s"):
+    for column in (ESTIMATES[ranking.answers], "behind the best", *used, "px", "s", "M params", "G MACs", "images/s"):
         table.add_column(column, justify="right")
     for name, each in zip((*ranking.names, ranking.control_name), everything, strict=True):
         if each is ranking.control:
@@ -121,7 +121,7 @@ def rank_table(ranking: Ranking) -> Table:
     return table
 
 
-def write_figures(ranking: Ranking, file: Path) -> None:
+def write_metrics(ranking: Ranking, file: Path) -> None:
     """Writes a row per candidate, the best first, the control last; what does not go with the answers stays empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -141,7 +141,7 @@ def write_figures(ranking: Ranking, file: Path) -> None:
 
 
 def draw(ranking: Ranking, file: Path) -> None:
-    """Draws the estimate against the arithmetic that a picture takes, and the control as a line.
+    """Draws the estimate against the arithmetic that an image takes, and the control as a line.
 
     Args:
         ranking: What was found.
@@ -169,7 +169,7 @@ def draw(ranking: Ranking, file: Path) -> None:
     axes.xaxis.set_major_formatter(EngFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.3, y=0.15)
-    axes.set_xlabel("multiplications with an addition, per picture")
+    axes.set_xlabel("multiplications with an addition, per image")
     axes.set_ylabel(f"{ESTIMATES[ranking.answers]} of a linear probe (± 1 s.e.)")
     axes.set_title("what the features of each backbone give, and what they cost")
     axes.legend(loc="best")

@@ -1,4 +1,4 @@
-"""What a solved linear head does on each picture that it has not seen: the estimate by which models are compared."""
+"""What a solved linear head does on each image that it has not seen: the estimate by which models are compared."""
 
 import numpy as np
 import torch
@@ -11,23 +11,23 @@ from tl_lightning.errors import UserError
 from tl_lightning.probe import Features, left_out, out_of_fold, ridge_out_of_fold
 
 FOLDS = 5
-PROBED = 5_000  # pictures at most; the standard error of an accuracy is then below a point
+PROBED = 5_000  # images at most; the standard error of an accuracy is then below a point
 STRENGTHS = tuple(10.0**exponent for exponent in range(-5, 3))  # coarser than the head's: models are to be compared
 
 
 def folds_and_kin(data: ImageDataModule, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
-    """The fold of each picture, ``(n,)`` int64 from 0 on, and the number of its kin; see `kin_numbers`.
+    """The fold of each image, ``(n,)`` int64 from 0 on, and the number of its kin; see `kin_numbers`.
 
     Args:
         data: Set up.
         rows: Ascending indices among its samples, ``(n,)``.
 
     Raises:
-        UserError: If there are fewer pictures, or groups of pictures, than folds.
+        UserError: If there are fewer images, or groups of images, than folds.
     """
     groups = rows if data.samples.groups is None else np.unique(data.samples.groups[rows])
     if len(groups) < FOLDS:
-        what = "training and validation pictures" if data.samples.groups is None else "groups of pictures"
+        what = "training and validation images" if data.samples.groups is None else "groups of images"
         raise UserError(f"{len(groups)} {what} are too few to compare backbones on: {FOLDS} or more are needed")
     fold_of = fold_numbers(data.samples, rows, data.split, folds=FOLDS)
     kin = kin_numbers(data.samples, rows, data.split, folds=FOLDS)
@@ -53,9 +53,9 @@ def probed(fold_of: Tensor) -> Tensor:
 def solved_right(
     features: Features, labels: Tensor, *, answers: str, classes: int, fold_of: Tensor, kin: Tensor | None
 ) -> Tensor:
-    """How well a solved linear head that has seen neither a picture nor its kin does on it.
+    """How well a solved linear head that has seen neither an image nor its kin does on it.
 
-    Classes and levels are cross-validated. Labels and numbers leave out each picture, or its fold where it has kin.
+    Classes and levels are cross-validated. Labels and numbers leave out each image, or its fold where it has kin.
 
     Args:
         features: ``(n, width)``.
@@ -66,7 +66,7 @@ def solved_right(
         kin: Whether there is any decides.
 
     Returns:
-        A score per picture, ``(n,)`` float64: 1 or 0 for a class, else see `scores`.
+        A score per image, ``(n,)`` float64: 1 or 0 for a class, else see `scores`.
     """
     if answers in ("class", "level"):
         folds = int(fold_of.max()) + 1
@@ -81,7 +81,7 @@ def solved_right(
 
 
 def scores(outputs: Tensor, right: Tensor, *, answers: str) -> Tensor:
-    """A score per picture, ``(n,)``, 1 at best; a label or number that is the same everywhere says nothing.
+    """A score per image, ``(n,)``, 1 at best; a label or number that is the same everywhere says nothing.
 
     Args:
         outputs: ``(n, k)`` float64; of labels a regression of 0 and 1, of numbers the numbers.
@@ -90,7 +90,7 @@ def scores(outputs: Tensor, right: Tensor, *, answers: str) -> Tensor:
             variance of the numbers, so that the mean is R2.
 
     Raises:
-        UserError: If all pictures have the same answers.
+        UserError: If all images have the same answers.
     """
     varied = varies(right)
     outputs, right = outputs[:, varied], right[:, varied]
@@ -100,19 +100,19 @@ def scores(outputs: Tensor, right: Tensor, *, answers: str) -> Tensor:
 
 
 def varies(labels: Tensor) -> Tensor:
-    """Which labels or numbers, of ``(n, k)``, are not the same for all pictures: ``(k,)`` bool.
+    """Which labels or numbers, of ``(n, k)``, are not the same for all images: ``(k,)`` bool.
 
     Raises:
         UserError: If there is none.
     """
     varied: Tensor = (labels != labels[0]).any(dim=0)
     if not varied.any():
-        raise UserError(f"all {len(labels):,} pictures have the same answers: there is nothing to tell apart")
+        raise UserError(f"all {len(labels):,} images have the same answers: there is nothing to tell apart")
     return varied
 
 
 def constant_accuracy(labels: Tensor, *, answers: str) -> float | None:
-    """The mean score of giving each picture the most frequent answer; `None` for numbers, whose R2 would be 0.
+    """The mean score of giving each image the most frequent answer; `None` for numbers, whose R2 would be 0.
 
     Args:
         labels: The right answers, a row each.

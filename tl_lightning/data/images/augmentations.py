@@ -1,4 +1,4 @@
-"""What happens to a training picture by chance, as a function of seed, epoch and sample alone."""
+"""What happens to a training image by chance, as a function of seed, epoch and sample alone."""
 
 import random
 from collections.abc import Callable
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from tl_lightning.data.images.configured import Configured, ConfiguredTransform, Transform, canonical
-from tl_lightning.data.images.decoding import Picture
-from tl_lightning.data.images.pictures import crop, resize, to_channels
+from tl_lightning.data.images.decoding import DecodedImage
 from tl_lightning.data.images.policies import randaugment, standard, trivial
+from tl_lightning.data.images.preparing import crop, resize, to_channels
 from tl_lightning.errors import UserError, nearest
 from tl_lightning.preprocess.image import Preprocess
 
@@ -24,7 +24,7 @@ SYMMETRIES = {"none": (0,), "flips": (0, 4), "dihedral": tuple(range(8))}
 
 @dataclass(frozen=True)
 class View:
-    """One fixed version of every picture, which an augmentation might have drawn.
+    """One fixed version of every image, which an augmentation might have drawn.
 
     Attributes:
         name: Says which; equal names make equal pixels.
@@ -42,14 +42,14 @@ def augmentation(name: Augmentation, preprocess: Preprocess, *, key: str = "data
 
     Args:
         name: ``none`` is the evaluation's crop and nothing else; ``flips`` adds a left-right mirror half of the time;
-            ``dihedral`` adds one of the eight symmetries of the square, for pictures without an up and down;
+            ``dihedral`` adds one of the eight symmetries of the square, for images without an up and down;
             ``standard`` is timm's training transform: a random resized crop of 50 to 100 % of the area, a left-right
             mirror, and a colour jitter of 0.4. ``randaugment`` (Cubuk et al. 2020, arXiv:1909.13719: two operations of
             magnitude 9) and ``trivial`` (TrivialAugment Wide, Müller and Hutter 2021, arXiv:2103.10158: one operation
             of any magnitude) are torchvision's, behind the same crop and mirror. Anything else by its class: a mapping
             with ``class_path`` and ``init_args``, or a list of such, see `ConfiguredTransform`. These get the stored
-            picture, resized but not cropped, in the model's channels; where they give it another size than it had or
-            the model takes, it is resized once more, and cropped last, as any picture is in evaluation.
+            image, resized but not cropped, in the model's channels; where they give it another size than it had or
+            the model takes, it is resized once more, and cropped last, as any image is in evaluation.
         preprocess: What the weights expect.
         key: What an error calls the setting.
 
@@ -77,7 +77,7 @@ def augmentation(name: Augmentation, preprocess: Preprocess, *, key: str = "data
         )
     if name not in SYMMETRIES and preprocess.channels not in (1, 3):
         raise UserError(
-            f"{key} {name} is for pictures of 1 or 3 channels, and the model takes {preprocess.channels}; "
+            f"{key} {name} is for images of 1 or 3 channels, and the model takes {preprocess.channels}; "
             f"{', '.join(SYMMETRIES)} work on any"
         )
     return makers[name](preprocess)
@@ -91,7 +91,7 @@ def title(name: Augmentation) -> str:
 def views(
     name: Augmentation, preprocess: Preprocess, *, count: int | None, key: str = "data.augmentation"
 ) -> list[View]:
-    """Lists fixed versions of the pictures that stand for an augmentation; drawing one of them is drawing from it.
+    """Lists fixed versions of the images that stand for an augmentation; drawing one of them is drawing from it.
 
     Args:
         name: As for `augmentation`.
@@ -137,7 +137,7 @@ def _evaluate(pixels: Tensor, *, preprocess: Preprocess) -> Tensor:
     return to_channels(crop(pixels, preprocess), preprocess.channels)
 
 
-# numpy rather than torch, whose threads cost more than they bring for one picture, the more so on a busy machine.
+# numpy rather than torch, whose threads cost more than they bring for one image, the more so on a busy machine.
 def _symmetric(pixels: Tensor, *, symmetry: int, preprocess: Preprocess) -> Tensor:
     square = np.rot90(crop(pixels, preprocess).numpy(), symmetry % 4, (1, 2))
     if symmetry >= 4:
@@ -166,6 +166,6 @@ def _through_configured(pixels: Tensor, *, transform: Transform, preprocess: Pre
     if result.shape not in (pixels.shape, (preprocess.channels, preprocess.size, preprocess.size)):
         rows = result.permute(1, 2, 0).contiguous().numpy()
         height, width = rows.shape[:2]
-        picture = Picture(rows, (width, height), (0, 0, width, height))
-        result = torch.from_numpy(resize(picture, preprocess).copy()).permute(2, 0, 1)
+        image = DecodedImage(rows, (width, height), (0, 0, width, height))
+        result = torch.from_numpy(resize(image, preprocess).copy()).permute(2, 0, 1)
     return crop(result, preprocess)

@@ -36,19 +36,19 @@ class ConfiguredTransform:
     """One or several transforms in a row, which turn ``uint8`` pixels into ``uint8`` pixels of any height and width."""
 
     def __init__(self, configured: Configured, *, channels: int, height: int, width: int, key: str) -> None:
-        """Makes the transforms, and tries them on a few pictures of noise.
+        """Makes the transforms, and tries them on a few images of noise.
 
         Args:
             configured: A mapping with ``class_path`` (a class, or a function that makes a transform) and, where
                 wanted, ``init_args``; or a list of such, applied in its order. Within ``init_args``, a mapping with
                 ``class_path`` stands for an object as well.
-            channels: Of the pictures to come.
-            height: Of the pictures to try it on.
+            channels: Of the images to come.
+            height: Of the images to try it on.
             width: Likewise.
             key: What an error calls the setting.
 
         Raises:
-            UserError: If a class cannot be found or made, is no transform, fails on a picture or gives anything but
+            UserError: If a class cannot be found or made, is no transform, fails on an image or gives anything but
                 ``uint8`` pixels with as many channels.
         """
         single = isinstance(configured, Mapping)
@@ -71,7 +71,7 @@ class ConfiguredTransform:
             The same but for height and width.
 
         Raises:
-            UserError: As when it was made, for a picture or a draw that the trial did not have.
+            UserError: As when it was made, for an image or a draw that the trial did not have.
         """
         result: Any = pixels
         for where, transform in self._chain:
@@ -102,7 +102,7 @@ def _transform(configured: object, where: str) -> Callable[[Any], Any]:
         raise UserError(f"{where} is {configured!r}; it must be a mapping with class_path and init_args")
     made: object = _made(configured, where)
     if not callable(made):
-        raise UserError(f"{where}: {configured['class_path']} is no transform: it cannot be called with a picture")
+        raise UserError(f"{where}: {configured['class_path']} is no transform: it cannot be called with an image")
     return made
 
 

@@ -1,4 +1,4 @@
-"""From a picture file of any format to upright bytes, in no more detail than is wanted."""
+"""From an image file of any format to upright bytes, in no more detail than is wanted."""
 
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from tl_lightning.data.images import tiff
 from tl_lightning.data.images.pixels import (
     TRANSPOSED,
-    BrokenPicture,
+    BrokenImage,
     mirrored_left_right,
     mirrored_up_down,
     on_white,
@@ -19,7 +19,7 @@ from tl_lightning.data.images.pixels import (
 )
 from tl_lightning.preprocess.image import Preprocess
 
-# PIL knows more, some of which run other programs (EPS) or take any text for a picture.
+# PIL knows more, some of which run other programs (EPS) or take any text for an image.
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "DIB", "GIF", "PPM", "JPEG2000")
 ORIENTATION = 0x0112
 
@@ -33,14 +33,14 @@ Pair = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture as read, perhaps already reduced.
+class DecodedImage:
+    """An image as read, perhaps already reduced.
 
     Attributes:
         pixels: ``uint8`` of shape ``(height, width, channels)``.
-        size: Width and height of the whole picture before it was reduced.
-        box: Left, top, right and bottom of the picture within the pixels; JPEG reduces whole blocks, and the last one
-            may reach beyond the picture.
+        size: Width and height of the whole image before it was reduced.
+        box: Left, top, right and bottom of the image within the pixels; JPEG reduces whole blocks, and the last one
+            may reach beyond the image.
     """
 
     pixels: NDArray[np.uint8]
@@ -48,28 +48,28 @@ class Picture:
     box: tuple[float, float, float, float]
 
 
-def decode(file: BinaryIO, preprocess: Preprocess) -> Picture:
-    """Decodes an open file; see `tl_lightning.data.images.picture_files.read_picture`.
+def decode(file: BinaryIO, preprocess: Preprocess) -> DecodedImage:
+    """Decodes an open file; see `tl_lightning.data.images.image_files.read_image`.
 
     Raises:
-        BrokenPicture: If it is empty, or has another number of channels.
+        BrokenImage: If it is empty, or has another number of channels.
         UserError: If a package is missing.
         Exception: Whatever a damaged file leads decoders to.
     """
     start = file.read(4)
     if not start:
-        raise BrokenPicture("empty file")
+        raise BrokenImage("empty file")
     file.seek(0)
     reduced = None
     try:
-        with Image.open(file, formats=FORMATS) as picture:
-            if exact := tiff.pil_is_exact(picture):
-                reduced = _reduce(picture, preprocess)
-                packed = str(picture.tile[0].args) if picture.tile else ""
-                picture.load()
-                orientation = _orientation(picture)  # after loading, since PIL turns TIFF files itself
-                values, opacity = _values(picture, packed, file)
-                pages = getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
+        with Image.open(file, formats=FORMATS) as image:
+            if exact := tiff.pil_is_exact(image):
+                reduced = _reduce(image, preprocess)
+                packed = str(image.tile[0].args) if image.tile else ""
+                image.load()
+                orientation = _orientation(image)  # after loading, since PIL turns TIFF files itself
+                values, opacity = _values(image, packed, file)
+                pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
     except UnidentifiedImageError:
         if start not in tiff.MAGIC:
             raise
@@ -77,51 +77,51 @@ def decode(file: BinaryIO, preprocess: Preprocess) -> Picture:
     if not exact:
         values, opacity, orientation, pages = tiff.read_tiff(file)
     if pages > 1 and values.shape[2] == 1 and preprocess.channels not in (1, 3):
-        raise BrokenPicture(f"{pages} pages of one channel: all channels have to be in the first page")
+        raise BrokenImage(f"{pages} pages of one channel: all channels have to be in the first page")
     pixels = turned(_with_channels(values, opacity, preprocess), orientation)
     return _placed(pixels, reduced, orientation)
 
 
-def _reduce(picture: Image.Image, preprocess: Preprocess) -> tuple[Pair, Pair] | None:
+def _reduce(image: Image.Image, preprocess: Preprocess) -> tuple[Pair, Pair] | None:
     """Has a JPEG decoded at 1/2, 1/4 or 1/8, where that is enough; else `None`.
 
     Returns:
         Width and height as stored; and how much of the pixels they cover once decoded.
     """
-    if picture.format not in ("JPEG", "MPO"):
+    if image.format not in ("JPEG", "MPO"):
         return None
-    size = picture.size
+    size = image.size
     width, height = preprocess.resized_shape(*size)  # turned or not, the proportions are these
-    drafted = picture.draft(None, (GAP * width, GAP * height))
+    drafted = image.draft(None, (GAP * width, GAP * height))
     return (size, drafted[1][2:]) if drafted else None
 
 
-def _orientation(picture: Image.Image) -> int:
+def _orientation(image: Image.Image) -> int:
     try:
-        return int(picture.getexif().get(ORIENTATION, 1))
+        return int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # Damaged EXIF data says nothing about the pixels.
         return 1
 
 
-def _values(picture: Image.Image, packed: str, file: BinaryIO) -> tuple[NDArray[Any], bool]:
-    """The numbers of a loaded picture, ``(height, width, channels)``, and whether the last channel is the opacity.
+def _values(image: Image.Image, packed: str, file: BinaryIO) -> tuple[NDArray[Any], bool]:
+    """The numbers of a loaded image, ``(height, width, channels)``, and whether the last channel is the opacity.
 
     `packed` is PIL's word for what was in the file.
     """
-    mode, key = picture.mode, picture.info.get("transparency")
+    mode, key = image.mode, image.info.get("transparency")
     values: NDArray[Any]
-    if picture.format == "PNG" and packed in ("LA;16B", "RGB;16B", "RGBA;16B"):
+    if image.format == "PNG" and packed in ("LA;16B", "RGB;16B", "RGBA;16B"):
         values, opacity = _sixteen_bits(file, packed), mode == "RGBA"
     elif mode.startswith(("I", "F")):
-        values, opacity = np.asarray(picture)[:, :, None], False
+        values, opacity = np.asarray(image)[:, :, None], False
     else:
         grey = mode in ("1", "L", "LA", "La")
-        opacity = picture.has_transparency_data
+        opacity = image.has_transparency_data
         wanted = ("L" if grey else "RGB") + ("A" if opacity else "")
         if mode in ("La", "RGBa", "PA"):  # PIL converts these to RGBA only
-            picture = picture.convert("RGBA")
-        pixels = np.asarray(picture if picture.mode == wanted else picture.convert(wanted))
-        return pixels.reshape(picture.height, picture.width, -1), opacity
+            image = image.convert("RGBA")
+        pixels = np.asarray(image if image.mode == wanted else image.convert(wanted))
+        return pixels.reshape(image.height, image.width, -1), opacity
     if key is None or values.dtype != np.uint16:
         return values, opacity
     seen = (values != np.array(key, dtype=np.uint16)).any(axis=2, keepdims=True)
@@ -133,9 +133,9 @@ def _sixteen_bits(file: BinaryIO, packed: str) -> NDArray[np.uint16]:
 
     def unpacked(kind: str) -> NDArray[np.uint8]:
         file.seek(0)
-        with Image.open(file, formats=("PNG",)) as picture:
-            picture.tile = [tile._replace(args=kind) for tile in picture.tile]
-            return np.asarray(picture)
+        with Image.open(file, formats=("PNG",)) as image:
+            image.tile = [tile._replace(args=kind) for tile in image.tile]
+            return np.asarray(image)
 
     if packed == "LA;16B":
         return unpacked("RGBA").view(">u2").astype(np.uint16)  # as many bytes, unpacked as they are
@@ -154,15 +154,15 @@ def _with_channels(values: NDArray[Any], opacity: bool, preprocess: Preprocess) 
     else:
         pixels = to_bytes(values, preprocess.pixel_range)
     if found not in (1, wanted) and (found, wanted) != (3, 1):
-        raise BrokenPicture(f"it has {found} channels where {wanted} are expected: see data.channels")
+        raise BrokenImage(f"it has {found} channels where {wanted} are expected: see data.channels")
     return pixels
 
 
-def _placed(pixels: NDArray[np.uint8], reduced: tuple[Pair, Pair] | None, orientation: int) -> Picture:
+def _placed(pixels: NDArray[np.uint8], reduced: tuple[Pair, Pair] | None, orientation: int) -> DecodedImage:
     height, width = pixels.shape[:2]
     whole, (right, bottom) = reduced or ((width, height), (width, height))
     if reduced and orientation in TRANSPOSED:
         whole, (right, bottom) = (whole[1], whole[0]), (bottom, right)
     left = width - right if mirrored_left_right(orientation) else 0
     top = height - bottom if mirrored_up_down(orientation) else 0
-    return Picture(pixels, (int(whole[0]), int(whole[1])), (left, top, left + right, top + bottom))
+    return DecodedImage(pixels, (int(whole[0]), int(whole[1])), (left, top, left + right, top + bottom))

@@ -1,4 +1,4 @@
-"""The data module: labelled pictures, as Lightning wants them."""
+"""The data module: labelled images, as Lightning wants them."""
 
 import hashlib
 import math
@@ -17,23 +17,23 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tl_lightning.core.interruption import leave_signals_to_parent
-from tl_lightning.data.dataset import Answers, Item, Kept, KeptDataset, PictureDataset, as_it_is
+from tl_lightning.data.dataset import Cached, CachedDataset, ImageDataset, Item, Targets, as_it_is
 from tl_lightning.data.images.augmentations import Augmentation, View, evaluation, plain_view, views
 from tl_lightning.data.images.augmentations import augmentation as make_augmentation
 from tl_lightning.data.images.configured import Transform, plain
 from tl_lightning.data.images.mixing import check_mixing, mix
-from tl_lightning.data.images.store import PictureStore
+from tl_lightning.data.images.store import ImageStore
 from tl_lightning.data.leaks import (
     Duplicate,
     LeakReport,
     OnLeak,
+    cached_duplicates,
     find_duplicates,
-    kept_duplicates,
     report_leaks,
     settle_leaks,
 )
 from tl_lightning.data.loader import TimedLoader
-from tl_lightning.data.samples import SPLITS, AnswerKind, check_training_has_all, name_some
+from tl_lightning.data.samples import SPLITS, ProblemType, check_training_has_all, name_some
 from tl_lightning.data.sampling import EpochSampler
 from tl_lightning.data.sources.columns import Columns
 from tl_lightning.data.sources.read import read_source
@@ -46,23 +46,23 @@ VIEW_SEED = 0  # of the views that are kept, whatever the run's seed, so that ru
 
 
 class ImageDataModule(LightningDataModule):
-    """Pictures and their answers: listed at once, decoded by `setup`, split, augmented and batched.
+    """Images and their answers: listed at once, decoded by `setup`, split, augmented and batched.
 
     Batches are dicts: ``image`` (``uint8`` ``(n, channels, size, size)``; normalised ``float32`` on the device),
     ``index`` (``int64`` ``(n,)``) and ``label`` (see `Samples.labels`). Where the source states weights there is
-    ``weight`` (``float32`` ``(n,)``, mean 1 over the training pictures). A training batch that was mixed also has
+    ``weight`` (``float32`` ``(n,)``, mean 1 over the training images). A training batch that was mixed also has
     ``target`` (``float32`` ``(n, classes)``, rows adding up to 1).
 
     Attributes:
         samples: All listed samples; the indices of `splits` point into it.
         classes: Names of the classes, levels, labels or numbers, in the order of the model's outputs.
         prepared: The preprocessing in force, with `image_size` and the like applied; plain data.
-        split_digest: Tells apart which pictures are in which split; broken ones count.
+        split_digest: Tells apart which images are in which split; broken ones count.
         splits: Sorted sample indices under ``train``, ``val`` and ``test``.
-        skipped: Number of broken pictures that were left out by `setup`.
-        leaks: Which pictures are there more than once in the splits in force, found by `setup`; `None` where that was
+        skipped: Number of broken images that were left out by `setup`.
+        leaks: Which images are there more than once in the splits in force, found by `setup`; `None` where that was
             not looked for.
-        moved: How many pictures another split got for their copies or their group.
+        moved: How many images another split got for their copies or their group.
     """
 
     def __init__(
@@ -99,65 +99,65 @@ class ImageDataModule(LightningDataModule):
         on_error: Literal["stop", "skip"] = "stop",
         on_leak: OnLeak = "warn",
         num_workers: int | None = None,
-        answers: AnswerKind = "class",
+        answers: ProblemType = "class",
         seed: int = 0,
     ) -> None:
-        """Lists the samples and splits them; no picture is read yet.
+        """Lists the samples and splits them; no image is read yet.
 
         Args:
             source: A folder with one sub-folder per class (optionally under train/, val/, test/), a .csv or .parquet
                 table, torchvision/NAME, datasets/NAME[:CONFIG] or datasets/FOLDER (of the Hugging Face library), or
                 elpv.
             preprocess: What the weights were pretrained with; comes from the backbone.
-            batch_size: Pictures per step of one process; several processes train on that many each. --global_batch
+            batch_size: Images per step of one process; several processes train on that many each. --global_batch
                 takes its place.
-            micro_batch_size: Computes a batch in parts of so many pictures and adds up their gradients, which needs
+            micro_batch_size: Computes a batch in parts of so many images and adds up their gradients, which needs
                 less memory; auto for the largest that fits into what is free.
             image_size: Side in pixels of the square that the model sees; by default the weights' own.
-            channels: Number of channels of the pictures; by default the weights' own. Others than theirs change the
+            channels: Number of channels of the images; by default the weights' own. Others than theirs change the
                 first layer, as timm does.
             pixel_range: The numbers in the files that become black and white, as [0, 4095] for 12 bits; by default
                 0 to 255 for bytes, 0 to 65535 for larger integers, and 0 to 1 for floating-point numbers.
-            interpolation: How pictures are resized: nearest, bilinear, bicubic or lanczos; by default as in the
+            interpolation: How images are resized: nearest, bilinear, bicubic or lanczos; by default as in the
                 pretraining.
             split: auto (what the source states, else group or stratified), stratified, group (where there are groups:
                 none on both sides), blocks (contiguous ranges of the source), time (the latest test) or A_to_B for a
                 source with domains (elpv: mono_to_poly, poly_to_mono).
-            split_seed: Chooses the split; keep it while seed_everything varies, and the test pictures stay the same.
+            split_seed: Chooses the split; keep it while seed_everything varies, and the test images stay the same.
             val_fraction: Share of the training part that is put aside for validation, where the source states none.
-            test_fraction: Share of all pictures that is put aside for testing, where the source states no split; 0 for
+            test_fraction: Share of all images that is put aside for testing, where the source states no split; 0 for
                 no test.
             fold: Tests on this one of the folds, from 0, instead of a fraction; tl crossval runs them all.
-            folds: Into how many parts the pictures are divided for that.
-            labelled_fraction: Share of the training and validation pictures that is used, as if the others had no
-                label yet: what would fewer have given? The test pictures stay the same; which ones it is, the seed
+            folds: Into how many parts the images are divided for that.
+            labelled_fraction: Share of the training and validation images that is used, as if the others had no
+                label yet: what would fewer have given? The test images stay the same; which ones it is, the seed
                 decides.
             target: What to learn where the source has several answers (elpv: defect, level, type or probability).
-            image_column: Column of the table with the pictures' paths, relative to the table or absolute.
+            image_column: Column of the table with the images' paths, relative to the table or absolute.
             label_column: Column of the table with the answers; several for several numbers, or for labels that are
                 marked with 0 and 1.
-            label_separator: Between the labels of one cell, where a picture may have several.
+            label_separator: Between the labels of one cell, where an image may have several.
             split_column: Column that says train, val or test; by default split, where there is one.
             group_column: Column of what must not be torn apart, such as the patient; by default group, where there is
                 one.
-            weight_column: Column of how much a picture counts in training; by default weight, where there is one.
-            time_column: Column of when a picture was taken, for split time: a number or a date.
+            weight_column: Column of how much an image counts in training; by default weight, where there is one.
+            time_column: Column of when an image was taken, for split time: a number or a date.
             classes: Names of the classes in the order of the outputs, of levels from the lowest; by default sorted.
             augmentation: none, flips (left-right), dihedral (mirrors and quarter turns), standard (timm's: crop, flip,
                 colour), randaugment or trivial (TrivialAugment), both behind a crop and a flip; or any transform of
                 uint8 tensors, such as {class_path: torchvision.transforms.v2.ColorJitter, init_args: {hue: 0.1}}, or a
                 list of such. Normalisation comes last and is the weights' own.
-            sampler: shuffled goes through the training pictures once per epoch; balanced draws as many, but from all
+            sampler: shuffled goes through the training images once per epoch; balanced draws as many, but from all
                 classes equally often.
-            mixup: Alpha of mixup, which blends pairs of pictures in training; 0 is off, 0.1 to 0.4 is usual.
+            mixup: Alpha of mixup, which blends pairs of images in training; 0 is off, 0.1 to 0.4 is usual.
             cutmix: Alpha of CutMix, which swaps a rectangle within pairs; 0 is off, 1 is usual. With both on, each
                 batch gets one of them by chance.
-            on_error: What to do about pictures that cannot be read: stop before training, or skip and count them.
-            on_leak: What to do about pictures that are in two splits, also re-encoded, mirrored or turned: warn of it,
+            on_error: What to do about images that cannot be read: stop before training, or skip and count them.
+            on_leak: What to do about images that are in two splits, also re-encoded, mirrored or turned: warn of it,
                 stop, or move them, out of the test split first; ignore does not look for them.
-            num_workers: Processes that prepare batches of pictures; by default none on a CPU, where training needs
+            num_workers: Processes that prepare batches of images; by default none on a CPU, where training needs
                 every core, and up to 8 beside a GPU, out of the cores that this process may use. What is kept of
-                pictures is read without them.
+                images is read without them.
             answers: The kind of answer: class, level, labels or number; comes from the task.
             seed: Of shuffling and augmentation; comes from seed_everything.
 
@@ -189,7 +189,7 @@ class ImageDataModule(LightningDataModule):
         self._inherited_range = weights_own.pixel_range if pixel_range is None else None
         self.prepared = self._preprocess.to_dict()
         if answers != "class" and (mixup or cutmix):
-            raise UserError("data.mixup and data.cutmix blend classes, and these pictures have none: leave them")
+            raise UserError("data.mixup and data.cutmix blend classes, and these images have none: leave them")
         if answers not in ("class", "level") and sampler == "balanced":
             raise UserError("data.sampler balanced draws all classes equally often, and these have none")
         columns = Columns(image_column, label_column, split_column, group_column, weight_column, time_column)
@@ -211,9 +211,9 @@ class ImageDataModule(LightningDataModule):
         self.splits = self.split_for(fold)
         if self.samples.weights is not None and (mixup or cutmix):
             raise UserError(
-                "data.mixup and data.cutmix blend pictures, which the weight column has count differently: leave one"
+                "data.mixup and data.cutmix blend images, which the weight column has count differently: leave one"
             )
-        self._answers = self._weighted_answers()
+        self._answers = self._weighted_targets()
         self.fold = fold
         self.split_digest = _digest(self.samples.paths, self.splits)
         self.skipped = 0
@@ -221,18 +221,18 @@ class ImageDataModule(LightningDataModule):
         self.moved = 0
         self.augmentation: Augmentation = plain(augmentation)
         self._augment = make_augmentation(self.augmentation, self._preprocess)
-        self._kept: Callable[[], Kept | None] | None = None
+        self._kept: Callable[[], Cached | None] | None = None
         self._resume: dict[str, int] | None = None
-        self._store: PictureStore | None = None
+        self._store: ImageStore | None = None
 
     def set_batch_size(self, batch_size: int) -> None:
-        """Says how many pictures a step of one process has.
+        """Says how many images a step of one process has.
 
         Args:
             batch_size: 1 or more.
 
         Raises:
-            UserError: If it is less, its parts do not divide it, or mixing cannot pair its pictures.
+            UserError: If it is less, its parts do not divide it, or mixing cannot pair its images.
         """
         if batch_size < 1:
             raise UserError(f"data.batch_size is {batch_size}; it must be 1 or more")
@@ -245,7 +245,7 @@ class ImageDataModule(LightningDataModule):
         self.batch_size = batch_size
 
     def split_for(self, fold: int | None, *, labelled_fraction: float | None = None) -> dict[str, NDArray[np.int64]]:
-        """The splits of another fold, or of another share of the labels, of the same pictures.
+        """The splits of another fold, or of another share of the labels, of the same images.
 
         Args:
             fold: `None` for those of no fold.
@@ -256,27 +256,27 @@ class ImageDataModule(LightningDataModule):
         return self._split_for(fold=fold, labelled_fraction=labelled_fraction)
 
     def prepare_data(self) -> None:
-        """Decodes the pictures, where no earlier run has; Lightning calls this in one process per machine."""
+        """Decodes the images, where no earlier run has; Lightning calls this in one process per machine."""
         if self._store is None:
-            store = PictureStore.open(self.samples.paths, self._preprocess)
+            store = ImageStore.open(self.samples.paths, self._preprocess)
             if self.on_leak != "ignore":
                 self.duplicates(store)
 
     def setup(self, stage: str) -> None:
-        """Opens the decoded pictures and deals with broken ones; does its work once, however often it is called.
+        """Opens the decoded images and deals with broken ones; does its work once, however often it is called.
 
-        The split is drawn over all listed pictures before broken ones are left out of it, so that a file that breaks
-        moves no other picture from training to testing.
+        The split is drawn over all listed images before broken ones are left out of it, so that a file that breaks
+        moves no other image from training to testing.
 
         Args:
             stage: Lightning's name of what comes; every stage needs the same.
 
         Raises:
-            UserError: If pictures are broken and `on_error` is ``stop``, or if a class is left without any.
+            UserError: If images are broken and `on_error` is ``stop``, or if a class is left without any.
         """
         if self._store is not None:
             return
-        store = PictureStore.open(self.samples.paths, self._preprocess)
+        store = ImageStore.open(self.samples.paths, self._preprocess)
         if self.on_leak != "ignore":
             duplicates = self.duplicates(store)
             self.leaks = self.report_leaks(duplicates)
@@ -290,49 +290,49 @@ class ImageDataModule(LightningDataModule):
             check_training_has_all(self.samples, self.splits, self.source)
         if store.broken:
             self._leave_out(store.broken)
-        self._answers = self._weighted_answers()
+        self._answers = self._weighted_targets()
         self._store = store
 
-    def _weighted_answers(self) -> Answers:
+    def _weighted_targets(self) -> Targets:
         weights = self.samples.weights
         if weights is not None:  # so that a weighted loss is as large as one without weights
             weights = weights / weights[self.splits["train"]].mean()
-        return Answers(torch.from_numpy(self.samples.labels), None if weights is None else torch.from_numpy(weights))
+        return Targets(torch.from_numpy(self.samples.labels), None if weights is None else torch.from_numpy(weights))
 
-    def duplicates(self, store: PictureStore, features: NDArray[np.float32] | None = None) -> list[Duplicate]:
-        """Pictures that are there more than once.
+    def duplicates(self, store: ImageStore, features: NDArray[np.float32] | None = None) -> list[Duplicate]:
+        """Images that are there more than once.
 
         Args:
-            store: The decoded pictures, beside which the result is kept.
+            store: The decoded images, beside which the result is kept.
             features: Of all samples, ``(n, d)``, by which sections of others are found, too, every time anew.
         """
         readable = np.setdiff1d(np.arange(len(self.samples)), list(store.broken))
         find = partial(find_duplicates, self.samples.paths, store, indices=readable, features=features)
-        return find() if features is not None else kept_duplicates(store.folder, find)
+        return find() if features is not None else cached_duplicates(store.folder, find)
 
     def report_leaks(self, duplicates: list[Duplicate]) -> LeakReport:
         """What duplicates mean for the splits and the answers; see `leaks.report_leaks`."""
-        labels, names = self.samples.answers_in_words()
+        labels, names = self.samples.targets_in_words()
         return report_leaks(duplicates, self.splits, labels=labels, classes=names, paths=self.samples.paths)
 
     def _leave_out(self, broken: dict[int, str]) -> None:
         named = name_some([f"{shown(self.samples.paths[index])} ({reason})" for index, reason in broken.items()])
-        found = f"{len(broken)} of {len(self.samples)} pictures of {self.source} cannot be read: {named}"
+        found = f"{len(broken)} of {len(self.samples)} images of {self.source} cannot be read: {named}"
         if self.on_error == "stop":
             raise UserError(f"{found}; mend them, or leave them out with --data.on_error skip")
         splits = {name: np.setdiff1d(indices, list(broken)) for name, indices in self.splits.items()}
         for name in ("train", "val"):
             if not len(splits[name]):
-                raise UserError(f"the {name} split is left without pictures: {found}")
+                raise UserError(f"the {name} split is left without images: {found}")
         readable = np.setdiff1d(np.arange(len(self.samples)), list(broken))
         had, has = (self.samples.counts(rows) > 0 for rows in (np.arange(len(self.samples)), readable))
         if (had & ~has).any():
             name = self.classes[int(np.argmax(had & ~has))]
-            raise UserError(f"class {name!r} is left without pictures: {found}")
+            raise UserError(f"class {name!r} is left without images: {found}")
         check_training_has_all(self.samples, splits, self.source)
         self.splits, self.skipped = splits, len(broken)
 
-    def answers(self, split: str) -> Answers:
+    def answers(self, split: str) -> Targets:
         """The answers of a split, in its order.
 
         Args:
@@ -341,8 +341,8 @@ class ImageDataModule(LightningDataModule):
         return self._answers.at(torch.from_numpy(self.splits[split]))
 
     @property
-    def answers_digest(self) -> str:
-        """Tells apart what the pictures of the splits are said to show."""
+    def targets_digest(self) -> str:
+        """Tells apart what the images of the splits are said to show."""
         digest = hashlib.sha256()
         for rows in self.splits.values():
             digest.update(self.samples.labels[rows].tobytes())
@@ -350,7 +350,7 @@ class ImageDataModule(LightningDataModule):
         return digest.hexdigest()[:16]
 
     def groups(self, split: str) -> NDArray[np.str_] | None:
-        """The group of each picture of a split, in its order; `None` where there are no groups."""
+        """The group of each image of a split, in its order; `None` where there are no groups."""
         return None if self.samples.groups is None else self.samples.groups[self.splits[split]]
 
     def notes(self) -> list[str]:
@@ -367,9 +367,9 @@ class ImageDataModule(LightningDataModule):
             lacking = np.flatnonzero((counts["train"] > 0) & (counts[name] == 0))
             if len(lacking) and len(self.splits[name]):
                 names = name_some([repr(self.classes[number]) for number in lacking], most=5)
-                said.append(f"the {name} split has no picture of {names}: its figures say nothing about that")
+                said.append(f"the {name} split has no image of {names}: its figures say nothing about that")
         if self.samples.weights is not None:
-            said.append("pictures count in training as the weight column says")
+            said.append("images count in training as the weight column says")
         if self.samples.times is not None and self.split != "time":
             said.append("the time column has no effect without data.split time")
         return said
@@ -389,14 +389,14 @@ class ImageDataModule(LightningDataModule):
             "split_seed": self.split_seed,
             "fold": self.fold,
             "split_digest": self.split_digest,
-            "answers_digest": self.answers_digest,
+            "targets_digest": self.targets_digest,
             "leaks": None if self.leaks is None else {"moved": self.moved, **self.leaks.to_dict()},
             "groups": None if self.samples.groups is None else len(np.unique(self.samples.groups)),
             "class_counts": {name: dict(zip(self.classes, count, strict=False)) for name, count in counts.items()},
         }
 
     def set_augmentation(self, name: Augmentation | None) -> None:
-        """Changes what the next `train_dataloader` does to the pictures; a phase may have its own.
+        """Changes what the next `train_dataloader` does to the images; a phase may have its own.
 
         Args:
             name: As for ``augmentation``; `None` for the one that was configured.
@@ -410,7 +410,7 @@ class ImageDataModule(LightningDataModule):
             self._augment = make_augmentation(name, self._preprocess, key="augmentation")
 
     def views(self, name: Augmentation | None, count: int | None) -> list[View]:
-        """Fixed versions of the training pictures that stand for an augmentation; see `augmentations.views`.
+        """Fixed versions of the training images that stand for an augmentation; see `augmentations.views`.
 
         Args:
             name: As for ``augmentation``; `None` for the one that was configured.
@@ -418,12 +418,12 @@ class ImageDataModule(LightningDataModule):
         """
         return views(name or self.augmentation, self._preprocess, count=count, key="augmentation")
 
-    def serve(self, kept: Callable[[], Kept | None] | None) -> None:
-        """Has the loaders of the next fit read kept activations instead of pictures; test pictures stay pictures.
+    def serve(self, kept: Callable[[], Cached | None] | None) -> None:
+        """Has the loaders of the next fit read kept activations instead of images; test images stay images.
 
         Args:
             kept: Asked when the first loader is made, once the model is in place; where it gives `None`, or is `None`,
-                the loaders read pictures.
+                the loaders read images.
         """
         self._kept = kept
 
@@ -439,7 +439,7 @@ class ImageDataModule(LightningDataModule):
             sampler.resume_at(self._resume["epoch"], self._resume["batches"] * self.loaded_batch_size)
             self._resume = None
         if (kept := self._kept and self._kept()) is not None:
-            return self._kept_loader(KeptDataset(kept.training, self._answers, seed=self.seed), sampler)
+            return self._cached_loader(CachedDataset(kept.training, self._answers, seed=self.seed), sampler)
         return self._loader(sampler, self._augment, seed=self.seed)
 
     @property
@@ -449,21 +449,23 @@ class ImageDataModule(LightningDataModule):
 
     @property
     def loaded_batch_size(self) -> int:
-        """Pictures that go through the model at once."""
+        """Images that go through the model at once."""
         return self.micro_batch_size if isinstance(self.micro_batch_size, int) else self.batch_size
 
     def val_dataloader(self) -> DataLoader[Item]:
-        """In order, as prediction sees the pictures."""
+        """In order, as prediction sees the images."""
         if (kept := self._kept and self._kept()) is not None:
-            return self._kept_loader(KeptDataset([kept.evaluation], self._answers), self._sampler("val", shuffle=False))
+            return self._cached_loader(
+                CachedDataset([kept.evaluation], self._answers), self._sampler("val", shuffle=False)
+            )
         return self.plain_loader("val")
 
     def test_dataloader(self) -> DataLoader[Item] | list[DataLoader[Item]]:
-        """In order, as prediction sees the pictures; an empty list where there is no test split."""
+        """In order, as prediction sees the images; an empty list where there is no test split."""
         return self.plain_loader("test") if len(self.splits["test"]) else []
 
     def plain_loader(self, split: str, *, shuffle: bool = False) -> DataLoader[Item]:
-        """The pictures of a split, as evaluation sees them; with several processes, this one's share.
+        """The images of a split, as evaluation sees them; with several processes, this one's share.
 
         Its batches hold bytes; see `normalized`.
 
@@ -472,17 +474,17 @@ class ImageDataModule(LightningDataModule):
             shuffle: Whether they come in the random order of the first epoch, in whole batches only.
 
         Raises:
-            UserError: If the split has fewer pictures than there are processes.
+            UserError: If the split has fewer images than there are processes.
         """
         return self._loader(self._sampler(split, shuffle=shuffle), evaluation(self._preprocess))
 
     def view_loader(self, view: View, indices: NDArray[np.int64], batch_size: int) -> DataLoader[Item]:
-        """One fixed version of some pictures, in order; its batches hold bytes, see `normalized`.
+        """One fixed version of some images, in order; its batches hold bytes, see `normalized`.
 
         Args:
             view: Which version.
-            indices: Of the pictures among `samples`.
-            batch_size: Pictures per batch; of the last one as many as are left.
+            indices: Of the images among `samples`.
+            batch_size: Images per batch; of the last one as many as are left.
         """
         seed = None if view.draw is None else VIEW_SEED
         sampler = EpochSampler(indices, shuffle=False, seed=0)
@@ -491,17 +493,17 @@ class ImageDataModule(LightningDataModule):
 
     @property
     def plain_view(self) -> View:
-        """The version of the pictures that evaluation sees."""
+        """The version of the images that evaluation sees."""
         return plain_view(self._preprocess)
 
     @property
-    def pictures_key(self) -> str:
-        """Tells apart lists of picture files, as they are on the disk now."""
+    def images_key(self) -> str:
+        """Tells apart lists of image files, as they are on the disk now."""
         return self.store.key
 
     @property
-    def store(self) -> PictureStore:
-        """The decoded pictures, once `setup` has opened them."""
+    def store(self) -> ImageStore:
+        """The decoded images, once `setup` has opened them."""
         if self._store is None:
             raise RuntimeError("ImageDataModule.setup comes before its loaders")
         return self._store
@@ -511,8 +513,8 @@ class ImageDataModule(LightningDataModule):
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         if len(indices) < world_size:
             raise UserError(
-                f"the {split} split has {len(indices)} pictures, too few for {world_size} processes: "
-                "use fewer devices, or put more pictures into it"
+                f"the {split} split has {len(indices)} images, too few for {world_size} processes: "
+                "use fewer devices, or put more images into it"
             )
         return EpochSampler(
             indices,
@@ -529,7 +531,7 @@ class ImageDataModule(LightningDataModule):
     ) -> DataLoader[Item]:
         workers = self._workers()
         return TimedLoader(
-            PictureDataset(self.store, self._answers, transform=transform, seed=seed),
+            ImageDataset(self.store, self._answers, transform=transform, seed=seed),
             batch_size=batch_size or self.loaded_batch_size,
             sampler=sampler,  # leaves out the incomplete batch in training, hence no drop_last
             collate_fn=as_it_is,  # type: ignore[arg-type]  # the data set makes whole batches
@@ -549,7 +551,7 @@ class ImageDataModule(LightningDataModule):
         processes = 1 if self.trainer is None else self.trainer.num_devices
         return default_workers(processes=processes, beside_gpu=torch.cuda.is_available() and not on_cpu)
 
-    def _kept_loader(self, dataset: KeptDataset, sampler: EpochSampler) -> DataLoader[Item]:
+    def _cached_loader(self, dataset: CachedDataset, sampler: EpochSampler) -> DataLoader[Item]:
         return TimedLoader(
             dataset,  # type: ignore[arg-type]  # its batches have activations in the place of the image
             batch_size=self.loaded_batch_size,
@@ -598,7 +600,7 @@ class ImageDataModule(LightningDataModule):
         return {**batch, "image": image.contiguous(memory_format=torch.channels_last)}
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
-        """Normalises on the device, as the pictures crossed over as bytes, and mixes training batches.
+        """Normalises on the device, as the images crossed over as bytes, and mixes training batches.
 
         Args:
             batch: As the loaders make it.
@@ -635,7 +637,7 @@ def _progress(trainer: Trainer) -> tuple[Any, Any]:
 
 
 def _digest(paths: list[Path], splits: dict[str, NDArray[np.int64]]) -> str:
-    """Of the pictures' names in each split; the folder that holds them may move."""
+    """Of the images' names in each split; the folder that holds them may move."""
     digest = hashlib.sha256()
     for name, indices in splits.items():
         for index in indices:

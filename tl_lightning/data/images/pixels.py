@@ -1,4 +1,4 @@
-"""From the numbers in a picture file to bytes, upright and without transparency."""
+"""From the numbers in an image file to bytes, upright and without transparency."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 TRANSPOSED = (5, 6, 7, 8)  # the orientations that change width and height
 
 
-class BrokenPicture(Exception):
-    """A picture file that cannot be read; the text is a short reason."""
+class BrokenImage(Exception):
+    """An image file that cannot be read; the text is a short reason."""
 
 
 def to_bytes(values: NDArray[Any], pixel_range: tuple[float, float] | None) -> NDArray[np.uint8]:
@@ -24,18 +24,18 @@ def to_bytes(values: NDArray[Any], pixel_range: tuple[float, float] | None) -> N
         ``uint8`` of the same shape, rounded to the nearest.
 
     Raises:
-        BrokenPicture: If some are no finite numbers, or if no range is given and the type does not say it.
+        BrokenImage: If some are no finite numbers, or if no range is given and the type does not say it.
     """
     if values.dtype == np.bool_:
         values = values.astype(np.uint8) * np.uint8(255)
     if values.dtype == np.uint8 and pixel_range is None:
         return values
     if values.dtype.kind not in "uif":
-        raise BrokenPicture(f"its pixels are {values.dtype} numbers")
+        raise BrokenImage(f"its pixels are {values.dtype} numbers")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise BrokenPicture("some of its pixels are NaN or infinite")
+        raise BrokenImage("some of its pixels are NaN or infinite")
     low, high = pixel_range or _range_of(values)
-    if values.dtype in (np.uint8, np.uint16):  # by a table, which needs no floating-point copy of the picture
+    if values.dtype in (np.uint8, np.uint16):  # by a table, which needs no floating-point copy of the image
         table = _scaled(np.arange(np.iinfo(values.dtype).max + 1), low, high)
         pixels: NDArray[np.uint8] = table[values]
         return pixels
@@ -48,7 +48,7 @@ def _range_of(values: NDArray[Any]) -> tuple[float, float]:
     usual = 1.0 if values.dtype.kind == "f" else 65535.0
     if 0 <= lowest and highest <= usual and unsigned_or_wide:
         return 0.0, usual
-    raise BrokenPicture(
+    raise BrokenImage(
         f"its {values.dtype} pixels go from {lowest:g} to {highest:g}, which does not say what is black and what is "
         "white: set data.pixel_range"
     )
@@ -61,7 +61,7 @@ def _scaled(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
 
 
 def on_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Lays a picture on white.
+    """Lays an image on white.
 
     Args:
         pixels: Of shape ``(height, width, channels)``; the last channel is the opacity.
@@ -75,7 +75,7 @@ def on_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Turns a picture upright.
+    """Turns an image upright.
 
     Args:
         pixels: Of shape ``(height, width, channels)``.

@@ -7,10 +7,10 @@ from PIL import Image
 from torch import Tensor
 
 from tl_lightning.data.images.configured import Transform
-from tl_lightning.data.images.pictures import to_channels
+from tl_lightning.data.images.preparing import to_channels
 from tl_lightning.preprocess.image import Preprocess
 
-# Of the picture's area. timm's 0.08 suits training from scratch; on small sets it often cuts away what the label says.
+# Of the image's area. timm's 0.08 suits training from scratch; on small sets it often cuts away what the label says.
 CROP_SCALE = (0.5, 1.0)
 COLOR_JITTER = 0.4
 
@@ -62,5 +62,5 @@ def _in_a_row(pixels: Tensor, *, chain: Sequence[Callable[[Tensor], Tensor]], ch
 
 
 def _through_pil(pixels: Tensor, *, chain: Callable[[Image.Image], Tensor], channels: int) -> Tensor:
-    picture = Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).contiguous().numpy())
-    return to_channels(chain(picture), channels)
+    image = Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).contiguous().numpy())
+    return to_channels(chain(image), channels)

@@ -1,4 +1,4 @@
-"""Pictures decoded once: their resized pixels lie in one memory-mapped file that every later epoch and run reads."""
+"""Images decoded once: their resized pixels lie in one memory-mapped file that every later epoch and run reads."""
 
 import hashlib
 import json
@@ -28,9 +28,9 @@ from tl_lightning.core.cache_folder import (
     writing,
 )
 from tl_lightning.core.console import console, track
-from tl_lightning.data.images.picture_files import NO_SUCH_FILE, quiet_decoders
-from tl_lightning.data.images.pictures import read_resized
-from tl_lightning.data.images.pixels import BrokenPicture
+from tl_lightning.data.images.image_files import NO_SUCH_FILE, quiet_decoders
+from tl_lightning.data.images.pixels import BrokenImage
+from tl_lightning.data.images.preparing import read_resized
 from tl_lightning.data.workers import usable_cores
 from tl_lightning.errors import UserError, shown
 from tl_lightning.preprocess.image import Preprocess
@@ -38,17 +38,17 @@ from tl_lightning.preprocess.image import Preprocess
 FORMAT = 2  # Raise it whenever the same file would be stored as other pixels.
 
 
-class PictureStore:
-    """The resized ``uint8`` pixels of a list of pictures, each in its own shape, grey kept as one channel.
+class ImageStore:
+    """The resized ``uint8`` pixels of a list of images, each in its own shape, grey kept as one channel.
 
-    On disk a store is the folder ``<cache>/pictures/<key>/`` with ``pixels.bin`` (height x width x channels bytes, one
-    picture after another), ``index.npz`` (offsets and shapes), ``broken.json`` (reasons by path) and ``about.json``
+    On disk a store is the folder ``<cache>/images/<key>/`` with ``pixels.bin`` (height x width x channels bytes, one
+    image after another), ``index.npz`` (offsets and shapes), ``broken.json`` (reasons by path) and ``about.json``
     (for people). The key covers paths, sizes and times of the files and whatever changes the stored pixels, so nothing
     stale is ever read.
 
     Attributes:
         folder: Where the store lies.
-        broken: Why a picture could not be read, by its index.
+        broken: Why an image could not be read, by its index.
     """
 
     def __init__(self, folder: Path, paths: list[Path], held: Hold) -> None:
@@ -62,14 +62,14 @@ class PictureStore:
         self._pixels: NDArray[np.uint8] | None = None
 
     @classmethod
-    def open(cls, paths: list[Path], preprocess: Preprocess) -> "PictureStore":
-        """Opens the store of these pictures, and makes it first where there is none yet.
+    def open(cls, paths: list[Path], preprocess: Preprocess) -> "ImageStore":
+        """Opens the store of these images, and makes it first where there is none yet.
 
-        Of several processes one makes it. The pictures are needed, hence a limit on the cache's size only makes others
+        Of several processes one makes it. The images are needed, hence a limit on the cache's size only makes others
         go.
 
         Args:
-            paths: The picture files.
+            paths: The image files.
             preprocess: Only what comes before the crop matters: resized side, crop mode, interpolation, channels and
                 range.
 
@@ -78,10 +78,10 @@ class PictureStore:
 
         Raises:
             UserError: If the cache folder cannot be written, as when the disk is full, or ``TL_CACHE_SIZE`` is no size;
-                or if the machine cannot read a picture now, then no store is left.
+                or if the machine cannot read an image now, then no store is left.
         """
         paths = [Path(os.path.abspath(path)) for path in paths]
-        parent = cache_dir() / "pictures"
+        parent = cache_dir() / "images"
         folder = parent / _key(paths, preprocess)
         held = hold(folder)
         try:
@@ -93,7 +93,7 @@ class PictureStore:
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else error
             raise UserError(
-                f"the cache of decoded pictures cannot be written to {parent}: {reason}; "
+                f"the cache of decoded images cannot be written to {parent}: {reason}; "
                 "make room there, or set TL_CACHE_DIR to another folder"
             ) from error
         return cls(folder, paths, held)
@@ -107,10 +107,10 @@ class PictureStore:
         return len(self._offsets)
 
     def __getitem__(self, index: int) -> Tensor:
-        """The pixels of one picture: ``uint8`` of shape ``(channels, height, width)``, a copy of its own."""
+        """The pixels of one image: ``uint8`` of shape ``(channels, height, width)``, a copy of its own."""
         height, width, channels = self._shapes[index]
         if not height:
-            raise IndexError(f"picture {index} is broken: {self.broken.get(index)}")
+            raise IndexError(f"image {index} is broken: {self.broken.get(index)}")
         if self._pixels is None:  # Opened late and dropped by __getstate__: each worker process maps the file itself.
             self._pixels = np.memmap(self.folder / "pixels.bin", dtype=np.uint8, mode="r")
         start = self._offsets[index]
@@ -123,7 +123,7 @@ class PictureStore:
 
 
 def _say_waiting() -> None:
-    console.print("waiting for another process that is decoding the same pictures")
+    console.print("waiting for another process that is decoding the same images")
 
 
 def _key(paths: list[Path], preprocess: Preprocess) -> str:
@@ -152,13 +152,13 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _write_store(folder: Path, paths: list[Path], preprocess: Preprocess) -> None:
-    with suppress(NoRoom):  # about so much; a long picture takes more, a grey one less
+    with suppress(NoRoom):  # about so much; a long image takes more, a grey one less
         make_room(3 * preprocess.resized**2 * len(paths), all_or_nothing=False)
     with writing(folder) as unfinished:
         shapes = np.zeros((len(paths), 3), dtype=np.int64)
         broken = {}
         with quiet_decoders(), (unfinished / "pixels.bin").open("wb") as file:
-            decoded = track(_decode_in_order(paths, preprocess), "decoding pictures", total=len(paths))
+            decoded = track(_decode_in_order(paths, preprocess), "decoding images", total=len(paths))
             for index, pixels in enumerate(decoded):
                 if isinstance(pixels, str):
                     broken[str(paths[index])] = pixels
@@ -167,7 +167,7 @@ def _write_store(folder: Path, paths: list[Path], preprocess: Preprocess) -> Non
                     file.write(np.ascontiguousarray(pixels).data)
         gone = next((path for path, reason in broken.items() if reason == NO_SUCH_FILE), None)
         if gone and _key(paths, preprocess) != folder.name:  # which says that it was there before
-            raise UserError(f"{shown(gone)} went away while the pictures were being read; try again")
+            raise UserError(f"{shown(gone)} went away while the images were being read; try again")
         offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))[:-1]])
         np.savez(unfinished / "index.npz", offsets=offsets, shapes=shapes)
         about = {
@@ -201,5 +201,5 @@ def _decode(path: Path, preprocess: Preprocess) -> NDArray[np.uint8] | str:
     """The resized pixels, or the reason why there are none."""
     try:
         return read_resized(path, preprocess)
-    except BrokenPicture as error:
+    except BrokenImage as error:
         return str(error)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
-from tl_lightning.data.images.pixels import BrokenPicture
+from tl_lightning.data.images.pixels import BrokenImage
 from tl_lightning.errors import UserError, shown
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -17,26 +17,26 @@ BITS, PHOTOMETRIC, EXTRA, FORMAT, ORIENTATION = 258, 262, 338, 339, 274
 WHITE_IS_ZERO, UNSPECIFIED = 0, 0
 
 
-def pil_is_exact(picture: Image.Image) -> bool:
+def pil_is_exact(image: Image.Image) -> bool:
     """Whether PIL hands out all numbers of a file.
 
     Of 16-bit colour it drops the lower half, of four channels one that it does not know; it takes signed bytes for
     unsigned ones, and does not invert 16-bit grey that is stored as a negative.
 
     Args:
-        picture: Opened, not loaded yet; of any format.
+        image: Opened, not loaded yet; of any format.
     """
-    if not isinstance(picture, TiffImagePlugin.TiffImageFile):
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return True
-    tags = picture.tag_v2
+    tags = image.tag_v2
     formats, bits = set(tags.get(FORMAT, (1,))), max(tags.get(BITS, (1,)))
     if bits <= 8:
         return formats == {1} and UNSPECIFIED not in tags.get(EXTRA, ())
     signed = formats == {2}
     return (
-        (picture.mode.startswith("I;16") and tags.get(PHOTOMETRIC) != WHITE_IS_ZERO)
-        or (picture.mode == "I" and signed)
-        or (picture.mode == "F" and bits == 32)
+        (image.mode.startswith("I;16") and tags.get(PHOTOMETRIC) != WHITE_IS_ZERO)
+        or (image.mode == "I" and signed)
+        or (image.mode == "F" and bits == 32)
     )
 
 
@@ -51,7 +51,7 @@ def read_tiff(file: BinaryIO) -> tuple[NDArray[Any], bool, int, int]:
         `turned`; how many pages there are.
 
     Raises:
-        BrokenPicture: If it is damaged, or is no picture.
+        BrokenImage: If it is damaged, or is no image.
         UserError: If a package is missing.
     """
     try:
@@ -64,23 +64,23 @@ def read_tiff(file: BinaryIO) -> tuple[NDArray[Any], bool, int, int]:
         with tifffile.TiffFile(file) as tiff:
             pages = len(tiff.pages)
             if not pages:
-                raise BrokenPicture("damaged: no picture in it")
+                raise BrokenImage("damaged: no image in it")
             page = tiff.pages.first
             if page.axes not in ("YX", "YXS", "SYX"):
-                raise BrokenPicture(f"its first page has the axes {page.axes}")
+                raise BrokenImage(f"its first page has the axes {page.axes}")
             if Image.MAX_IMAGE_PIXELS is not None and page.imagewidth * page.imagelength > 2 * Image.MAX_IMAGE_PIXELS:
-                raise BrokenPicture("too many pixels to be safe")
+                raise BrokenImage("too many pixels to be safe")
             end = file.seek(0, 2)
             parts = list(zip(page.dataoffsets, page.databytecounts, strict=True))
             # Of a missing part tifffile would make black.
             if not parts or any(size == 0 or start + size > end for start, size in parts):
-                raise BrokenPicture("damaged: image file is truncated")
+                raise BrokenImage("damaged: image file is truncated")
             values = np.asarray(page.asarray())
             opacity = page.extrasamples[-1:] in ((1,), (2,))
             orientation = page.tags.valueof(ORIENTATION, 1)
             negative = page.photometric == WHITE_IS_ZERO
     except (tifffile.TiffFileError, struct.error, zlib.error) as error:
-        raise BrokenPicture(f"damaged: {' '.join(str(error).split())}") from error
+        raise BrokenImage(f"damaged: {' '.join(str(error).split())}") from error
     except ValueError as error:
         if "requires the 'imagecodecs' package" not in str(error):
             raise

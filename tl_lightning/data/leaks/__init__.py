@@ -1,9 +1,9 @@
-"""Leaks: the same picture in two splits, or under two labels."""
+"""Leaks: the same image in two splits, or under two labels."""
 
 from tl_lightning.data.leaks.duplicates import find_duplicates
 from tl_lightning.data.leaks.fingerprints import Fingerprints, take_fingerprints
 from tl_lightning.data.leaks.groups import KINDS, Duplicate, Kind, groups_of
-from tl_lightning.data.leaks.kept import kept_duplicates
+from tl_lightning.data.leaks.kept import cached_duplicates
 from tl_lightning.data.leaks.policy import OnLeak, move_leaks, settle_leaks
 from tl_lightning.data.leaks.report import LeakReport, report_leaks
 
@@ -14,9 +14,9 @@ __all__ = [
     "Kind",
     "LeakReport",
     "OnLeak",
+    "cached_duplicates",
     "find_duplicates",
     "groups_of",
-    "kept_duplicates",
     "move_leaks",
     "report_leaks",
     "settle_leaks",

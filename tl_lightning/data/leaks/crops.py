@@ -1,9 +1,9 @@
-"""Pictures that are cut out of others.
+"""Images that are cut out of others.
 
 Candidates are the nearest neighbours by the features of a backbone. Their cosine decides nothing: no threshold tells
-crops from other pictures. On ELPV the crops of 80 % of the area have a median cosine of 0.94 with the picture they were
+crops from other images. On ELPV the crops of 80 % of the area have a median cosine of 0.94 with the image they were
 cut from, and two different cells have 0.97. So the verdict is the pixels': the place is looked for at which the
-smaller section fits, and there it has to be the same picture.
+smaller section fits, and there it has to be the same image.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from tl_lightning.core.console import track
 from tl_lightning.data.leaks.fingerprints import SIDE, Pixels, thumbnail
-from tl_lightning.data.leaks.near import same_picture
+from tl_lightning.data.leaks.near import same_image
 from tl_lightning.data.leaks.neighbours import nearest, whitened
 
 NEIGHBOURS = 5
@@ -25,8 +25,8 @@ LARGEST = (
     0.98  # of the area; what is shifted by a pixel only is no crop, and solar cells of one module fit each other so
 )
 ROUGHLY = 0.75  # correlation at whole pixels of the thumbnail from which on fractions of one are tried
-# Side of the whole picture, rounds, and the correlation that is asked for after them. Of true crops of ELPV and of
-# drawn pictures 95 % reach 0.91 at 32 pixels and 0.991 at 64; at 128 `same_picture` decides.
+# Side of the whole image, rounds, and the correlation that is asked for after them. Of true crops of ELPV and of
+# drawn images 95 % reach 0.91 at 32 pixels and 0.991 at 64; at 128 `same_image` decides.
 LEVELS = ((SIDE, 4, 0.9), (2 * SIDE, 3, 0.985), (4 * SIDE, 3, 0.0))
 _PAIRS = 1024
 
@@ -34,11 +34,11 @@ _PAIRS = 1024
 def crop_pairs(
     pixels: Pixels, indices: NDArray[np.int64], thumbnails: NDArray[np.uint8], features: NDArray[np.float32]
 ) -> Iterator[tuple[int, int]]:
-    """Finds pictures of which one shows a section of the other, neither mirrored nor turned.
+    """Finds images of which one shows a section of the other, neither mirrored nor turned.
 
     Args:
-        pixels: Pictures that are decoded already.
-        indices: Those of the m pictures to look at, sorted.
+        pixels: Images that are decoded already.
+        indices: Those of the m images to look at, sorted.
         thumbnails: Theirs, shape ``(m, 32, 32)``.
         features: A row for each sample, shape ``(n, d)``.
 
@@ -65,12 +65,12 @@ def crop_pairs(
             section, edges, fit = _best_section(torch.from_numpy(fine).float(), thumbnails[part], edges, rounds)
         else:
             area = ((edges[:, 2] - edges[:, 0]) * (edges[:, 3] - edges[:, 1])).numpy()
-            same = same_picture(section, thumbnails[part]) & (area <= LARGEST)
+            same = same_image(section, thumbnails[part]) & (area <= LARGEST)
             yield from zip(whole[same].tolist(), part[same].tolist(), strict=True)
 
 
-def _unit(pictures: Tensor) -> Tensor:
-    flat = pictures.flatten(-2)
+def _unit(images: Tensor) -> Tensor:
+    flat = images.flatten(-2)
     return functional.normalize(flat - flat.mean(dim=-1, keepdim=True), dim=-1)
 
 
@@ -133,7 +133,7 @@ def _step(section: Tensor, part: Tensor, edges: Tensor) -> Tensor:
 
 
 def _section(fine: Tensor, edges: Tensor) -> Tensor:
-    """Cuts out and resizes: ``(m, 32, 32)`` of pictures ``(m, side, side)``."""
+    """Cuts out and resizes: ``(m, 32, 32)`` of images ``(m, side, side)``."""
     left, top, right, bottom = (2 * edges - 1).unbind(dim=1)
     zero = torch.zeros_like(left)
     rows = [(right - left) / 2, zero, (left + right) / 2, zero, (bottom - top) / 2, (top + bottom) / 2]

@@ -1,4 +1,4 @@
-"""The same picture more than once: the same file, the same pixels, a near-duplicate, or a part of another."""
+"""The same image more than once: the same file, the same pixels, a near-duplicate, or a part of another."""
 
 import hashlib
 from collections import defaultdict
@@ -24,17 +24,17 @@ def find_duplicates(
     prints: Fingerprints | None = None,
     features: NDArray[np.float32] | None = None,
 ) -> list[Duplicate]:
-    """Finds pictures that are there more than once. Nothing is decoded, and no more is read than it takes.
+    """Finds images that are there more than once. Nothing is decoded, and no more is read than it takes.
 
     Args:
         paths: The file of each sample.
-        pixels: The decoded picture of each sample, such as a `PictureStore`.
+        pixels: The decoded image of each sample, such as a `ImageStore`.
         indices: The samples to look at, each of which can be read; all by default.
         prints: What `take_fingerprints` gave for these indices; taken anew by default.
         features: A row for each sample, shape ``(n, d)``; may be memory-mapped. Crops are found by them alone.
 
     Returns:
-        Links that make one group of all copies of a picture, at most one less than there are copies; each has the
+        Links that make one group of all copies of an image, at most one less than there are copies; each has the
         surest kind that holds for it. The same for every run.
     """
     indices = np.arange(len(paths)) if indices is None else np.sort(indices)
@@ -105,7 +105,7 @@ def _file_digest(path: Path) -> bytes | None:
 
 
 def _pixel_digest(pixels: Pixels, index: int) -> bytes:
-    picture = pixels[index]
-    if bool((picture == picture[:1]).all()):
-        picture = picture[:1]  # grey that was saved as colour
-    return hashlib.sha256(repr(tuple(picture.shape)).encode() + picture.contiguous().numpy().tobytes()).digest()
+    image = pixels[index]
+    if bool((image == image[:1]).all()):
+        image = image[:1]  # grey that was saved as colour
+    return hashlib.sha256(repr(tuple(image.shape)).encode() + image.contiguous().numpy().tobytes()).digest()

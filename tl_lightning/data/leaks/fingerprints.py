@@ -1,4 +1,4 @@
-"""A small picture and a perceptual hash of each picture: what resemblance is looked for in."""
+"""A small image and a perceptual hash of each image: what resemblance is looked for in."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,18 +21,18 @@ _CHUNK = 64
 
 
 class Pixels(Protocol):
-    """What `PictureStore` is: ``uint8`` pixels of shape ``(channels, height, width)`` by index."""
+    """What `ImageStore` is: ``uint8`` pixels of shape ``(channels, height, width)`` by index."""
 
     def __getitem__(self, index: int, /) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)
 class Fingerprints:
-    """One row for each picture.
+    """One row for each image.
 
     Attributes:
-        thumbnails: The picture in grey, squeezed into a square: ``uint8`` of shape ``(n, 32, 32)``.
-        hashes: The perceptual hash of the picture as it is and in the seven other positions of `turn`: ``uint64`` of
+        thumbnails: The image in grey, squeezed into a square: ``uint8`` of shape ``(n, 32, 32)``.
+        hashes: The perceptual hash of the image as it is and in the seven other positions of `turn`: ``uint64`` of
             shape ``(n, 8)``.
     """
 
@@ -40,24 +40,24 @@ class Fingerprints:
     hashes: NDArray[np.uint64]
 
 
-def turn(pictures: NDArray[np.uint8], position: int) -> NDArray[np.uint8]:
-    """Turns pictures by ``position % 4`` quarters, and mirrors them first from position 4 on.
+def turn(images: NDArray[np.uint8], position: int) -> NDArray[np.uint8]:
+    """Turns images by ``position % 4`` quarters, and mirrors them first from position 4 on.
 
     Args:
-        pictures: Of shape ``(..., side, side)``.
+        images: Of shape ``(..., side, side)``.
         position: From 0 (as they are) to 7.
     """
-    mirrored = pictures[..., ::-1] if position >= 4 else pictures
+    mirrored = images[..., ::-1] if position >= 4 else images
     return np.rot90(mirrored, position % 4, axes=(-2, -1))
 
 
 def take_fingerprints(pixels: Pixels, indices: Sequence[int] | NDArray[np.int64]) -> Fingerprints:
-    """Shrinks and hashes pictures, in threads.
+    """Shrinks and hashes images, in threads.
 
     The hash is the 64-bit pHash of the ``imagehash`` library: signs of the low frequencies of the cosine transform.
 
     Args:
-        pixels: Pictures that are decoded already.
+        pixels: Images that are decoded already.
         indices: Those to take, each of which can be read.
 
     Returns:
@@ -79,7 +79,7 @@ def take_fingerprints(pixels: Pixels, indices: Sequence[int] | NDArray[np.int64]
 
 
 def thumbnail(pixels: Tensor, side: int = SIDE) -> NDArray[np.uint8]:
-    """Shrinks a picture to a grey square, by the mean of what falls into each pixel.
+    """Shrinks an image to a grey square, by the mean of what falls into each pixel.
 
     Args:
         pixels: ``uint8`` of shape ``(channels, height, width)``; three channels are colours, of which green is the
@@ -90,10 +90,10 @@ def thumbnail(pixels: Tensor, side: int = SIDE) -> NDArray[np.uint8]:
         ``uint8`` of shape ``(side, side)``.
     """
     if len(pixels) == 3:
-        picture = Image.fromarray(pixels.permute(1, 2, 0).numpy()).convert("L")
+        image = Image.fromarray(pixels.permute(1, 2, 0).numpy()).convert("L")
     else:  # PIL would take the last of two or four for the opacity and drop it
-        picture = Image.fromarray(pixels.float().mean(dim=0).round().to(torch.uint8).numpy())
-    return np.asarray(picture.resize((side, side), Image.Resampling.BOX))
+        image = Image.fromarray(pixels.float().mean(dim=0).round().to(torch.uint8).numpy())
+    return np.asarray(image.resize((side, side), Image.Resampling.BOX))
 
 
 def _hash(small: NDArray[np.uint8]) -> np.uint64:

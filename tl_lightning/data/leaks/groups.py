@@ -1,4 +1,4 @@
-"""Links between pictures and the groups that they add up to."""
+"""Links between images and the groups that they add up to."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ KINDS: tuple[Kind, ...] = ("file", "pixels", "near", "crop")  # the surer comes 
 
 @dataclass(frozen=True)
 class Duplicate:
-    """Two samples that show the same picture.
+    """Two samples that show the same image.
 
     Of many copies each is linked to one other, not to all: see `groups_of`.
 

@@ -1,4 +1,4 @@
-"""What was found once, beside the decoded pictures: the same pictures give the same duplicates in every run."""
+"""What was found once, beside the decoded images: the same images give the same duplicates in every run."""
 
 import json
 from collections.abc import Callable
@@ -10,14 +10,14 @@ from tl_lightning.core.console import console
 from tl_lightning.core.files import write_text
 from tl_lightning.data.leaks.groups import KINDS, Duplicate
 
-FORMAT = 2  # Raise it whenever the same pictures would give other duplicates.
+FORMAT = 2  # Raise it whenever the same images would give other duplicates.
 
 
-def kept_duplicates(folder: Path, find: Callable[[], list[Duplicate]]) -> list[Duplicate]:
+def cached_duplicates(folder: Path, find: Callable[[], list[Duplicate]]) -> list[Duplicate]:
     """Reads what an earlier run has found, or finds it and writes it down. Of several processes one does so.
 
     Args:
-        folder: Of the `PictureStore`, which the caller holds and whose key changes with the files.
+        folder: Of the `ImageStore`, which the caller holds and whose key changes with the files.
         find: Asked where nothing was found yet.
     """
     path = folder / f"duplicates-{FORMAT}.json"
@@ -31,7 +31,7 @@ def kept_duplicates(folder: Path, find: Callable[[], list[Duplicate]]) -> list[D
 
 
 def _say_waiting() -> None:
-    console.print("waiting for another process that is looking for duplicates among the same pictures")
+    console.print("waiting for another process that is looking for duplicates among the same images")
 
 
 def _read(path: Path) -> list[Duplicate] | None:

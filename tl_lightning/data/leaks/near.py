@@ -1,4 +1,4 @@
-"""Pictures that resemble each other pixel by pixel, also where one is mirrored or turned.
+"""Images that resemble each other pixel by pixel, also where one is mirrored or turned.
 
 Candidates come from the perceptual hashes, by multi-index hashing (Norouzi et al. 2012): of two hashes of 64 bits at
 most 7 apart, one of the four quarters differs in one bit at most, so looking up 4 x 17 quarters finds them all.
@@ -15,12 +15,12 @@ from tl_lightning.data.leaks.fingerprints import TURNS, Fingerprints, turn
 from tl_lightning.data.leaks.groups import Groups
 
 # Measured on re-encoded copies (JPEG quality 30-90, 50-150 % in size, 85-150 % in brightness) of ELPV and drawn
-# pictures; benchmarks/leaks.py shows what they lead to.
+# images; benchmarks/leaks.py shows what they lead to.
 DISTANCE = 7  # bits of 64; 99.7 % of the copies are as close
 TOLERANCE = 0.2  # in standard deviations of the thumbnail
 OUTLIERS = 5  # of the 1,024 pixels of a thumbnail, which sharp edges and dust may change by more
 FLAT = 4.0  # standard deviation in grey levels below which only noise would be compared
-CROWD = 256  # a hash that more pictures share says little: each is compared with so many of the most similar brightness
+CROWD = 256  # a hash that more images share says little: each is compared with so many of the most similar brightness
 
 _BITS, _PLACE = 16, np.uint64(40)
 _PROBES = np.array([0, *(1 << bit for bit in range(_BITS))], dtype=np.uint64)
@@ -30,13 +30,13 @@ Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
 
 def near_pairs(prints: Fingerprints) -> Iterator[tuple[int, int]]:
-    """Finds pictures of which one was made from the other without cutting anything off.
+    """Finds images of which one was made from the other without cutting anything off.
 
     Args:
-        prints: Of n pictures.
+        prints: Of n images.
 
     Yields:
-        Rows of two such pictures; of many copies of one picture as few pairs as make them one group.
+        Rows of two such images; of many copies of one image as few pairs as make them one group.
     """
     groups = Groups(len(prints.hashes))
     roots = groups.roots()
@@ -48,14 +48,14 @@ def near_pairs(prints: Fingerprints) -> Iterator[tuple[int, int]]:
             i, j, p = first[part], second[part], position[part]
             new = roots[i] != roots[j]
             i, j, p = i[new], j[new], p[new]
-            same = same_picture(_turned(prints.thumbnails[i], p), prints.thumbnails[j])
+            same = same_image(_turned(prints.thumbnails[i], p), prints.thumbnails[j])
             joined = [pair for pair in zip(i[same].tolist(), j[same].tolist(), strict=True) if groups.join(*pair)]
             yield from joined
             if joined:
                 roots = groups.roots()
 
 
-def same_picture(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def same_image(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Says whether thumbnails differ in brightness, contrast and the noise of an encoder only.
 
     What a line cannot explain must be small almost everywhere: a correlation would forgive a crack in one of two solar
@@ -99,7 +99,7 @@ def _candidates(prints: Fingerprints, rows: NDArray[np.int64]) -> Iterator[Pairs
         order = np.argsort(keys)
         indexes.append((keys[order], order))
     blocks = range(0, len(rows), _ROWS)
-    for start in track(blocks, "comparing pictures", total=len(blocks)):
+    for start in track(blocks, "comparing images", total=len(blocks)):
         own = np.arange(start, min(start + _ROWS, len(rows)))
         asked = prints.hashes[rows[own]].ravel()
         for q in range(4):

@@ -17,8 +17,8 @@ _BLOCK = 4096
 def whitened(features: NDArray[np.float32], rows: NDArray[np.int64]) -> Tensor:
     """Centres features, gives each of their principal directions the same weight, and scales them to length 1.
 
-    Features after a ReLU and a mean are all positive, and their cosines crowd near 1. On crops of drawn pictures, the
-    nearest neighbour of a crop of 80 % was the picture it came from for 90 % as they are, for 91 % whitened, and for
+    Features after a ReLU and a mean are all positive, and their cosines crowd near 1. On crops of drawn images, the
+    nearest neighbour of a crop of 80 % was the image it came from for 90 % as they are, for 91 % whitened, and for
     43 % and 59 % on ELPV.
 
     Args:

@@ -1,4 +1,4 @@
-"""What is done about pictures that are in two splits."""
+"""What is done about images that are in two splits."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -50,7 +50,7 @@ def settle_leaks(
         return dict(splits)
     moved = move_leaks(splits, duplicates, groups)
     changes = ", ".join(f"{name} {len(splits[name]):,} to {len(moved[name]):,}" for name in splits)
-    console.print(f"leaks      moved, so that no picture is in two splits: {changes}")
+    console.print(f"leaks      moved, so that no image is in two splits: {changes}")
     return moved
 
 
@@ -61,18 +61,18 @@ def move_leaks(
 ) -> Splits:
     """Gives every group of copies to one split: to training if that has one of them, else to validation.
 
-    The test split only loses pictures: to get one it would have to be chosen for it.
+    The test split only loses images: to get one it would have to be chosen for it.
 
     Args:
         splits: Sample indices under ``train``, ``val`` and ``test``.
         duplicates: What `find_duplicates` found.
-        groups: What samples have in common, ``(n,)``: a patient whose picture moves goes with all of them.
+        groups: What samples have in common, ``(n,)``: a patient whose image moves goes with all of them.
 
     Returns:
         Sorted indices of the same samples under the same names.
 
     Raises:
-        UserError: If a split that had pictures is left without.
+        UserError: If a split that had images is left without.
     """
     largest = max((int(indices.max(initial=0)) for indices in splits.values()), default=0)
     linked = [*duplicates, *_same_group(groups)]
@@ -86,7 +86,7 @@ def move_leaks(
     for name, indices in moved.items():
         if len(splits[name]) and not len(indices):
             raise UserError(
-                f"data.on_leak move would leave the {name} split without pictures: each of its {len(splits[name]):,} "
+                f"data.on_leak move would leave the {name} split without images: each of its {len(splits[name]):,} "
                 "is also in another; use another split, or --data.on_leak warn"
             )
     return moved

@@ -1,4 +1,4 @@
-"""What duplicates mean for an experiment: pictures that were seen in training, and pictures under two labels."""
+"""What duplicates mean for an experiment: images that were seen in training, and images under two labels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,11 +17,11 @@ ACROSS = (("val", "train"), ("test", "train"), ("test", "val"))
 
 @dataclass(frozen=True)
 class Example:
-    """Two pictures that are one.
+    """Two images that are one.
 
     Attributes:
         kind: The weakest of the links that connect them.
-        first: Path of a picture.
+        first: Path of an image.
         first_in: Its split, or its label where two labels are the matter.
         second: Path of its twin.
         second_in: Likewise.
@@ -36,18 +36,18 @@ class Example:
 
 @dataclass(frozen=True)
 class LeakReport:
-    """Counts of pictures that are there more than once.
+    """Counts of images that are there more than once.
 
-    A picture counts once in each place, under the surest kind that leads to a twin.
+    An image counts once in each place, under the surest kind that leads to a twin.
 
     Attributes:
-        across: By ``val in train``, ``test in train`` and ``test in val``: how many pictures of the first split have a
+        across: By ``val in train``, ``test in train`` and ``test in val``: how many images of the first split have a
             twin in the second, by kind.
-        within: By split: how many of its pictures are further copies of one in it, by kind; no leak, but they weigh
+        within: By split: how many of its images are further copies of one in it, by kind; no leak, but they weigh
             more than others.
-        relabelled: How many pictures have a twin of another label, by kind, wherever they are.
+        relabelled: How many images have a twin of another label, by kind, wherever they are.
         leaks: Examples of the first, the surest first.
-        contradictions: Examples of pictures under two labels.
+        contradictions: Examples of images under two labels.
     """
 
     across: dict[str, dict[Kind, int]]
@@ -58,7 +58,7 @@ class LeakReport:
 
     @property
     def leaking(self) -> int:
-        """Pictures of validation and test with a twin where they must have none; in both places counts twice."""
+        """Images of validation and test with a twin where they must have none; in both places counts twice."""
         return sum(sum(kinds.values()) for kinds in self.across.values())
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class LeakReport:
         return asdict(self)
 
     def contradiction(self) -> str:
-        """The first examples of one picture under two labels, in one line; empty where there are none."""
+        """The first examples of one image under two labels, in one line; empty where there are none."""
         return ", ".join(_in_words(example) for example in self.contradictions[:3])
 
     def sentence(self) -> str:
@@ -76,7 +76,7 @@ class LeakReport:
             if kinds:
                 named = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
                 total, (here, there) = sum(kinds.values()), place.split(" in ")
-                counted = f"1 picture of {here} is" if total == 1 else f"{total:,} pictures of {here} are"
+                counted = f"1 image of {here} is" if total == 1 else f"{total:,} images of {here} are"
                 parts.append(f"{counted} also in {there} ({named})")
         named = ", ".join(_in_words(example) for example in self.leaks[:3])
         return f"{'; '.join(parts)}, such as {named}" if parts else ""

@@ -1,4 +1,4 @@
-"""From the columns of a table, wherever it comes from, to the list of pictures and answers."""
+"""From the columns of a table, wherever it comes from, to the list of images and answers."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -19,11 +19,11 @@ class Columns:
     """The names of a table's columns.
 
     Attributes:
-        image: The picture's path.
+        image: The image's path.
         label: The answer; several columns for several numbers, or for labels that are marked with 0 and 1.
         split: ``train``, ``val`` or ``test``.
         group: What must not be torn apart, such as the patient.
-        weight: How much the picture counts in training.
+        weight: How much the image counts in training.
         time: When it was taken: a number, or a date such as 2024-05-31 or 2024-05-31T12:00.
     """
 
@@ -52,7 +52,7 @@ class Table:
         name: Of the source, for messages.
         columns: Cells by column: text, a number, a truth value, a date, a list of these, or `None` for a blank one.
         place: Says in words where the row of an index was found.
-        paths: The pictures, where they are no column.
+        paths: The images, where they are no column.
         classes: The classes of a column in the source's own order, where it has one.
     """
 
@@ -64,22 +64,22 @@ class Table:
 
 
 def list_table(
-    table: Table, columns: Columns, *, folder: Path | None = None, blank_answers: bool = False, separator: str = "|"
+    table: Table, columns: Columns, *, folder: Path | None = None, blank_targets: bool = False, separator: str = "|"
 ) -> Listing:
-    """Lists the pictures that a table names, with their answers.
+    """Lists the images that a table names, with their answers.
 
     Args:
         table: What was read.
         columns: Which column holds what. Those called ``split``, ``group`` and ``weight`` are used where there are any.
         folder: What the paths are relative to; a leading ``~/`` is the user's own folder.
-        blank_answers: Whether a blank cell is an answer, as of a picture that has none of the labels.
+        blank_targets: Whether a blank cell is an answer, as of an image that has none of the labels.
         separator: Between the items of a list, as they come out.
 
     Returns:
-        The pictures in the order of the rows; one that several rows name is there several times.
+        The images in the order of the rows; one that several rows name is there several times.
 
     Raises:
-        UserError: If the table lacks a column, has a cell that cannot be used, or names pictures that do not exist.
+        UserError: If the table lacks a column, has a cell that cannot be used, or names images that do not exist.
     """
     used = _used(table, columns)
 
@@ -100,7 +100,7 @@ def list_table(
     return Listing(
         source=table.name,
         paths=paths,
-        answers={name: texts(name, blank=blank_answers) for name in columns.labels},
+        answers={name: texts(name, blank=blank_targets) for name in columns.labels},
         place=table.place,
         known=known,
         ordered=known is not None and are_numbers(known),
@@ -112,7 +112,7 @@ def list_table(
 
 
 def _used(table: Table, columns: Columns) -> dict[str, str]:
-    """The column of each part beside picture and answer that has one."""
+    """The column of each part beside image and answer that has one."""
     labels = columns.labels
     if not labels or len(set(labels)) < len(labels):
         raise UserError(f"data.label_column is {labels}; it must name a column, or several that differ")
@@ -162,14 +162,12 @@ def _text(
 
 
 def _found(table: Table, cells: list[str], folder: Path | None) -> list[Path]:
-    """The pictures, all of which exist. As text first: a hundred thousand paths of pathlib's take seconds."""
+    """The images, all of which exist. As text first: a hundred thousand paths of pathlib's take seconds."""
     start = "" if folder is None else str(folder)
     names = [os.path.join(start, os.path.expanduser(cell) if cell.startswith("~/") else cell) for cell in cells]
     missing = [name for name in names if not os.path.isfile(name)]
     if missing:
-        raise UserError(
-            f"{len(missing)} of the {len(names)} pictures in {table.name} do not exist: {name_some(missing)}"
-        )
+        raise UserError(f"{len(missing)} of the {len(names)} images in {table.name} do not exist: {name_some(missing)}")
     return [Path(name) for name in names]
 
 

@@ -1,6 +1,6 @@
-"""The ELPV set: 2,624 grey 300 x 300 px pictures of solar cells in electroluminescence (Deitsch et al. 2019).
+"""The ELPV set: 2,624 grey 300 x 300 px images of solar cells in electroluminescence (Deitsch et al. 2019).
 
-The pictures come as a package under CC BY-NC-SA 4.0.
+The images come as a package under CC BY-NC-SA 4.0.
 """
 
 from importlib.util import find_spec
@@ -17,14 +17,14 @@ TARGETS = {"defect": ["functional", "defective"], "level": LEVELS, "type": TYPES
 
 
 def read_elpv(*, target: str | None) -> Listing:
-    """Lists the pictures of the package ``elpv-dataset``.
+    """Lists the images of the package ``elpv-dataset``.
 
     Args:
         target: ``defect`` (the default: defective where the experts' probability is above 0.5), ``level`` (their four
             levels), ``type`` (mono- or polycrystalline) or ``probability`` (that of a defect, as a number).
 
     Returns:
-        The pictures in the order of their numbers. The strata are level x type and the domains the type, whatever the
+        The images in the order of their numbers. The strata are level x type and the domains the type, whatever the
         target, so that one seed gives the same test rows for each of them.
 
     Raises:
@@ -38,7 +38,7 @@ def read_elpv(*, target: str | None) -> Listing:
     spec = find_spec("elpv_dataset")
     if spec is None or spec.origin is None:
         raise UserError("data.source elpv needs a package that is missing: pip install 'tl_lightning[demo]'")
-    # The package's own loader reads every picture into memory; the table beside it is all that is wanted.
+    # The package's own loader reads every image into memory; the table beside it is all that is wanted.
     folder = Path(spec.origin).parent / "data"
     rows = [line.split() for line in (folder / "labels.csv").read_text().splitlines() if line.strip()]
     levels = [round(float(probability) * (len(LEVELS) - 1)) for _, probability, _ in rows]

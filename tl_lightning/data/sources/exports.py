@@ -1,4 +1,4 @@
-"""Pictures of other libraries as files, written once into the cache; whatever works on files then works on them."""
+"""Images of other libraries as files, written once into the cache; whatever works on files then works on them."""
 
 import hashlib
 import json
@@ -43,13 +43,13 @@ class Content:
     """What a library holds of a data set.
 
     Attributes:
-        pictures: The encoded bytes of each, or a file that stays where it is. Read once, in order.
+        images: The encoded bytes of each, or a file that stays where it is. Read once, in order.
         total: How many there are.
-        columns: Cells by column, as in `Table`; complete once the pictures have been read.
+        columns: Cells by column, as in `Table`; complete once the images have been read.
         classes: The classes of a column in their own order, where it has one; complete likewise.
     """
 
-    pictures: Iterable[bytes | Path]
+    images: Iterable[bytes | Path]
     total: int
     columns: dict[str, list[Any]]
     classes: dict[str, list[str]]
@@ -66,9 +66,9 @@ class HeldPaths(list[Path]):
 def open_export(source: str, key: Iterable[str], read: Callable[[], Content]) -> Table:
     """Opens the files of a data set, and writes them first where that has not been done.
 
-    An export is the folder ``<cache>/pictures/<key>/`` with ``listing.json`` (names of the files, columns, classes),
+    An export is the folder ``<cache>/images/<key>/`` with ``listing.json`` (names of the files, columns, classes),
     ``about.json`` (for people) and the files in sub-folders of 1,000. A file's time is made of its content: written
-    again it is the same to the store of decoded pictures, and with another content it is not. Of several processes one
+    again it is the same to the store of decoded images, and with another content it is not. Of several processes one
     writes; an export that is interrupted leaves nothing.
 
     Args:
@@ -77,12 +77,12 @@ def open_export(source: str, key: Iterable[str], read: Callable[[], Content]) ->
         read: Gives the content; called only where something has to be written.
 
     Returns:
-        The table of the pictures, which are held in the cache as long as its paths live.
+        The table of the images, which are held in the cache as long as its paths live.
 
     Raises:
         UserError: If the cache folder cannot be written; whatever `read` raises.
     """
-    parent = cache_dir().absolute() / "pictures"
+    parent = cache_dir().absolute() / "images"
     folder = parent / hashlib.sha256(repr((FORMAT, *key)).encode(errors="surrogateescape")).hexdigest()[:KEY_LENGTH]
     held = hold(folder)
     listing = _read(folder)
@@ -96,15 +96,15 @@ def open_export(source: str, key: Iterable[str], read: Callable[[], Content]) ->
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
         raise UserError(
-            f"the pictures of {source} cannot be written to {parent}: {reason}; "
+            f"the images of {source} cannot be written to {parent}: {reason}; "
             "make room there, or set TL_CACHE_DIR to another folder"
         ) from error
     if listing is None:
-        raise UserError(f"the pictures of {source} vanished from {folder} while they were written; try again")
+        raise UserError(f"the images of {source} vanished from {folder} while they were written; try again")
     return Table(
         name=source,
         columns=listing["columns"],
-        place=lambda index: f"picture {index} of {source}",
+        place=lambda index: f"image {index} of {source}",
         paths=HeldPaths(map(Path, listing["files"]), held),
         classes=listing["classes"],
     )
@@ -123,20 +123,20 @@ def _read(folder: Path) -> dict[str, Any] | None:
 def _write(folder: Path, source: str, content: Content) -> None:
     files = []
     with writing(folder) as unfinished:
-        for index, picture in enumerate(track(content.pictures, f"exporting {source}", total=content.total)):
-            if isinstance(picture, Path):
-                files.append(os.path.abspath(picture))
+        for index, image in enumerate(track(content.images, f"exporting {source}", total=content.total)):
+            if isinstance(image, Path):
+                files.append(os.path.abspath(image))
                 continue
             if index == 0:
-                with suppress(NoRoom):  # about so much; the pictures are needed, so this only makes others go
-                    make_room(max(4096, len(picture)) * content.total, all_or_nothing=False)
-            suffix = next((suffix for start, suffix in BEGINNINGS.items() if picture.startswith(start)), ".bin")
+                with suppress(NoRoom):  # about so much; the images are needed, so this only makes others go
+                    make_room(max(4096, len(image)) * content.total, all_or_nothing=False)
+            suffix = next((suffix for start, suffix in BEGINNINGS.items() if image.startswith(start)), ".bin")
             name = f"{index // PER_FOLDER:05}/{index:08}{suffix}"
             path = unfinished / name
             if index % PER_FOLDER == 0 or not path.parent.is_dir():
                 path.parent.mkdir(exist_ok=True)
-            path.write_bytes(picture)
-            stamp = zlib.crc32(picture) >> 1  # seconds that a signed 32-bit time can hold
+            path.write_bytes(image)
+            stamp = zlib.crc32(image) >> 1  # seconds that a signed 32-bit time can hold
             os.utime(path, (stamp, stamp))
             files.append(name)
         about = {"source": source, "view": "exported files", "rows": content.total, "done": len(files)}

@@ -1,4 +1,4 @@
-"""A folder of pictures with one sub-folder per class."""
+"""A folder of images with one sub-folder per class."""
 
 import os
 from pathlib import Path
@@ -15,14 +15,14 @@ LAYOUT = "one sub-folder per class is expected, such as cats/1.jpg and dogs/2.jp
 def read_folder(folder: Path, *, may_be_empty: bool = False) -> Listing:
     """Lists a folder with one sub-folder per class, optionally under ``train/``, ``val/`` and ``test/``.
 
-    Pictures are found at any depth, by their suffix; what is hidden is ignored.
+    Images are found at any depth, by their suffix; what is hidden is ignored.
 
     Args:
         folder: The folder.
-        may_be_empty: Whether there may be class folders without pictures.
+        may_be_empty: Whether there may be class folders without images.
 
     Returns:
-        The pictures sorted by class and path, the splits after each other.
+        The images sorted by class and path, the splits after each other.
 
     Raises:
         UserError: If the folder is missing or is laid out in another way.
@@ -34,15 +34,15 @@ def read_folder(folder: Path, *, may_be_empty: bool = False) -> Listing:
     found: dict[str, int] = {}
     for part, split in parts:
         for class_folder in sorted(_visible_folders(part)):
-            pictures = _pictures_below(class_folder)
-            found[class_folder.name] = found.get(class_folder.name, 0) + len(pictures)
-            paths += pictures
-            labels += [class_folder.name] * len(pictures)
-            splits += [split] * len(pictures)
+            images = _images_below(class_folder)
+            found[class_folder.name] = found.get(class_folder.name, 0) + len(images)
+            paths += images
+            labels += [class_folder.name] * len(images)
+            splits += [split] * len(images)
     empty = sort_classes(name for name, count in found.items() if count == 0)
     if empty and not may_be_empty:
         names = name_some([repr(name) for name in empty])
-        raise UserError(f"no picture in the class folder {names} of {folder}; fill it or remove it")
+        raise UserError(f"no image in the class folder {names} of {folder}; fill it or remove it")
     return Listing(
         source=str(folder),
         paths=paths,
@@ -54,20 +54,20 @@ def read_folder(folder: Path, *, may_be_empty: bool = False) -> Listing:
     )
 
 
-def find_pictures(path: Path) -> list[Path]:
-    """Lists the picture at a path, or all pictures below a folder, sorted.
+def find_images(path: Path) -> list[Path]:
+    """Lists the image at a path, or all images below a folder, sorted.
 
     Raises:
-        UserError: If there is nothing there, or no picture in it.
+        UserError: If there is nothing there, or no image in it.
     """
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise UserError(f"--input {path}: there is no such picture or folder")
-    pictures = _pictures_below(path)
-    if not pictures:
-        raise UserError(f"--input {path} holds no pictures ({' '.join(sorted(SUFFIXES))})")
-    return pictures
+        raise UserError(f"--input {path}: there is no such image or folder")
+    images = _images_below(path)
+    if not images:
+        raise UserError(f"--input {path} holds no images ({' '.join(sorted(SUFFIXES))})")
+    return images
 
 
 def _split_folders(folder: Path) -> list[tuple[Path, str]]:
@@ -78,13 +78,13 @@ def _split_folders(folder: Path) -> list[tuple[Path, str]]:
         raise UserError(f"data.source {folder} is neither a folder nor a table that ends in .csv or .parquet")
     inside = sorted(_visible_folders(folder))
     if not inside:
-        if any(_is_picture(path.name) for path in folder.iterdir()):
-            raise UserError(f"data.source {folder} holds pictures but no class folders; {LAYOUT}")
+        if any(_is_image(path.name) for path in folder.iterdir()):
+            raise UserError(f"data.source {folder} holds images but no class folders; {LAYOUT}")
         raise UserError(f"data.source {folder} is empty; {LAYOUT}")
     names = {path.name: SPLIT_FOLDERS.get(path.name.lower()) for path in inside}
     train = [path for path in inside if names[path.name] == "train"]
-    # "train" may also be a class, of railway pictures; then its pictures lie directly in it.
-    if train and not any(_is_picture(path.name) for path in train[0].iterdir()):
+    # "train" may also be a class, of railway images; then its images lie directly in it.
+    if train and not any(_is_image(path.name) for path in train[0].iterdir()):
         for name, split in names.items():
             if split is None:
                 raise UserError(
@@ -107,13 +107,13 @@ def _visible_folders(folder: Path) -> list[Path]:
     ]
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
 
 
-def _pictures_below(folder: Path) -> list[Path]:
+def _images_below(folder: Path) -> list[Path]:
     found: list[Path] = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in names if _is_picture(name)]
+        found += [Path(parent, name) for name in names if _is_image(name)]
     return sorted(found)

@@ -21,23 +21,23 @@ SPLIT_NAMES = {**SPLIT_FOLDERS, "dev": "val"}
 def read_hub(name: str, columns: Columns) -> tuple[Table, Columns]:
     """Lists a data set of the library ``datasets``; the first time it is loaded and exported.
 
-    Encoded pictures are exported as they are; those that lie in files of their own are used there. An export is kept
+    Encoded images are exported as they are; those that lie in files of their own are used there. An export is kept
     until it is removed with ``tl cache clear``, whatever happens on the hub meanwhile; that of a folder is made anew
     when its files have changed.
 
     Args:
         name: As on the hub, with ``:`` and a configuration where it has several; or a folder that exists, either of
             ``save_to_disk`` or of files that ``load_dataset`` understands.
-        columns: `Columns.image` chooses among several columns of pictures.
+        columns: `Columns.image` chooses among several columns of images.
 
     Returns:
         The table, and the columns to read: where nobody chose an answer, it is the only column with classes. The
         splits become its column ``split``, unless there is one only; those of one meaning (validation, dev) are put
         together; splits other than train, validation and test are left out. A split without any answers, such as the
-        test pictures of a competition, is left out, too.
+        test images of a competition, is left out, too.
 
     Raises:
-        UserError: If the library is missing, the set cannot be loaded, or it has no column of pictures.
+        UserError: If the library is missing, the set cannot be loaded, or it has no column of images.
     """
     path, _, config = name.partition(":")
     if not path:
@@ -82,15 +82,15 @@ def _content(source: str, path: str, config: str | None, image: str) -> Content:
         )  # fmt: skip
     parts = _parts(source, loaded)
     features = next(iter(parts.values())).features
-    pictures = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
-    if not pictures:
-        raise UserError(f"data.source {source} has no column of pictures; its columns are {', '.join(features)}")
-    if image not in pictures and len(pictures) > 1:
+    images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    if not images:
+        raise UserError(f"data.source {source} has no column of images; its columns are {', '.join(features)}")
+    if image not in images and len(images) > 1:
         raise UserError(
-            f"data.source {source} has several columns of pictures ({', '.join(pictures)}); choose one as "
-            f"data.image_column, which is {image!r}" + nearest(image, pictures)
+            f"data.source {source} has several columns of images ({', '.join(images)}); choose one as "
+            f"data.image_column, which is {image!r}" + nearest(image, images)
         )
-    chosen = image if image in pictures else pictures[0]
+    chosen = image if image in images else images[0]
     usable = [name for name, feature in features.items() if _is_usable(feature)]
     with _one_line(source):
         cells = {split: {name: _cells(part, name) for name in usable} for split, part in parts.items()}
@@ -98,13 +98,13 @@ def _content(source: str, path: str, config: str | None, image: str) -> Content:
     blank = [split for split, own in cells.items()
              if classes and all(cell is None for name in classes for cell in own[name])]  # fmt: skip
     if blank and len(blank) < len(parts):
-        console.print(f"{source}: no picture of {', '.join(blank)} has an answer; they are left out")
+        console.print(f"{source}: no image of {', '.join(blank)} has an answer; they are left out")
         parts = {split: part for split, part in parts.items() if split not in blank}
     columns = {name: [cell for split in parts for cell in cells[split][name]] for name in usable}
     if "" not in parts:
         columns["split"] = [split for split, part in parts.items() for _ in range(len(part))]
     return Content(
-        pictures=_pictures(source, [part.select_columns([chosen]) for part in parts.values()], chosen),
+        images=_images(source, [part.select_columns([chosen]) for part in parts.values()], chosen),
         total=sum(map(len, parts.values())),
         columns=columns,
         classes=classes,
@@ -162,7 +162,7 @@ def _cells(part: Any, column: str) -> list[Any]:  # noqa: ANN401 - a Dataset
     return [[name(each) for each in cell] if isinstance(cell, list) else name(cell) for cell in cells]
 
 
-def _pictures(source: str, parts: list[Any], column: str) -> Iterator[bytes | Path]:
+def _images(source: str, parts: list[Any], column: str) -> Iterator[bytes | Path]:
     import datasets
 
     for part in parts:
@@ -171,7 +171,7 @@ def _pictures(source: str, parts: list[Any], column: str) -> Iterator[bytes | Pa
             with _one_line(source):
                 cell = encoded[index][column] or {}
             path, data = cell.get("path"), cell.get("bytes")
-            # Neither is a broken picture like others, which the user has stopped at or skipped: an empty file.
+            # Neither is a broken image like others, which the user has stopped at or skipped: an empty file.
             yield Path(path) if data is None and path and os.path.isfile(path) else data or b""
 
 

@@ -1,9 +1,9 @@
-"""One name for where the pictures are: a folder, a table, or a set that is known by name."""
+"""One name for where the images are: a folder, a table, or a set that is known by name."""
 
 from pathlib import Path
 
 from tl_lightning.data.answers import make_samples
-from tl_lightning.data.samples import AnswerKind, Listing, Samples
+from tl_lightning.data.samples import Listing, ProblemType, Samples
 from tl_lightning.data.sources.columns import Columns, list_table
 from tl_lightning.data.sources.elpv import read_elpv
 from tl_lightning.data.sources.folder import FOLDER, read_folder
@@ -20,13 +20,13 @@ __all__ = ["Columns", "Samples", "list_source", "read_source"]
 def read_source(
     source: str,
     *,
-    answers: AnswerKind = "class",
+    answers: ProblemType = "class",
     target: str | None = None,
     columns: Columns | None = None,
     separator: str = "|",
     classes: list[str] | None = None,
 ) -> Samples:
-    """Lists the pictures and answers of a source; none is read, but for libraries' sets that are new here.
+    """Lists the images and answers of a source; none is read, but for libraries' sets that are new here.
 
     Args:
         source: ``elpv``, the path of a table that ends in ``.csv`` or ``.parquet``, or a folder with one sub-folder per
@@ -50,12 +50,12 @@ def read_source(
         columns=columns,
         separator=separator,
         may_be_empty=classes is not None,
-        blank_answers=answers == "labels",
+        blank_targets=answers == "labels",
     )
     if answers in ("labels", "number") and FOLDER in listing.answers:
         wanted = "a number" if answers == "number" else "several labels"
         raise UserError(
-            f"a folder says one class of each picture, not {wanted}: name a .csv or .parquet table as data.source"
+            f"a folder says one class of each image, not {wanted}: name a .csv or .parquet table as data.source"
         )
     return make_samples(listing, answers=answers, classes=classes, separator=separator)
 
@@ -67,7 +67,7 @@ def list_source(
     columns: Columns | None = None,
     separator: str = "|",
     may_be_empty: bool = True,
-    blank_answers: bool = True,
+    blank_targets: bool = True,
 ) -> Listing:
     """What a source says, as text: enough where nothing is to be learned from it.
 
@@ -76,8 +76,8 @@ def list_source(
         target: What is to be learned, where the source has several answers.
         columns: Of a table.
         separator: Between the labels of one cell.
-        may_be_empty: Whether a folder may have class folders without pictures.
-        blank_answers: Whether a blank cell is an answer.
+        may_be_empty: Whether a folder may have class folders without images.
+        blank_targets: Whether a blank cell is an answer.
 
     Raises:
         UserError: If the source cannot be listed.
@@ -95,10 +95,10 @@ def list_source(
     if target is not None:
         raise UserError(f"data.target {target!r} is only for the source elpv, not for {source}; leave it out")
     if path.suffix.lower() in SUFFIXES:
-        return read_table(path, columns=columns, blank_answers=blank_answers, separator=separator)
+        return read_table(path, columns=columns, blank_targets=blank_targets, separator=separator)
     if by_name and source.startswith(TORCHVISION):
         return list_table(read_torchvision(source.removeprefix(TORCHVISION)), columns, separator=separator)
     if by_name:
         table, columns = read_hub(source.removeprefix(HUB), columns)
-        return list_table(table, columns, blank_answers=blank_answers, separator=separator)
+        return list_table(table, columns, blank_targets=blank_targets, separator=separator)
     return read_folder(path, may_be_empty=may_be_empty)

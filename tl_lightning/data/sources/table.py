@@ -1,4 +1,4 @@
-"""A CSV or Parquet table that names pictures and their answers."""
+"""A CSV or Parquet table that names images and their answers."""
 
 import csv
 from collections.abc import Container, Sequence
@@ -12,18 +12,18 @@ from tl_lightning.errors import UserError
 SUFFIXES = (".csv", ".parquet")
 
 
-def read_table(path: Path, *, columns: Columns, blank_answers: bool = False, separator: str = "|") -> Listing:
-    """Lists the pictures that a table names.
+def read_table(path: Path, *, columns: Columns, blank_targets: bool = False, separator: str = "|") -> Listing:
+    """Lists the images that a table names.
 
     Args:
-        path: The file: CSV in UTF-8 with commas and a header, or Parquet. Pictures are absolute, relative to its folder
+        path: The file: CSV in UTF-8 with commas and a header, or Parquet. Images are absolute, relative to its folder
             or below ``~/``.
         columns: Which column holds what; see `list_table`.
-        blank_answers: Whether a blank cell is an answer, as of a picture that has none of the labels.
+        blank_targets: Whether a blank cell is an answer, as of an image that has none of the labels.
         separator: Between the items of a Parquet table's lists, as they come out.
 
     Returns:
-        The pictures in the order of the rows.
+        The images in the order of the rows.
 
     Raises:
         UserError: If the table cannot be read, or as `list_table` says.
@@ -34,8 +34,8 @@ def read_table(path: Path, *, columns: Columns, blank_answers: bool = False, sep
     used = {columns.image, *columns.labels, columns.split, columns.group, columns.weight, columns.time, *USUAL}
     table = _read_parquet(path, used) if path.suffix.lower() == ".parquet" else _read_csv(path)
     if not any(table.columns.values()):
-        raise UserError(f"data.source {path} is empty; a header and one row per picture are expected")
-    return list_table(table, columns, folder=path.parent, blank_answers=blank_answers, separator=separator)
+        raise UserError(f"data.source {path} is empty; a header and one row per image are expected")
+    return list_table(table, columns, folder=path.parent, blank_targets=blank_targets, separator=separator)
 
 
 def _read_csv(path: Path) -> Table:

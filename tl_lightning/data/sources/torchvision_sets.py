@@ -27,7 +27,7 @@ def read_torchvision(name: str) -> Table:
     """Lists a classification set of ``torchvision.datasets``; the first time it is downloaded and exported.
 
     It lies in the folder ``TL_DATA_DIR``, as torchvision lays it out there, else in ``torchvision`` under the cache
-    folder. Where torchvision says which file a picture comes from, that file is used as it is; else the pixels are
+    folder. Where torchvision says which file an image comes from, that file is used as it is; else the pixels are
     exported as PNG. An export is kept until it is removed with ``tl cache clear``, whatever happens to the folder.
 
     Args:
@@ -52,7 +52,7 @@ def _content(name: str, root: Path) -> Content:
         columns["split"] = [split for split, part in parts.items() for _ in range(len(part))]
     classes: dict[str, list[str]] = {}
     return Content(
-        pictures=_pictures(name, parts, columns["label"], classes),
+        images=_images(name, parts, columns["label"], classes),
         total=sum(map(len, parts.values())),
         columns=columns,
         classes=classes,
@@ -108,21 +108,21 @@ def _first_valid(make: type, settings: dict[str, Any], names: tuple[str, ...]) -
     return None
 
 
-def _pictures(
+def _images(
     name: str, parts: dict[str, Any], labels: list[str], classes: dict[str, list[str]]
 ) -> Iterator[bytes | Path]:
-    """The pictures one by one, while their labels are put down."""
+    """The images one by one, while their labels are put down."""
     numbers: list[list[int]] = []
     for part in parts.values():
         numbers.append([])
         for index in range(len(part)):
             with _one_line(name):
-                picture, answer = part[index]
+                image, answer = part[index]
             number = _class_number(answer)
-            if number is None or not isinstance(picture, Image.Image | Path):
-                raise UserError(f"data.source {PREFIX}{name} is no set of pictures with one class each")
+            if number is None or not isinstance(image, Image.Image | Path):
+                raise UserError(f"data.source {PREFIX}{name} is no set of images with one class each")
             numbers[-1].append(number)
-            yield picture if isinstance(picture, Path) else _as_png(picture)
+            yield image if isinstance(image, Path) else _as_png(image)
     count = max((number for part in numbers for number in part), default=-1) + 1
     names = {split: _class_names(part, count) for split, part in parts.items()}
     labels += [own[number] for own, part in zip(names.values(), numbers, strict=True) for number in part]
@@ -147,11 +147,11 @@ def _class_names(part: Any, count: int) -> list[str]:  # noqa: ANN401 - a Datase
     return [f"{each} ({number})" if names.count(each) > 1 else each for number, each in enumerate(names)]
 
 
-def _as_png(picture: Image.Image) -> bytes:
-    if picture.mode not in ("1", "L", "LA", "I;16", "I", "P", "RGB", "RGBA"):
-        picture = picture.convert("RGB")
+def _as_png(image: Image.Image) -> bytes:
+    if image.mode not in ("1", "L", "LA", "I;16", "I", "P", "RGB", "RGBA"):
+        image = image.convert("RGB")
     file = BytesIO()
-    picture.save(file, "png")
+    image.save(file, "png")
     return file.getvalue()
 
 

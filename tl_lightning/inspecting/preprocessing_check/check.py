@@ -1,4 +1,4 @@
-"""The same pictures in every preparation, right and wrong, and what each costs."""
+"""The same images in every preparation, right and wrong, and what each costs."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +31,7 @@ class Result:
         verdict: ``right``, ``worse``, ``better``, ``within the noise``, ``the same``, or why the model cannot run.
         figures: The task's, by plain names; empty where it cannot run.
         cost: How much worse the figure in question is than with the right preparation; below 0 where it is better.
-        standard_error: Of the cost, from the same pictures.
+        standard_error: Of the cost, from the same images.
         changed: The share of answers that are others.
     """
 
@@ -45,17 +45,17 @@ class Result:
 
 @dataclass(frozen=True)
 class Checked:
-    """All preparations on the same pictures.
+    """All preparations on the same images.
 
     Attributes:
         figure: The plain name of the figure that costs are of.
-        pictures: How many there were.
+        images: How many there were.
         broken: How many more could not be read.
         results: The right one, then from the worst to the best, then what is the same or cannot run.
     """
 
     figure: str
-    pictures: int
+    images: int
     broken: int
     results: list[Result]
 
@@ -73,22 +73,22 @@ class _Outputs:
 def check_preprocessing(
     task: TransferTask, data: ImageDataModule, trainer: Trainer, rows: NDArray[np.int64], *, own: Preprocess
 ) -> Checked:
-    """Runs the model over the same pictures in every preparation.
+    """Runs the model over the same images in every preparation.
 
     Args:
         task: With the weights to check.
-        data: Has the pictures.
+        data: Has the images.
         trainer: Says device and precision.
-        rows: Indices of the pictures.
+        rows: Indices of the images.
         own: The right preparation.
 
     Raises:
-        UserError: If none of the pictures can be read.
+        UserError: If none of the images can be read.
     """
     ways = variants(own)
     outputs = _run(task, data, trainer, rows, ways)
     if not len(outputs.readable):
-        raise UserError(f"none of the {len(rows):,} pictures of {data.source} can be read")
+        raise UserError(f"none of the {len(rows):,} images of {data.source} can be read")
     task.cpu()
     labels = torch.from_numpy(data.samples.labels[outputs.readable])
     groups = None if data.samples.groups is None else data.samples.groups[outputs.readable]
@@ -175,14 +175,14 @@ def _figures(task: TransferTask, outputs: Tensor, labels: Tensor) -> dict[str, f
 def paired_errors(
     task: TransferTask, answers: Mapping[str, Tensor], labels: Tensor, figure: str, groups: NDArray[np.str_] | None
 ) -> dict[str, float]:
-    """The standard error of each difference to the first, by drawing the same pictures for both.
+    """The standard error of each difference to the first, by drawing the same images for both.
 
     Args:
         task: Says what the figure is; on the CPU.
-        answers: By name, a row per picture; the right preparation's first.
+        answers: By name, a row per image; the right preparation's first.
         labels: The right answers.
         figure: Its plain name.
-        groups: What pictures have in common.
+        groups: What images have in common.
     """
     metric = dict(task.val_metrics.items(keep_base=True))[figure].clone()
 
@@ -203,7 +203,7 @@ def paired_errors(
 
 
 def _changed(task: TransferTask, right: Tensor, other: Tensor, labels: Tensor) -> float:
-    """The share of pictures with another answer: class, level, any label, or a number that moved."""
+    """The share of images with another answer: class, level, any label, or a number that moved."""
     if task.answers == "number":
         moved = ((right - other).abs() > MOVED * labels.std(dim=0, correction=0)).any(dim=1)
     elif task.answers == "labels":

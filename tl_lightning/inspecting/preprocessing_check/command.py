@@ -30,16 +30,14 @@ def worst(checked: Checked, *, points: bool) -> str:
     """
     costly = next((result for result in checked.results if result.verdict == "worse"), None)
     if costly is None:
-        return "no other preparation of the pictures would cost more than the noise"
+        return "no other preparation of the images would cost more than the noise"
     cost = f"{100 * costly.cost:.1f} points of" if points else f"{costly.cost:.3g} in"
     beside = f"{costly.figures[checked.figure]:.3f} instead of {checked.results[0].figures[checked.figure]:.3f}"
     return f"{costly.name} would cost {cost} {in_words(checked.figure)}: {beside}"
 
 
 def _table(checked: Checked, split: str) -> Table:
-    title = (
-        f"{checked.pictures:,} {split} pictures, prepared otherwise: what it costs, and the share of answers changed"
-    )
+    title = f"{checked.images:,} {split} images, prepared otherwise: what it costs, and the share of answers changed"
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("preparation", no_wrap=True)
     for column in (in_words(checked.figure), "cost", "changed"):
@@ -58,7 +56,7 @@ def _table(checked: Checked, split: str) -> Table:
 
 
 def check_command(args: list[str]) -> None:
-    """``tl check_preprocessing``: scores a run's best weights on pictures prepared rightly and wrongly.
+    """``tl check_preprocessing``: scores a run's best weights on images prepared rightly and wrongly.
 
     Args:
         args: ``--run_dir R``, and perhaps ``--split``, ``--limit``, ``--output``, ``--data.*`` and ``--trainer.*``.
@@ -69,12 +67,12 @@ def check_command(args: list[str]) -> None:
     parser = OptionParser(
         "check_preprocessing",
         "Measures what wrong preprocessing would cost a run: other normalisation, BGR, other crops, sizes and "
-        "interpolations, on the same pictures. --data.* and --trainer.* options, as of tl fit, change what is read and "
+        "interpolations, on the same images. --data.* and --trainer.* options, as of tl fit, change what is read and "
         "how it runs.",
     )
     parser.add_argument("--run_dir", required=True, help="the run whose best weights, data and settings are used")
     parser.add_argument("--split", choices=list(SPLITS), default="validation", help="(default: %(default)s)")
-    parser.add_argument("--limit", type=int, default=1000, help="pictures at most, drawn by chance (default: 1000)")
+    parser.add_argument("--limit", type=int, default=1000, help="images at most, drawn by chance (default: 1000)")
     parser.add_argument("--output", type=writable, help="a JSON file to write the figures to")
     known, rest = parser.parse_known_args(args)
     if known.limit < 1:
@@ -91,7 +89,7 @@ def check_command(args: list[str]) -> None:
             f"trainer.devices asks for {trainer.world_size} processes, this runs in one: --trainer.devices 1"
         )
     task.load_state_dict(checkpoint["state_dict"])
-    if data.on_leak == "move":  # the split depends on what the pictures show
+    if data.on_leak == "move":  # the split depends on what the images show
         data.prepare_data()
         data.setup("validate")
     check_same_split(folder, data.summary())
@@ -103,7 +101,7 @@ def check_command(args: list[str]) -> None:
     checked = check_preprocessing(task, data, trainer, rows, own=Preprocess.from_dict(data.prepared))
     console.print(_table(checked, known.split))
     if checked.broken:
-        console.print(f"{checked.broken:,} pictures that cannot be read were left out", style="yellow")
+        console.print(f"{checked.broken:,} images that cannot be read were left out", style="yellow")
     console.print(worst(checked, points=task.answers in ("class", "labels")))
     if known.output is not None:
         write_text(known.output, json.dumps({"split": known.split, **asdict(checked)}, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Ways to prepare a picture: the right one, and those that people mistake for it."""
+"""Ways to prepare an image: the right one, and those that people mistake for it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tl_lightning.core.console import track
-from tl_lightning.data.images.pictures import INTERPOLATIONS, prepare, to_channels
-from tl_lightning.data.images.pixels import BrokenPicture
+from tl_lightning.data.images.pixels import BrokenImage
+from tl_lightning.data.images.preparing import INTERPOLATIONS, prepare, to_channels
 from tl_lightning.preprocess.image import Preprocess
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -20,7 +20,7 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to prepare pictures.
+    """A way to prepare images.
 
     Attributes:
         name: In words.
@@ -94,7 +94,7 @@ def _bgr(pixels: Tensor) -> Tensor:
 
 
 def _grey(pixels: Tensor) -> Tensor:
-    return torch.stack([to_channels(to_channels(picture, 1), 3) for picture in pixels])
+    return torch.stack([to_channels(to_channels(image, 1), 3) for image in pixels])
 
 
 def prepared_batches(
@@ -106,7 +106,7 @@ def prepared_batches(
         paths: Of all samples.
         rows: Indices among them, one or more.
         kinds: What pixels are wanted; see `Variant.pixels`.
-        batch_size: Pictures per batch.
+        batch_size: Images per batch.
 
     Yields:
         The rows of a batch that could be read, and their pixels of each kind, ``uint8`` ``(n, channels, size, size)``;
@@ -116,7 +116,7 @@ def prepared_batches(
     def attempt(row: int) -> list[Tensor] | None:
         try:
             return [prepare(paths[row], kind) for kind in kinds]
-        except BrokenPicture:
+        except BrokenImage:
             return None
 
     batches = np.split(rows, list(range(batch_size, len(rows), batch_size)))
@@ -127,9 +127,7 @@ def prepared_batches(
         ):
             ahead = [pool.submit(attempt, row) for row in following.tolist()]
             found = [(row, future.result()) for row, future in zip(batch.tolist(), waiting, strict=True)]
-            whole = [(row, pictures) for row, pictures in found if pictures is not None]
-            pixels = {
-                kind: torch.stack([pictures[k] for _, pictures in whole]) for k, kind in enumerate(kinds) if whole
-            }
+            whole = [(row, images) for row, images in found if images is not None]
+            pixels = {kind: torch.stack([images[k] for _, images in whole]) for k, kind in enumerate(kinds) if whole}
             yield np.array([row for row, _ in whole], dtype=np.int64), pixels
             waiting = ahead

@@ -12,13 +12,13 @@ from tl_lightning.core.files import write_text
 from tl_lightning.core.options import OptionParser, writable
 from tl_lightning.data.images.augmentations import title
 from tl_lightning.data.images.module import ImageDataModule
-from tl_lightning.data.images.store import PictureStore
+from tl_lightning.data.images.store import ImageStore
 from tl_lightning.data.samples import SPLITS, name_some
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration, class_of, quiet
 from tl_lightning.experiment.tables import data_line, split_table
 from tl_lightning.inspecting.show_data.contact_sheet import Bars, Page, Row, Section
-from tl_lightning.inspecting.show_data.picture_sizes import read_headers, size_bars, size_line
+from tl_lightning.inspecting.show_data.image_sizes import read_headers, size_bars, size_line
 from tl_lightning.inspecting.show_data.strips import Group, Shown, choose_groups, groups_of
 from tl_lightning.preprocess.image import Preprocess
 
@@ -49,19 +49,19 @@ class DataConfiguration(Configuration):
         config = self.config.data
         kind: Any = class_of(config.class_path)
         if not issubclass(kind, ImageDataModule):
-            raise UserError(f"tl show_data shows pictures of an ImageDataModule, and data is {config.class_path}")
+            raise UserError(f"tl show_data shows images of an ImageDataModule, and data is {config.class_path}")
         self.datamodule = kind(**config.init_args.as_dict())
 
 
 def count_bars(data: ImageDataModule) -> Iterator[Bars]:
-    """How many pictures of each class each split has; of numbers, how many in each part of their range."""
+    """How many images of each class each split has; of numbers, how many in each part of their range."""
     samples, columns = data.samples, ["train", "validation", "test"]
     if samples.answers != "number":
         counts = np.stack([samples.counts(data.splits[name]) for name in SPLITS], axis=1).tolist()
         rows = [Row(name, count) for name, count in zip(samples.classes, counts, strict=True)]
         left = f"the first {MOST_ROWS} of {len(rows):,}" if len(rows) > MOST_ROWS else ""
         word = "label" if samples.answers == "labels" else samples.answers
-        yield Bars("pictures in each split", left, [word, *columns], rows[:MOST_ROWS])
+        yield Bars("images in each split", left, [word, *columns], rows[:MOST_ROWS])
         return
     for name, column in list(zip(samples.classes, samples.labels.T, strict=True))[:MOST_NUMBERS]:
         edges = np.histogram_bin_edges(column, BINS)
@@ -86,13 +86,13 @@ def number_table(data: ImageDataModule) -> Table:
     return table
 
 
-def make_page(configuration: DataConfiguration, store: PictureStore, *, per_class: int) -> Page:
-    """Chooses the pictures and puts the page together.
+def make_page(configuration: DataConfiguration, store: ImageStore, *, per_class: int) -> Page:
+    """Chooses the images and puts the page together.
 
     Args:
-        configuration: Its data module has no broken pictures in its splits any more.
-        store: The decoded pictures.
-        per_class: How many pictures of each class.
+        configuration: Its data module has no broken images in its splits any more.
+        store: The decoded images.
+        per_class: How many images of each class.
     """
     data = configuration.datamodule
     samples, preprocess = data.samples, Preprocess.from_dict(data.prepared)
@@ -107,7 +107,7 @@ def make_page(configuration: DataConfiguration, store: PictureStore, *, per_clas
     shown = Shown(data, store, headers, sum(map(len, drawn)))
     sections = [
         Section(group.title, f"{len(group.rows):,} in training", [shown.strip(int(index)) for index in rows])
-        for group, rows in zip(track(chosen, "drawing pictures", total=len(chosen)), drawn, strict=True)
+        for group, rows in zip(track(chosen, "drawing images", total=len(chosen)), drawn, strict=True)
     ]
     if known:
         console.print(f"sizes      {size_line(known, preprocess)}")
@@ -144,42 +144,42 @@ def _facts(data: ImageDataModule, preprocess: Preprocess, configuration: DataCon
         if phase.augmentation is not None:
             facts.append((f"phase {name}", f"has its own augmentation: {title(phase.augmentation)}"))
         elif phase.keeps_backbone and phase.views is None and data.augmentation != "none":
-            facts.append((f"phase {name}", "trains the head alone, on pictures as prepared"))
+            facts.append((f"phase {name}", "trains the head alone, on images as prepared"))
     return facts
 
 
 def _warnings(
-    data: ImageDataModule, store: PictureStore, groups: Sequence[Group], chosen: Sequence[Group]
+    data: ImageDataModule, store: ImageStore, groups: Sequence[Group], chosen: Sequence[Group]
 ) -> Iterator[str]:
     if store.broken:
         happens = "tl fit leaves them out" if data.on_error == "skip" else "tl fit stops at them"
-        yield f"{len(store.broken):,} of {len(data.samples):,} pictures cannot be read, as the page lists; {happens}"
+        yield f"{len(store.broken):,} of {len(data.samples):,} images cannot be read, as the page lists; {happens}"
     if data.on_leak == "move":
         yield "data.on_leak is move: these are the counts before that, as copies are looked for by tl fit and tl leaks"
     yield from data.notes()
     names = {group.title for group in chosen}
     left = [group.title for group in groups if group.title not in names]
     if left:
-        yield f"pictures are shown of {len(chosen)} out of {len(groups):,}; left out: {name_some(left, most=50)}"
+        yield f"images are shown of {len(chosen)} out of {len(groups):,}; left out: {name_some(left, most=50)}"
 
 
 def show_data_command(args: list[str]) -> None:
-    """``tl show_data``: writes a page with pictures as the model will see them, counts and sizes.
+    """``tl show_data``: writes a page with images as the model will see them, counts and sizes.
 
     Args:
         args: ``--output NAME``, ``--per_class N`` and everything that ``tl fit`` takes.
 
     Raises:
-        UserError: If an option is wrong, or the data cannot be used; pictures that cannot be read are shown as such.
+        UserError: If an option is wrong, or the data cannot be used; images that cannot be read are shown as such.
     """
     parser = OptionParser(
         "show_data",
-        "Writes one HTML page for you to look at before you train: pictures of every class as the model will see them, "
+        "Writes one HTML page for you to look at before you train: images of every class as the model will see them, "
         "plain and augmented, how many there are in each split, how large the files are, and which cannot be read. "
         "Takes every option of tl fit too (tl fit --help).",
     )
     parser.add_argument("--output", default="data", metavar="NAME", help="writes NAME.html (default: %(default)s)")
-    parser.add_argument("--per_class", type=int, default=4, help="pictures of each class (default: %(default)s)")
+    parser.add_argument("--per_class", type=int, default=4, help="images of each class (default: %(default)s)")
     options, rest = parser.parse_known_args(args)
     file = writable(f"{options.output.removesuffix('.html')}.html")
     if not 1 <= options.per_class <= MOST_PER_CLASS:
@@ -190,8 +190,8 @@ def show_data_command(args: list[str]) -> None:
     with console.status("reading the configuration"):
         configuration = DataConfiguration(rest)
     data = configuration.datamodule
-    # The data module's own setup would stop at broken pictures, which are to be shown.
-    store = PictureStore.open(data.samples.paths, Preprocess.from_dict(data.prepared))
+    # The data module's own setup would stop at broken images, which are to be shown.
+    store = ImageStore.open(data.samples.paths, Preprocess.from_dict(data.prepared))
     broken = np.array(list(store.broken), dtype=np.int64)
     data.splits = {name: np.setdiff1d(rows, broken) for name, rows in data.splits.items()}
     data.skipped = len(broken)

@@ -1,4 +1,4 @@
-"""A page that a person looks at: facts, bars and strips of pictures as one HTML file that needs nothing else."""
+"""A page that a person looks at: facts, bars and strips of images as one HTML file that needs nothing else."""
 
 import base64
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ BAR_WIDTH = 160  # pixels of the longest bar of a column
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture of a strip.
+class DecodedImage:
+    """An image of a strip.
 
     Attributes:
         caption: One or two words.
@@ -44,12 +44,12 @@ class Strip:
     Attributes:
         caption: Which file it is.
         detail: What is known of it.
-        pictures: The versions.
+        images: The versions.
     """
 
     caption: str
     detail: str
-    pictures: Sequence[Picture]
+    images: Sequence[DecodedImage]
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,9 @@ class Page:
         facts: Pairs of a name and what it is.
         warnings: Lines that stand out.
         bars: Tables of bars.
-        sections: Strips of pictures.
-        legend: What the pictures of the strips are.
-        small: Whether the model's pictures are so small that they are shown enlarged, pixel by pixel.
+        sections: Strips of images.
+        legend: What the images of the strips are.
+        small: Whether the model's images are so small that they are shown enlarged, pixel by pixel.
         broken: Files that cannot be read, with the reasons.
     """
 
@@ -131,8 +131,8 @@ class Page:
         if self.broken:
             rows = "".join(f"<tr><td>{escape(path)}</td><td>{escape(reason)}</td></tr>" for path, reason in self.broken)
             heading = "<tr><th>file</th><th>reason</th></tr>"
-            parts.append(f"<h2>pictures that cannot be read</h2><table>{heading}{rows}</table>")
-        parts.append(f"<h2>pictures</h2><p>{escape(self.legend)}</p>" if self.sections else "")
+            parts.append(f"<h2>images that cannot be read</h2><table>{heading}{rows}</table>")
+        parts.append(f"<h2>images</h2><p>{escape(self.legend)}</p>" if self.sections else "")
         parts += [_section(section) for section in self.sections]
         head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
         body = "\n".join(parts)
@@ -160,7 +160,7 @@ def _bars(bars: Bars) -> str:
 
 def _section(section: Section) -> str:
     strips = "\n".join(
-        f'<div><div class="strip">{"".join(map(_figure, strip.pictures))}</div>'
+        f'<div><div class="strip">{"".join(map(_figure, strip.images))}</div>'
         f'<div class="caption">{escape(strip.caption)} <span class="dim">{escape(strip.detail)}</span></div></div>'
         for strip in section.strips
     )
@@ -168,7 +168,7 @@ def _section(section: Section) -> str:
     return f'{heading}\n<div class="strips">{strips}</div>'
 
 
-def _figure(picture: Picture) -> str:
+def _figure(picture: DecodedImage) -> str:
     kind = "png" if picture.content.startswith(b"\x89PNG") else "jpeg"
     data = base64.b64encode(picture.content).decode()
     caption = escape(picture.caption)

@@ -1,4 +1,4 @@
-"""Training pictures for a person to look at: chosen from every class, and each shown as the model will see it."""
+"""Training images for a person to look at: chosen from every class, and each shown as the model will see it."""
 
 import io
 import math
@@ -15,23 +15,23 @@ from tl_lightning.core.randomness import seeded
 from tl_lightning.data.images.augmentations import augmentation, evaluation
 from tl_lightning.data.images.configured import Transform
 from tl_lightning.data.images.module import ImageDataModule
-from tl_lightning.data.images.pictures import prepare
-from tl_lightning.data.images.store import PictureStore
+from tl_lightning.data.images.preparing import prepare
+from tl_lightning.data.images.store import ImageStore
 from tl_lightning.data.samples import Samples
-from tl_lightning.inspecting.show_data.contact_sheet import Picture, Strip
-from tl_lightning.inspecting.show_data.picture_sizes import Header
+from tl_lightning.inspecting.show_data.contact_sheet import DecodedImage, Strip
+from tl_lightning.inspecting.show_data.image_sizes import Header
 from tl_lightning.preprocess.image import Preprocess
 
-MOST_GROUPS = 12  # classes and the like whose pictures are shown
+MOST_GROUPS = 12  # classes and the like whose images are shown
 DRAWS = 3  # of the augmentation
 PARTS = 5  # of the range of a number
-PAGE_BYTES = 6e6  # of pictures; base64 makes a third more of it
+PAGE_BYTES = 6e6  # of images; base64 makes a third more of it
 BYTES_PER_PIXEL = 0.5  # of a detailed JPEG
 
 
 @dataclass(frozen=True)
 class Group:
-    """Training pictures that belong together.
+    """Training images that belong together.
 
     Attributes:
         title: Their class, level, label, or range of a number.
@@ -43,7 +43,7 @@ class Group:
 
 
 def groups_of(samples: Samples, rows: NDArray[np.int64]) -> list[Group]:
-    """Groups pictures by their answers: by class or level, by each label, by fifths of each number.
+    """Groups images by their answers: by class or level, by each label, by fifths of each number.
 
     Args:
         samples: All of them.
@@ -65,13 +65,13 @@ def groups_of(samples: Samples, rows: NDArray[np.int64]) -> list[Group]:
 
 
 def choose_groups(groups: Sequence[Group]) -> list[Group]:
-    """Those whose pictures are shown: up to `MOST_GROUPS`, evenly from first to last."""
+    """Those whose images are shown: up to `MOST_GROUPS`, evenly from first to last."""
     places = np.linspace(0, len(groups) - 1, min(len(groups), MOST_GROUPS)).round().astype(int)
     return [groups[place] for place in places]
 
 
-def answer_in_words(samples: Samples, index: int) -> str:
-    """What is to be learned of one picture."""
+def target_in_words(samples: Samples, index: int) -> str:
+    """What is to be learned of one image."""
     label, names = samples.labels[index], samples.classes
     if samples.answers == "number":
         return ", ".join(f"{name} {value:.4g}" for name, value in zip(names, label, strict=True))
@@ -80,8 +80,8 @@ def answer_in_words(samples: Samples, index: int) -> str:
     return names[int(label)]
 
 
-def picture_side(count: int) -> int:
-    """The longest side that the pictures of a page can have, for the page not to become too large to open.
+def image_side(count: int) -> int:
+    """The longest side that the images of a page can have, for the page not to become too large to open.
 
     Args:
         count: How many there are.
@@ -93,38 +93,36 @@ class Shown:
     """Makes the strips of a page.
 
     Args:
-        data: The data module; broken pictures are out of its splits.
-        store: Its decoded pictures.
-        headers: Of all its pictures.
-        count: How many strips there will be, which decides how large their pictures can be.
+        data: The data module; broken images are out of its splits.
+        store: Its decoded images.
+        headers: Of all its images.
+        count: How many strips there will be, which decides how large their images can be.
     """
 
-    def __init__(
-        self, data: ImageDataModule, store: PictureStore, headers: Sequence[Header | None], count: int
-    ) -> None:
+    def __init__(self, data: ImageDataModule, store: ImageStore, headers: Sequence[Header | None], count: int) -> None:
         self._data, self._store, self._headers = data, store, headers
         self._preprocess = Preprocess.from_dict(data.prepared)
         self._evaluation: Transform = evaluation(self._preprocess)
         self._augment: Transform = augmentation(data.augmentation, self._preprocess)
         self._draws = 0 if data.augmentation == "none" else DRAWS
-        self._side = picture_side(count * (2 + self._draws))
+        self._side = image_side(count * (2 + self._draws))
 
     def strip(self, index: int) -> Strip:
         """One sample: whole, as evaluation sees it, and as the first epochs of a training would see it."""
         data, header = self._data, self._headers[index]
         path, stored = data.samples.paths[index], self._store[index]
-        pictures = [
-            Picture("file", encoded(self._whole(path, header), self._side)),
-            Picture("as prepared", encoded(self._evaluation(stored), self._side)),
+        images = [
+            DecodedImage("file", encoded(self._whole(path, header), self._side)),
+            DecodedImage("as prepared", encoded(self._evaluation(stored), self._side)),
         ]
         for epoch in range(self._draws):
             with seeded(data.seed, epoch, index):
-                pictures.append(Picture(f"epoch {epoch + 1}", encoded(self._augment(stored), self._side)))
+                images.append(DecodedImage(f"epoch {epoch + 1}", encoded(self._augment(stored), self._side)))
         size = f", {header.width} x {header.height}" if header else ""
-        return Strip(f"{path.parent.name}/{path.name}", answer_in_words(data.samples, index) + size, pictures)
+        return Strip(f"{path.parent.name}/{path.name}", target_in_words(data.samples, index) + size, images)
 
     def _whole(self, path: Path, header: Header | None) -> Tensor:
-        """The whole picture without the border that makes it a square."""
+        """The whole image without the border that makes it a square."""
         side = self._side
         whole = prepare(path, replace(self._preprocess, size=side, crop_pct=1.0, crop_mode="border"))
         if header is None:
@@ -136,19 +134,19 @@ class Shown:
 
 
 def encoded(pixels: Tensor, side: int) -> bytes:
-    """A picture file for a page: without loss where it is small, else a JPEG.
+    """An image file for a page: without loss where it is small, else a JPEG.
 
     Args:
         pixels: ``uint8`` of shape ``(channels, height, width)``.
         side: The longest that it may have.
     """
     shown = pixels[:3] if pixels.shape[0] >= 3 else pixels[:1]
-    picture = Image.fromarray(shown.permute(1, 2, 0).squeeze(-1).contiguous().numpy())
-    small = max(picture.size) <= 64
-    picture.thumbnail((side, side))
+    image = Image.fromarray(shown.permute(1, 2, 0).squeeze(-1).contiguous().numpy())
+    small = max(image.size) <= 64
+    image.thumbnail((side, side))
     file = io.BytesIO()
     if small:
-        picture.save(file, "PNG")
+        image.save(file, "PNG")
     else:
-        picture.save(file, "JPEG", quality=88)
+        image.save(file, "JPEG", quality=88)
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""The pictures of a sweep's report, as SVG; what is drawn for a trial bears its number, by which the page lights it."""
+"""The images of a sweep's report, as SVG; what is drawn for a trial bears its number, by which the page lights it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 

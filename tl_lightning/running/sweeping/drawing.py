@@ -1,4 +1,4 @@
-"""The strokes that the pictures of a sweep's report are made of, as SVG."""
+"""The strokes that the images of a sweep's report are made of, as SVG."""
 
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
@@ -9,12 +9,12 @@ from tl_lightning.running.sweeping.sweep_file import SweepFile
 from tl_lightning.running.sweeping.trials import Trial
 
 Point = tuple[float, float]
-LEFT, RIGHT, TOP, BOTTOM = 58.0, 14.0, 12.0, 34.0  # room around a picture for what is written there
+LEFT, RIGHT, TOP, BOTTOM = 58.0, 14.0, 12.0, 34.0  # room around an image for what is written there
 LETTER = 6.2  # pixels that a letter takes, about
 
 
 def svg(width: float, height: float, parts: Iterable[str], label: str) -> str:
-    """A picture.
+    """An image.
 
     Args:
         width: Of its own scale; the page gives it the room there is.
@@ -72,8 +72,8 @@ def frame(
     Args:
         x: Across.
         y: Upwards, with a line across at every tick.
-        width: Of the picture.
-        height: Of the picture.
+        width: Of the image.
+        height: Of the image.
         below: What the axis across is called.
 
     Returns:

@@ -20,15 +20,15 @@ def summary_of(folder: Path) -> dict[str, Any]:
     return summary if isinstance(summary, dict) else {}
 
 
-def figure_of(metric: str) -> str:
+def metric_of(metric: str) -> str:
     """A figure's plain name, by which a summary has it: ``accuracy`` for ``val/accuracy``."""
     return metric.rpartition("/")[2]
 
 
 def standard_error(sweep: SweepFile, best: Trial) -> float | None:
-    """The standard error of the best trial's score on the validation pictures.
+    """The standard error of the best trial's score on the validation images.
 
-    The run's summary has that of the same figure on the test pictures, which is carried over by the number of pictures;
+    The run's summary has that of the same figure on the test images, which is carried over by the number of images;
     that of an accuracy follows from the number alone.
 
     Args:
@@ -39,13 +39,13 @@ def standard_error(sweep: SweepFile, best: Trial) -> float | None:
         `None` where nothing is known of it, as of a loss.
     """
     summary = summary_of(best.folder)
-    name, score = figure_of(sweep.metric), number_of(best.score)
-    pictures = summary.get("data", {})
-    validation, test = number_of(pictures.get("validation")), number_of(pictures.get("test"))
+    name, score = metric_of(sweep.metric), number_of(best.score)
+    images = summary.get("data", {})
+    validation, test = number_of(images.get("validation")), number_of(images.get("test"))
     if score is None or not validation:
         return None
     known = number_of(summary.get("standard_errors", {}).get(name))
-    if known is not None and not summary.get("test"):  # then they are those of the validation pictures
+    if known is not None and not summary.get("test"):  # then they are those of the validation images
         return known
     if known is not None and test:
         return known * math.sqrt(test / validation)
@@ -66,7 +66,7 @@ def within_noise(sweep: SweepFile, trials: Sequence[Trial], best: Trial, *, erro
 
 
 def test_score(sweep: SweepFile, best: Trial) -> float | None:
-    """The best trial's figure on the test pictures, which decided nothing; `None` where its run was not completed.
+    """The best trial's figure on the test images, which decided nothing; `None` where its run was not completed.
 
     Args:
         sweep: Says which figure it is.
@@ -74,4 +74,4 @@ def test_score(sweep: SweepFile, best: Trial) -> float | None:
     """
     summary = summary_of(best.folder)
     test = summary.get("test") if summary.get("status") == "completed" else None
-    return number_of((test or {}).get(figure_of(sweep.metric)))
+    return number_of((test or {}).get(metric_of(sweep.metric)))

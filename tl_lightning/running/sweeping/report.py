@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tl_lightning.core.files import write_text
 from tl_lightning.running.sweeping.best import best_trial, command_of
-from tl_lightning.running.sweeping.noise import figure_of, standard_error, test_score, within_noise
-from tl_lightning.running.sweeping.report_pictures import pictures
+from tl_lightning.running.sweeping.noise import metric_of, standard_error, test_score, within_noise
+from tl_lightning.running.sweeping.report_charts import images
 from tl_lightning.running.sweeping.report_table import failures, table
 from tl_lightning.running.sweeping.showing import (
     ranked,
@@ -53,7 +53,7 @@ def page(sweep: SweepFile, trials: Sequence[Trial], folder: Path, *, importance:
     parts = [f"<h1>{title}</h1>", f'<p class="dim">{escape(about)}</p>', _headline(sweep, best, folder)]
     if best is not None:
         parts.append(_honest(sweep, trials, best))
-    parts += pictures(sweep, trials, best, importance)
+    parts += images(sweep, trials, best, importance)
     parts += [table(sweep, trials, best, folder), failures(trials)]
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -96,7 +96,7 @@ def _honest(sweep: SweepFile, trials: Sequence[Trial], best: Trial) -> str:
         )
     if (test := test_score(sweep, best)) is not None:
         lines.append(
-            f"On the test pictures, which chose nothing, this trial has {figure_of(sweep.metric)} {score_text(test)}. "
+            f"On the test images, which chose nothing, this trial has {metric_of(sweep.metric)} {score_text(test)}. "
             "That is the one figure to quote."
         )
     error = standard_error(sweep, best)

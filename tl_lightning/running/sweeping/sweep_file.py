@@ -159,7 +159,7 @@ def _metric(content: Any, where: str) -> tuple[str, Literal["maximize", "minimiz
     if not isinstance(name, str) or not name:
         raise UserError(f"{where}.name is {'missing' if name is None else repr(name)}; write {example}")
     if name.startswith("test/"):
-        raise UserError(f"{where}.name is {name}, but test pictures decide nothing; write val/{name[5:]}")
+        raise UserError(f"{where}.name is {name}, but test images decide nothing; write val/{name[5:]}")
     if "/" not in name:
         raise UserError(f"{where}.name is {name}, which is not logged under that name; write val/{name}")
     if content.get("goal") is None:

@@ -98,7 +98,7 @@ class Worker:
         begun = time.monotonic()
         folder = self._search.folder_of(taken.number)
         folder.parent.mkdir(exist_ok=True)
-        # Test pictures are for the best alone, once it is chosen; the file may say otherwise.
+        # Test images are for the best alone, once it is chosen; the file may say otherwise.
         args = ["--test=false", *self._sweep.fit_args, "--config", json.dumps(nested(taken.values))]
         process = start(args, folder, metric=self._sweep.metric, log=folder.with_suffix(".log"))
         ended = self._attend(taken, process)

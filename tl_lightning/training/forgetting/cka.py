@@ -1,4 +1,4 @@
-"""How alike two representations of the same pictures are, whatever their widths: linear CKA."""
+"""How alike two representations of the same images are, whatever their widths: linear CKA."""
 
 import math
 
@@ -17,12 +17,12 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
     (Song et al. 2012, equation 5) takes its place, as in Nguyen et al. 2021 (arXiv:2010.15327), whose mean is 0 there.
 
     Args:
-        x: ``(n, d1)``, a row per picture, `FEWEST` rows or more.
-        y: ``(n, d2)`` of the same pictures in the same order.
+        x: ``(n, d1)``, a row per image, `FEWEST` rows or more.
+        y: ``(n, d2)`` of the same images in the same order.
 
     Returns:
         1 for the same features up to rotation, scale and shift, about 0 for unrelated ones (it may be a little below);
-        NaN where either says the same of all pictures, or is not finite. Computed in float64.
+        NaN where either says the same of all images, or is not finite. Computed in float64.
 
     Raises:
         ValueError: If the numbers of rows differ or are too few.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tl_lightning.backbones import CannotSplit, stage_outputs
 from tl_lightning.core.console import console, track
 from tl_lightning.data.images.module import ImageDataModule
-from tl_lightning.data.images.store import PictureStore
+from tl_lightning.data.images.store import ImageStore
 from tl_lightning.errors import UserError
 from tl_lightning.feature_cache.extractor import BATCH, Extractor, weights_digest
 from tl_lightning.preprocess.image import Preprocess
@@ -31,19 +31,19 @@ class Forgetting:
     """What is measured of forgetting after each phase that changes a pretrained backbone.
 
     Args:
-        pictures: Validation pictures on which features before and after are compared; 0 compares weights alone.
+        images: Validation images on which features before and after are compared; 0 compares weights alone.
         source: A folder with one sub-folder per class of what the weights were trained for (of ImageNet by number,
             WordNet id or label), to see how many of them the original head still gets right.
     """
 
-    pictures: int = 128
+    images: int = 128
     source: str | None = None
 
     def __post_init__(self) -> None:
-        """Checks the number of pictures."""
-        if self.pictures < 0 or 0 < self.pictures < FEWEST:
+        """Checks the number of images."""
+        if self.images < 0 or 0 < self.images < FEWEST:
             raise UserError(
-                f"forgetting.pictures is {self.pictures}; it must be 0 for none, or {FEWEST} or more to compare"
+                f"forgetting.images is {self.images}; it must be 0 for none, or {FEWEST} or more to compare"
             )
 
 
@@ -55,7 +55,7 @@ class ForgettingMeter:
 
     Args:
         task: With the weights that its configuration builds, before any checkpoint is loaded.
-        data: Its validation pictures are looked at.
+        data: Its validation images are looked at.
         trainer: Says precision and device.
         options: What is measured.
     """
@@ -81,7 +81,7 @@ class ForgettingMeter:
         if not self._pretrained:
             raise UserError(f"{KEY} tells what pretrained weights forget, but model.weights is none; leave it out")
         if not isinstance(self._data, ImageDataModule):
-            raise UserError(f"{KEY} needs pictures prepared as the run's, which {type(self._data).__name__} cannot do")
+            raise UserError(f"{KEY} needs images prepared as the run's, which {type(self._data).__name__} cannot do")
         if not self._start:
             return
         self._source = open_source(
@@ -99,10 +99,10 @@ class ForgettingMeter:
             phase: The name of the phase that has just ended.
 
         Returns:
-            Plain data: ``pictures`` (how many features were compared on); ``stages``, a row each with ``stage``,
+            Plain data: ``images`` (how many features were compared on); ``stages``, a row each with ``stage``,
             ``weight_distance`` (||w - w0|| / ||w0|| over its parameters, 0 or more) and ``cka`` (between what the stage
             hands on, at most 1; `None` where it cannot be seen); and, with a source, ``source`` with the accuracies
-            ``before`` and ``after`` on so many ``pictures``. `None` where there is nothing to tell: the backbone is as
+            ``before`` and ``after`` on so many ``images``. `None` where there is nothing to tell: the backbone is as
             it was and there is no source, it began at random, or another process measures.
         """
         if not self._start or not self._trainer.is_global_zero:  # ranks may be given out after this was made
@@ -122,7 +122,7 @@ class ForgettingMeter:
         if changed[-1] and len(rows):
             similarities = self._similarities(start, now, rows, changed)
         record: dict[str, Any] = {
-            "pictures": len(rows),
+            "images": len(rows),
             "stages": [
                 {
                     "stage": stage.name,
@@ -136,17 +136,17 @@ class ForgettingMeter:
             record["source"] = self._source_accuracy(self._source, start, now, changed=changed[-1])
         self._last = digest, record
         if changed[-1]:
-            seen = f", {len(rows)} validation pictures" if len(rows) else ""
+            seen = f", {len(rows)} validation images" if len(rows) else ""
             console.print(forgetting_table(record, title=f"what differs from the start after phase {phase}{seen}"))
         if sentence := in_a_sentence(record):
             console.print(f"forgetting {sentence}")
         return record
 
     def _rows(self) -> NDArray[np.int64]:
-        """The pictures to compare on: the same for every seed of the run; none where there are too few."""
+        """The images to compare on: the same for every seed of the run; none where there are too few."""
         if not isinstance(self._data, ImageDataModule):
             return np.zeros(0, dtype=np.int64)
-        rows = np.random.default_rng(0).permutation(self._data.splits["val"])[: self._options.pictures]
+        rows = np.random.default_rng(0).permutation(self._data.splits["val"])[: self._options.images]
         return np.sort(rows) if len(rows) >= FEWEST else rows[:0]
 
     def _similarities(
@@ -171,10 +171,10 @@ class ForgettingMeter:
         if self._last is None:
             self._source_before = source.accuracy(*self._outputs(whole, start, source.store, every))
         after = source.accuracy(*self._outputs(whole, now, source.store, every)) if changed else self._source_before
-        return {"before": self._source_before, "after": after, "pictures": len(every)}
+        return {"before": self._source_before, "after": after, "images": len(every)}
 
     def _outputs(
-        self, part: nn.Module, weights: Mapping[str, Tensor], store: PictureStore, rows: NDArray[np.int64]
+        self, part: nn.Module, weights: Mapping[str, Tensor], store: ImageStore, rows: NDArray[np.int64]
     ) -> list[Tensor]:
         """What the backbone, or a view into it, gives with these weights: tensors ``(len(rows), width)``.
 
@@ -188,8 +188,8 @@ class ForgettingMeter:
         given: list[list[Tensor]] = []
         with Extractor(self._task, self._data, self._trainer).computing():
             for batch in track(batches, "comparing with the pretrained weights", total=len(batches)):
-                pictures = torch.stack([transform(store[int(row)]) for row in batch]).to(device)
-                images = self._data.normalized({"image": pictures})["image"].to(dtype)
+                pixels = torch.stack([transform(store[int(row)]) for row in batch]).to(device)
+                images = self._data.normalized({"image": pixels})["image"].to(dtype)
                 outputs = torch.func.functional_call(part, own, (images,))
                 given.append([each.cpu() for each in ([outputs] if isinstance(outputs, Tensor) else outputs)])
         return [torch.cat(column) for column in zip(*given, strict=True)]

@@ -1,4 +1,4 @@
-"""The task that the weights were trained for before: their own head, and pictures of its classes."""
+"""The task that the weights were trained for before: their own head, and images of its classes."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tl_lightning.backbones import load_source_model
 from tl_lightning.core.randomness import seeded
 from tl_lightning.core.run_folder import RunFolder
-from tl_lightning.data.images.store import PictureStore
+from tl_lightning.data.images.store import ImageStore
 from tl_lightning.data.samples import name_some
 from tl_lightning.data.sources.folder import FOLDER, read_folder
 from tl_lightning.errors import UserError, nearest, shown
@@ -29,19 +29,19 @@ class Source:
 
     Attributes:
         head: Features ``(N, num_features)`` -> scores of the source classes, in eval mode on the CPU.
-        store: The decoded pictures, prepared as the run prepares its own.
-        labels: The number of each picture's class among the head's outputs, ``int64`` ``(n,)``.
+        store: The decoded images, prepared as the run prepares its own.
+        labels: The number of each image's class among the head's outputs, ``int64`` ``(n,)``.
     """
 
     head: nn.Module
-    store: PictureStore
+    store: ImageStore
     labels: Tensor
 
     def accuracy(self, features: Tensor) -> float:
-        """The share of the pictures that the head gets right.
+        """The share of the images that the head gets right.
 
         Args:
-            features: Of all pictures, ``(n, num_features)``.
+            features: Of all images, ``(n, num_features)``.
         """
         with torch.no_grad():
             scores = self.head(features.to(next(self.head.parameters())))
@@ -49,13 +49,13 @@ class Source:
 
 
 def open_source(folder: str, *, backbone: str, weights: str, num_features: int, preprocess: Preprocess) -> Source:
-    """Finds the head that belongs to some weights, and pictures of the classes that it tells apart.
+    """Finds the head that belongs to some weights, and images of the classes that it tells apart.
 
     Random numbers that building a model takes are drawn aside.
 
     Args:
         folder: With one sub-folder per source class, ``FOLDER/CLASS/*.jpg``. Where it has ``train/`` and ``test/``
-            above these, the test pictures count: a head knows what it was trained on. Classes of an earlier run go by
+            above these, the test images count: a head knows what it was trained on. Classes of an earlier run go by
             their names; those of ImageNet by number (281), WordNet id (n02123045) or label (tabby).
         backbone: The backbone's name.
         weights: Where its weights come from.
@@ -76,10 +76,10 @@ def open_source(folder: str, *, backbone: str, weights: str, num_features: int, 
     classes = {name: _number(name, names, known, folder) for name in dict.fromkeys(listing.answers[FOLDER])}
     rows = [row for row, split in enumerate(listing.split or []) if split == "test"] or range(len(listing.paths))
     paths = [listing.paths[row] for row in rows]
-    store = PictureStore.open(paths, preprocess)
+    store = ImageStore.open(paths, preprocess)
     if store.broken:
         named = name_some([f"{shown(paths[index])} ({reason})" for index, reason in store.broken.items()])
-        raise UserError(f"{KEY}: {len(store.broken)} of {len(paths)} pictures cannot be read: {named}; mend them")
+        raise UserError(f"{KEY}: {len(store.broken)} of {len(paths)} images cannot be read: {named}; mend them")
     return Source(head.eval(), store, torch.tensor([classes[listing.answers[FOLDER][row]] for row in rows]))
 
 

@@ -17,11 +17,11 @@ def forgetting_table(record: Mapping[str, Any], *, title: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("stage")
     table.add_column("weights moved", justify="right")
-    if record["pictures"]:
+    if record["images"]:
         table.add_column("features alike (CKA)", justify="right")
     for row in record["stages"]:
         cells = [row["stage"], f"{100 * row['weight_distance']:.2f} %"]
-        if record["pictures"]:
+        if record["images"]:
             cells.append("" if row["cka"] is None else f"{row['cka']:.3f}")
         table.add_row(*cells, style="dim" if not row["weight_distance"] and row["cka"] in (1.0, None) else None)
     return table
@@ -40,7 +40,7 @@ def in_a_sentence(record: Mapping[str, Any]) -> str:
     least = min(known, key=lambda row: row["cka"], default=None)
     where = "" if least is None or least["cka"] == 1 else f"features differ most after {least['stage']}; "
     before, after = (f"{100 * source[when]:.1f} %" for when in ("before", "after"))
-    of = f"of {source['pictures']:,} source pictures right"
+    of = f"of {source['images']:,} source images right"
     if source["before"] == source["after"]:
         return f"{where}the source head still gets {after} {of}"
     return f"{where}the source head would now get {after} {of} instead of {before}"

@@ -1,4 +1,4 @@
-"""From a picture file to the pixels that a model expects; the one preparation for training and prediction alike."""
+"""From an image file to the pixels that a model expects; the one preparation for training and prediction alike."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from tl_lightning.data.images.decoding import Picture
-from tl_lightning.data.images.picture_files import read_picture
-from tl_lightning.data.images.pixels import BrokenPicture
+from tl_lightning.data.images.decoding import DecodedImage
+from tl_lightning.data.images.image_files import read_image
+from tl_lightning.data.images.pixels import BrokenImage
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess.image import Preprocess
 
@@ -23,38 +23,38 @@ INTERPOLATIONS = {
 
 
 def read_resized(path: Path, preprocess: Preprocess) -> NDArray[np.uint8]:
-    """Reads a picture file, resized as the weights expect it before the crop; for training and prediction alike.
+    """Reads an image file, resized as the weights expect it before the crop; for training and prediction alike.
 
     Args:
         path: The file.
-        preprocess: Says to which side, in which crop mode, with which interpolation, and see `read_picture`.
+        preprocess: Says to which side, in which crop mode, with which interpolation, and see `read_image`.
 
     Returns:
-        ``uint8`` of shape ``(height, width, channels)``, with the channels of `read_picture`.
+        ``uint8`` of shape ``(height, width, channels)``, with the channels of `read_image`.
 
     Raises:
-        BrokenPicture: If the file cannot be read, or is so elongated that it would become larger than is safe to hold.
-        UserError: If the crop mode or the interpolation is unknown; see also `read_picture`.
+        BrokenImage: If the file cannot be read, or is so elongated that it would become larger than is safe to hold.
+        UserError: If the crop mode or the interpolation is unknown; see also `read_image`.
     """
-    return resize(read_picture(path, preprocess), preprocess)
+    return resize(read_image(path, preprocess), preprocess)
 
 
-def resize(picture: Picture, preprocess: Preprocess) -> NDArray[np.uint8]:
-    """Resizes a picture as read; see `read_resized`."""
+def resize(image: DecodedImage, preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Resizes an image as read; see `read_resized`."""
     if preprocess.interpolation not in INTERPOLATIONS:
         raise UserError(
             f"data.interpolation {preprocess.interpolation!r} is unknown; valid are {', '.join(INTERPOLATIONS)}"
         )
-    size = preprocess.resized_shape(*picture.size)
+    size = preprocess.resized_shape(*image.size)
     if Image.MAX_IMAGE_PIXELS is not None and size[0] * size[1] > Image.MAX_IMAGE_PIXELS:
-        raise BrokenPicture(f"{picture.size[0]} x {picture.size[1]} pixels are too elongated")
-    pixels = picture.pixels
+        raise BrokenImage(f"{image.size[0]} x {image.size[1]} pixels are too elongated")
+    pixels = image.pixels
     if size == (pixels.shape[1], pixels.shape[0]):
         return pixels
     # PIL takes no other number of channels at once.
     parts = [pixels] if pixels.shape[2] == 3 else [pixels[:, :, i] for i in range(pixels.shape[2])]
     how = INTERPOLATIONS[preprocess.interpolation]
-    resized = [np.asarray(Image.fromarray(part).resize(size, how, picture.box)) for part in parts]
+    resized = [np.asarray(Image.fromarray(part).resize(size, how, image.box)) for part in parts]
     return np.dstack(resized)
 
 
@@ -107,11 +107,11 @@ def to_channels(pixels: Tensor, channels: int) -> Tensor:
         red, green, blue = pixels.to(torch.int32)
         grey: Tensor = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
         return grey.to(torch.uint8)[None]
-    raise UserError(f"the weights take {channels} channels; pictures in colour can only become 1 or 3")
+    raise UserError(f"the weights take {channels} channels; images in colour can only become 1 or 3")
 
 
 def prepare(path: Path, preprocess: Preprocess) -> Tensor:
-    """Reads a picture file as the model is to see it, but for `Preprocess.normalize`.
+    """Reads an image file as the model is to see it, but for `Preprocess.normalize`.
 
     Args:
         path: The file.
@@ -121,7 +121,7 @@ def prepare(path: Path, preprocess: Preprocess) -> Tensor:
         ``uint8`` of shape ``(channels, size, size)``.
 
     Raises:
-        BrokenPicture: If the file cannot be read.
+        BrokenImage: If the file cannot be read.
     """
     # A copy: PIL's memory is read-only, which torch warns about.
     pixels = torch.from_numpy(read_resized(path, preprocess).copy()).permute(2, 0, 1)

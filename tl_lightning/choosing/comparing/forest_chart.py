@@ -1,4 +1,4 @@
-"""The picture of a comparison: how far each strategy is from the reference, and how sure that is."""
+"""The image of a comparison: how far each strategy is from the reference, and how sure that is."""
 
 from pathlib import Path
 
@@ -43,9 +43,9 @@ def draw_comparison(outcome: Outcome, measure: Measure, file: Path) -> None:
     axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel(
-        f"test {in_words(measure.name)}; bars: 95 % interval of the difference to {outcome.reference}, same pictures"
+        f"test {in_words(measure.name)}; bars: 95 % interval of the difference to {outcome.reference}, same images"
     )
-    labelled = next((f", {row.labelled:,} labelled pictures" for row, _ in rows if row.labelled is not None), "")
+    labelled = next((f", {row.labelled:,} labelled images" for row, _ in rows if row.labelled is not None), "")
     axes.set_title(f"strategies compared{labelled}")
     if reference is not None or outcome.baseline is not None:
         axes.legend()

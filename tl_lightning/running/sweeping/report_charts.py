@@ -1,4 +1,4 @@
-"""The pictures of a sweep's report with their headings, and the bars of what mattered."""
+"""The images of a sweep's report with their headings, and the bars of what mattered."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -9,13 +9,11 @@ from tl_lightning.running.sweeping.showing import STATES, is_scored, number_of, 
 from tl_lightning.running.sweeping.sweep_file import SweepFile
 from tl_lightning.running.sweeping.trials import Trial
 
-MANY = 10  # parameters that the picture of all values has room for; those that mattered most
+MANY = 10  # parameters that the image of all values has room for; those that mattered most
 
 
-def pictures(
-    sweep: SweepFile, trials: Sequence[Trial], best: Trial | None, importance: Mapping[str, float]
-) -> list[str]:
-    """All pictures, from the whole to the single parameter; nothing where no trial has a score.
+def images(sweep: SweepFile, trials: Sequence[Trial], best: Trial | None, importance: Mapping[str, float]) -> list[str]:
+    """All images, from the whole to the single parameter; nothing where no trial has a score.
 
     Args:
         sweep: Says what varied.
@@ -32,8 +30,8 @@ def pictures(
     learnt = [trial for trial in trials if any(number_of(value) is not None for value in trial.history)]
     if learnt:
         figures = [number for trial in learnt for value in trial.history if (number := number_of(value)) is not None]
-        picture = charts.curves(sweep, learnt, score_axis(sweep, figures), best)
-        first += f"<div><h2>{metric} by validation</h2>{picture}</div>"
+        image = charts.curves(sweep, learnt, score_axis(sweep, figures), best)
+        first += f"<div><h2>{metric} by validation</h2>{image}</div>"
     parts.append(f'<div class="pair">{first}</div>')
     scored = [trial for trial in trials if is_scored(trial)]
     keys = [key for key in varied(sweep) if any(key in trial.values for trial in scored)]
@@ -51,11 +49,11 @@ def pictures(
         if len(keys) > MANY:
             hint += f" Of {len(keys)} parameters, {MANY} are drawn."
         width = 150 * len(shown) + 130
-        picture = charts.parallel(sweep, scored, scores, shown, names)
+        image = charts.parallel(sweep, scored, scores, shown, names)
         parts.append(
             f'<h2>All values</h2><p class="dim">{hint}</p>'
             f'<div class="scroll"><div style="min-width:{int(0.85 * width)}px;max-width:{int(1.6 * width)}px">'
-            f"{picture}</div></div>"
+            f"{image}</div></div>"
         )
         slices = "".join(
             f"<div>{charts.slice_of(sweep, scored, scores, key, axes[key], names[key])}</div>" for key in keys

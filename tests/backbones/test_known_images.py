@@ -1,4 +1,4 @@
-"""A positional load is right only if a known picture gets its known class."""
+"""A positional load is right only if a known image gets its known class."""
 
 import numpy as np
 import pytest
@@ -20,13 +20,13 @@ WEIGHTS = {
 
 
 def prepare(pixels: np.ndarray, preprocess: Preprocess) -> torch.Tensor:
-    picture = Image.fromarray(pixels)
-    scale = preprocess.resized / min(picture.size)
+    image = Image.fromarray(pixels)
+    scale = preprocess.resized / min(image.size)
     resample = Image.Resampling[preprocess.interpolation.upper()]
-    picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), resample)
-    left, top = ((side - preprocess.size) // 2 for side in picture.size)
-    picture = picture.crop((left, top, left + preprocess.size, top + preprocess.size))
-    return preprocess.normalize(torch.from_numpy(np.array(picture)).permute(2, 0, 1))[None]
+    image = image.resize((round(image.width * scale), round(image.height * scale)), resample)
+    left, top = ((side - preprocess.size) // 2 for side in image.size)
+    image = image.crop((left, top, left + preprocess.size, top + preprocess.size))
+    return preprocess.normalize(torch.from_numpy(np.array(image)).permute(2, 0, 1))[None]
 
 
 @pytest.mark.parametrize("name", WEIGHTS)

@@ -1,4 +1,4 @@
-"""Reads picture files, and tells what is wrong with a file from what is wrong with the machine."""
+"""Reads image files, and tells what is wrong with a file from what is wrong with the machine."""
 
 import errno
 import io
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from tl_lightning.data.images.decoding import Picture, decode
-from tl_lightning.data.images.pixels import BrokenPicture
+from tl_lightning.data.images.decoding import DecodedImage, decode
+from tl_lightning.data.images.pixels import BrokenImage
 from tl_lightning.errors import UserError, shown
 from tl_lightning.preprocess.image import Preprocess
 
@@ -48,12 +48,12 @@ def quiet_decoders() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def read_picture(path: Path, preprocess: Preprocess) -> Picture:
-    """Reads a picture file: JPEG, PNG, TIFF, WebP, BMP, GIF, PNM or JPEG 2000, whatever its name ends with.
+def read_image(path: Path, preprocess: Preprocess) -> DecodedImage:
+    """Reads an image file: JPEG, PNG, TIFF, WebP, BMP, GIF, PNM or JPEG 2000, whatever its name ends with.
 
-    It is turned as its EXIF data says. Of several pictures in a file the first one counts. Palettes, CMYK and the like
+    It is turned as its EXIF data says. Of several images in a file the first one counts. Palettes, CMYK and the like
     become RGB. Numbers of more than 8 bits become bytes as `to_bytes` says. Transparency is laid on white, unless the
-    picture has as many channels as are wanted with its opacity as the last one: an RGBA file stays as it is where
+    image has as many channels as are wanted with its opacity as the last one: an RGBA file stays as it is where
     `Preprocess.channels` is 4.
 
     Args:
@@ -61,39 +61,39 @@ def read_picture(path: Path, preprocess: Preprocess) -> Picture:
         preprocess: What the weights expect; a JPEG is decoded at a fraction of its size where that is enough.
 
     Returns:
-        The picture, with as many channels as are wanted, or 1 channel, or 3 where 1 is wanted.
+        The image, with as many channels as are wanted, or 1 channel, or 3 where 1 is wanted.
 
     Raises:
-        BrokenPicture: If it cannot be read, or has another number of channels.
-        UserError: If the machine fails, or a package is missing, which says nothing about the picture.
+        BrokenImage: If it cannot be read, or has another number of channels.
+        UserError: If the machine fails, or a package is missing, which says nothing about the image.
     """
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):  # a pipe would be waited for
-            raise BrokenPicture("a folder" if stat.S_ISDIR(mode) else "not a regular file")
+            raise BrokenImage("a folder" if stat.S_ISDIR(mode) else "not a regular file")
         with _Watched(path) as file:
             try:
                 return decode(file, preprocess)
             finally:
                 if file.error is not None:
                     raise file.error
-    except (BrokenPicture, UserError):
+    except (BrokenImage, UserError):
         raise
     except UnidentifiedImageError as error:
-        raise BrokenPicture("not a picture") from error
+        raise BrokenImage("not an image") from error
     except Image.DecompressionBombError as error:
-        raise BrokenPicture("too many pixels to be safe") from error
+        raise BrokenImage("too many pixels to be safe") from error
     except MemoryError as error:
         raise UserError(f"{shown(path)} cannot be read now: not enough memory; try again with more of it") from error
     except OSError as error:
         if error.errno is None:  # PIL's own
-            raise BrokenPicture(f"damaged: {_one_line(error)}") from error
+            raise BrokenImage(f"damaged: {_one_line(error)}") from error
         if error.errno in LASTING:
-            raise BrokenPicture(LASTING[error.errno]) from error
+            raise BrokenImage(LASTING[error.errno]) from error
         raise UserError(f"{shown(path)} cannot be read now: {_one_line(error.strerror)}; try again") from error
     except Exception as error:  # Decoders raise whatever a damaged file leads them to.
         text = _one_line(error)  # of one word where it is a key or an index
-        raise BrokenPicture(f"damaged: {text if ' ' in text else type(error).__name__}") from error
+        raise BrokenImage(f"damaged: {text if ' ' in text else type(error).__name__}") from error
 
 
 class _Watched(io.BufferedReader):

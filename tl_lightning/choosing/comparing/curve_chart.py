@@ -1,4 +1,4 @@
-"""The picture of learning curves."""
+"""The image of learning curves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Line:
 
     Attributes:
         name: Of the strategy.
-        sizes: Labelled pictures, ascending.
+        sizes: Labelled images, ascending.
         scores: With each.
         errors: Their standard errors.
         curve: Fitted to them; `None` where there are too few sizes.
@@ -63,7 +63,7 @@ def draw_curves(
     ticks = [*sizes, end]
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.set_xticks([], minor=True)
-    axes.set_xlabel("labelled pictures")
+    axes.set_xlabel("labelled images")
     axes.set_ylabel(f"test {figure} (± 1 s.e.)")
     axes.set_title("learning curves: measured, fitted (dashed), and the 95 % interval of the forecast")
     axes.legend()

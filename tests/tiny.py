@@ -1,4 +1,4 @@
-"""Small pictures on which a model can learn something in seconds."""
+"""Small images on which a model can learn something in seconds."""
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ BACKBONE = [
 ]
 
 TINY = [  # with what `write_tiny` makes; a later option takes the place of an earlier one
-    *("--data.source", "pictures", "--data.image_size", "32", "--data.batch_size", "4", "--data.augmentation", "none"),
+    *("--data.source", "images", "--data.image_size", "32", "--data.batch_size", "4", "--data.augmentation", "none"),
     *("--model.backbone", "timm/test_efficientnet", "--model.weights", "start.pth", "--model.lr", "0.01"),
     *("--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
     *("--trainer.log_every_n_steps", "1"),
@@ -21,14 +21,14 @@ TINY = [  # with what `write_tiny` makes; a later option takes the place of an e
 
 
 def write_tiny(folder):
-    """24 small pictures and the weights of a tiny model, for `TINY`."""
-    write_pictures(folder / "pictures", count=12, size=(48, 40))
+    """24 small images and the weights of a tiny model, for `TINY`."""
+    write_images(folder / "images", count=12, size=(48, 40))
     torch.manual_seed(0)
     torch.save(build_backbone("timm/test_efficientnet", "none").module.state_dict(), folder / "start.pth")
     return folder
 
 
-def write_pictures(folder, *, classes=("cat", "dog"), count=16, size=(80, 64)):
+def write_images(folder, *, classes=("cat", "dog"), count=16, size=(80, 64)):
     """A folder per class: noise around a brightness of the class's own."""
     rng = np.random.default_rng(0)
     for number, name in enumerate(classes):

@@ -1,4 +1,4 @@
-"""The pictures of a benchmark: ELPV, or any number that are drawn."""
+"""The images of a benchmark: ELPV, or any number that are drawn."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ CLASSES = ("plain", "scratched")
 
 
 def draw(folder: Path, count: int) -> None:
-    """Draws textured colour pictures of two classes, with or without a dark scratch; half are PNG, half JPEG.
+    """Draws textured colour images of two classes, with or without a dark scratch; half are PNG, half JPEG.
 
     Args:
         folder: Gets a sub-folder per class.
@@ -32,12 +32,12 @@ def draw(folder: Path, count: int) -> None:
             rows, columns = (start[:, None] + (end - start)[:, None] * along).astype(int)
             for shift in range(3):
                 pixels[rows + shift, columns] -= 60
-        picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-        picture.save(folder / CLASSES[label] / f"{number:07}.{'png' if number % 4 < 2 else 'jpg'}")
+        image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+        image.save(folder / CLASSES[label] / f"{number:07}.{'png' if number % 4 < 2 else 'jpg'}")
 
 
 def divide(source: str) -> dict[str, list[tuple[str, str]]]:
-    """Path and label of each picture under ``train``, ``val`` and ``test``, as ``tl fit`` divides them by default.
+    """Path and label of each image under ``train``, ``val`` and ``test``, as ``tl fit`` divides them by default.
 
     Args:
         source: What ``data.source`` would be.

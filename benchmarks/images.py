@@ -1,6 +1,6 @@
-"""Pictures per second of the training loader, beside tensors that lie ready in memory.
+"""Images per second of the training loader, beside tensors that lie ready in memory.
 
-    uv run python benchmarks/pictures.py
+    uv run python benchmarks/images.py
 
 5,000 JPEGs of 500 x 375 are cut at random from photographs of scikit-image and cells of ELPV. The first epoch decodes
 them all into the store, the second reads them from there; the limit is a bare loop over tensors in memory, with the
@@ -42,7 +42,7 @@ BATCH = 32
 IN_MEMORY = 512  # tensors of the bare loop, again and again; more would only cost memory
 
 
-def write_pictures(folder: Path, count: int) -> None:
+def write_images(folder: Path, count: int) -> None:
     """Random cuts, 500 x 375, in two classes."""
     rng = np.random.default_rng(0)
     photographs = [Image.open(Path(skimage.__file__).parent / "data" / name).convert("RGB") for name in PHOTOGRAPHS]
@@ -50,19 +50,19 @@ def write_pictures(folder: Path, count: int) -> None:
     for number in range(count):
         source = number % (len(photographs) + 1)
         if source < len(photographs):
-            picture = photographs[source]
+            image = photographs[source]
         else:
-            picture = Image.open(cells[rng.integers(len(cells))]).convert("RGB")
-        width = rng.uniform(0.5, 1) * min(picture.width, picture.height * 4 / 3)
-        left, top = rng.uniform(0, picture.width - width), rng.uniform(0, picture.height - width * 3 / 4)
+            image = Image.open(cells[rng.integers(len(cells))]).convert("RGB")
+        width = rng.uniform(0.5, 1) * min(image.width, image.height * 4 / 3)
+        left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - width * 3 / 4)
         path = folder / "ab"[number % 2] / f"{number:05}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         box = (left, top, left + width, top + width * 3 / 4)
-        picture.resize((500, 375), Image.Resampling.BICUBIC, box=box).save(path, quality=90)
+        image.resize((500, 375), Image.Resampling.BICUBIC, box=box).save(path, quality=90)
 
 
 def epochs(folder: Path, augmentation: str, workers: int) -> Iterator[float]:
-    """Pictures per second of the first epoch, with the decoding before it, and of the second."""
+    """Images per second of the first epoch, with the decoding before it, and of the second."""
     data = ImageDataModule(
         str(folder),
         PREPROCESS.to_dict(),
@@ -77,18 +77,18 @@ def epochs(folder: Path, augmentation: str, workers: int) -> Iterator[float]:
     loader = data.train_dataloader()
     for epoch in range(2):
         loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
-        pictures = sum(len(batch["label"]) for batch in loader)
-        yield pictures / (time.perf_counter() - begun)
+        images = sum(len(batch["label"]) for batch in loader)
+        yield images / (time.perf_counter() - begun)
         begun = time.perf_counter()
 
 
 def from_memory(count: int) -> float:
-    """Pictures per second of the bare loop."""
+    """Images per second of the bare loop."""
     generator = torch.Generator().manual_seed(0)
-    pictures = torch.randint(0, 256, (IN_MEMORY, 3, 224, 224), dtype=torch.uint8, generator=generator)
+    images = torch.randint(0, 256, (IN_MEMORY, 3, 224, 224), dtype=torch.uint8, generator=generator)
     begun = time.perf_counter()
     for rows in torch.randperm(count, generator=generator).split(BATCH):
-        default_collate([{"image": pictures[row % IN_MEMORY], "label": 0, "index": row} for row in rows.tolist()])
+        default_collate([{"image": images[row % IN_MEMORY], "label": 0, "index": row} for row in rows.tolist()])
     return count / (time.perf_counter() - begun)
 
 
@@ -122,15 +122,15 @@ def in_a_process(work: Callable[[], Iterable[float]]) -> tuple[list[float], floa
 def main() -> None:
     """Prints a table of workers and one of augmentations."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=5000)
-    parser.add_argument("--quick", action="store_true", help="200 pictures")
+    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--quick", action="store_true", help="200 images")
     options = parser.parse_args()
-    count = 200 if options.quick else options.pictures
+    count = 200 if options.quick else options.images
     console.quiet = True
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "pictures"
-        write_pictures(folder, count)
-        print(f"{count:,} pictures, flips    first epoch   second epoch   from memory   memory: before    peak")
+        folder = Path(scratch) / "images"
+        write_images(folder, count)
+        print(f"{count:,} images, flips    first epoch   second epoch   from memory   memory: before    peak")
         for workers in (0, 1, 2):
             (first, second), start, peak = in_a_process(partial(epochs, folder, "flips", workers))
             (limit,), _, _ = in_a_process(lambda: [from_memory(count)])

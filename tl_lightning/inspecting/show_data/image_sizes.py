@@ -1,4 +1,4 @@
-"""How large the picture files are, from their headers alone."""
+"""How large the image files are, from their headers alone."""
 
 import warnings
 from collections import Counter
@@ -24,10 +24,10 @@ GREY = ("1", "L", "LA", "La", "I", "F")
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of a picture file says.
+    """What the header of an image file says.
 
     Attributes:
-        width: In pixels, of the picture as it is to be seen.
+        width: In pixels, of the image as it is to be seen.
         height: Likewise.
         grey: Whether it is stored without colours.
     """
@@ -45,7 +45,7 @@ def read_headers(paths: Sequence[Path]) -> list[Header | None]:
     """Reads the headers, in threads; `None` where that fails.
 
     Args:
-        paths: The picture files.
+        paths: The image files.
     """
     with warnings.catch_warnings(), ThreadPoolExecutor(usable_cores()) as pool:
         warnings.simplefilter("ignore")  # PIL's cautions about what is in a file
@@ -56,17 +56,17 @@ def _header(path: Path) -> Header | None:
     try:
         if not path.is_file():  # a pipe would be waited at for ever
             return None
-        with Image.open(path, formats=FORMATS) as picture:
-            width, height = picture.size
-            if picture.getexif().get(ORIENTATION) in TURNED:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            if image.getexif().get(ORIENTATION) in TURNED:
                 width, height = height, width
-            return Header(width, height, picture.mode.split(";")[0] in GREY)
+            return Header(width, height, image.mode.split(";")[0] in GREY)
     except Exception:  # decoders raise whatever a damaged file leads them to
         return None
 
 
 def size_line(headers: Sequence[Header], preprocess: Preprocess) -> str:
-    """Says in one line how large the pictures are, beside what the model sees.
+    """Says in one line how large the images are, beside what the model sees.
 
     Args:
         headers: One or more.
@@ -112,4 +112,4 @@ def size_bars(headers: Sequence[Header], preprocess: Preprocess) -> Bars:
     cut = "" if target == preprocess.size else f", of which the model sees {preprocess.size} x {preprocess.size}"
     bars = [row for _, row in rows]
     bars.insert(place, Row(f"resized to {target}{cut}; smaller ones are enlarged"))
-    return Bars("sizes of the files", size_line(headers, preprocess), [name, "pictures"], bars)
+    return Bars("sizes of the files", size_line(headers, preprocess), [name, "images"], bars)

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from tl_lightning.data.images import decoding
-from tl_lightning.data.images.decoding import Picture
-from tl_lightning.data.images.picture_files import read_picture
-from tl_lightning.data.images.pictures import crop, prepare, read_resized, resize, to_channels
-from tl_lightning.data.images.pixels import BrokenPicture
+from tl_lightning.data.images.decoding import DecodedImage
+from tl_lightning.data.images.image_files import read_image
+from tl_lightning.data.images.pixels import BrokenImage
+from tl_lightning.data.images.preparing import crop, prepare, read_resized, resize, to_channels
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess.image import Preprocess
 
@@ -20,8 +20,8 @@ from tl_lightning.preprocess.image import Preprocess
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("size", [(90, 61), (60, 101)])
-def test_prepared_pictures_equal_those_of_timm(
-    tmp_path: Path, picture: Callable[..., Path], crop_mode: str, interpolation: str, mode: str, size: tuple[int, int]
+def test_prepared_images_equal_those_of_timm(
+    tmp_path: Path, image: Callable[..., Path], crop_mode: str, interpolation: str, mode: str, size: tuple[int, int]
 ) -> None:
     from timm.data import create_transform, resolve_data_config
 
@@ -29,21 +29,21 @@ def test_prepared_pictures_equal_those_of_timm(
     config = {"input_size": (3, 33, 33), "crop_pct": 0.9, "mean": mean, "std": std}
     config |= {"crop_mode": crop_mode, "interpolation": interpolation}
     preprocess = Preprocess(33, 3, 0.9, crop_mode, interpolation, mean, std)
-    path = picture(tmp_path / "a.png", size=size, mode=mode)
+    path = image(tmp_path / "a.png", size=size, mode=mode)
     expected = create_transform(**resolve_data_config({}, pretrained_cfg=config))(Image.open(path).convert("RGB"))
     prepared = prepare(path, preprocess)
     assert prepared.dtype == torch.uint8 and prepared.shape == (3, 33, 33)
     assert (preprocess.normalize(prepared) - expected).abs().max() <= 1e-6
 
 
-def black(width: int, height: int, channels: int = 1) -> Picture:
-    return Picture(np.zeros((height, width, channels), dtype=np.uint8), (width, height), (0, 0, width, height))
+def black(width: int, height: int, channels: int = 1) -> DecodedImage:
+    return DecodedImage(np.zeros((height, width, channels), dtype=np.uint8), (width, height), (0, 0, width, height))
 
 
-def test_elongated_pictures_are_resized_or_refused(small: Preprocess) -> None:
+def test_elongated_images_are_resized_or_refused(small: Preprocess) -> None:
     assert resize(black(2, 2000), small).shape == (20000, 20, 1)
     assert resize(black(2, 2000), replace(small, crop_mode="border")).shape == (20, 1, 1)
-    with pytest.raises(BrokenPicture, match="1 x 1000000 pixels are too elongated"):
+    with pytest.raises(BrokenImage, match="1 x 1000000 pixels are too elongated"):
         resize(black(1, 1_000_000), small)
 
 
@@ -57,7 +57,7 @@ def test_any_number_of_channels_is_resized_as_each_of_them(small: Preprocess) ->
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_reduced_jpeg_is_the_same_picture_as_the_whole_one(
+def test_a_reduced_jpeg_is_the_same_image_as_the_whole_one(
     tmp_path: Path, small: Preprocess, monkeypatch: pytest.MonkeyPatch, orientation: int
 ) -> None:
     # Smooth, so that a shift by a pixel or a wrong corner shows.
@@ -66,7 +66,7 @@ def test_a_reduced_jpeg_is_the_same_picture_as_the_whole_one(
     exif[0x0112] = orientation
     pixels = np.dstack([255 * x, 255 * y, 255 * x * y]).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=95, subsampling=0, exif=exif)
-    reduced = read_picture(tmp_path / "a.jpg", small)
+    reduced = read_image(tmp_path / "a.jpg", small)
     assert sorted(reduced.pixels.shape) == [3, 41, 51] and sorted(reduced.size) == [323, 403]
     resized = read_resized(tmp_path / "a.jpg", small).astype(int)
     monkeypatch.setattr(decoding, "GAP", 1000)
@@ -74,16 +74,16 @@ def test_a_reduced_jpeg_is_the_same_picture_as_the_whole_one(
     assert resized.shape == whole.shape and np.abs(resized - whole).max() <= 2
 
 
-def test_a_jpeg_keeps_twice_the_wanted_sides(tmp_path: Path, picture: Callable[..., Path], small: Preprocess) -> None:
+def test_a_jpeg_keeps_twice_the_wanted_sides(tmp_path: Path, image: Callable[..., Path], small: Preprocess) -> None:
     for size, kept in (((79, 79), 79), ((80, 80), 40), ((160, 400), 40), ((319, 319), 80)):
-        path = picture(tmp_path / "a.jpg", size=size)
-        assert min(read_picture(path, small).pixels.shape[:2]) == kept
-    path = picture(tmp_path / "b.jpg", size=(400, 80))
-    assert read_picture(path, replace(small, crop_mode="squash")).pixels.shape == (40, 200, 3)
-    assert read_picture(path, replace(small, crop_mode="border")).pixels.shape == (10, 50, 3)
+        path = image(tmp_path / "a.jpg", size=size)
+        assert min(read_image(path, small).pixels.shape[:2]) == kept
+    path = image(tmp_path / "b.jpg", size=(400, 80))
+    assert read_image(path, replace(small, crop_mode="squash")).pixels.shape == (40, 200, 3)
+    assert read_image(path, replace(small, crop_mode="border")).pixels.shape == (10, 50, 3)
 
 
-def test_small_pictures_are_padded(small: Preprocess) -> None:
+def test_small_images_are_padded(small: Preprocess) -> None:
     pixels = torch.full((1, 3, 16), 9, dtype=torch.uint8)
     black = crop(pixels, small)
     assert black.shape == (1, 16, 16) and (black[0, :6] == 0).all() and (black[0, 6:9] == 9).all()

@@ -13,12 +13,12 @@ import tifffile
 from hostile import RGB, WIDE, Case, cases, encoded, png, tiff, write
 from PIL import Image
 
-from tl_lightning.data.images.decoding import Picture
+from tl_lightning.data.images.decoding import DecodedImage
+from tl_lightning.data.images.image_files import quiet_decoders, read_image
 from tl_lightning.data.images.module import ImageDataModule
-from tl_lightning.data.images.picture_files import quiet_decoders, read_picture
-from tl_lightning.data.images.pictures import prepare, resize
-from tl_lightning.data.images.pixels import BrokenPicture
-from tl_lightning.data.images.store import PictureStore
+from tl_lightning.data.images.pixels import BrokenImage
+from tl_lightning.data.images.preparing import prepare, resize
+from tl_lightning.data.images.store import ImageStore
 from tl_lightning.data.sources.folder import SUFFIXES
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess.image import Preprocess
@@ -57,12 +57,12 @@ def test_each_is_read_as_it_should_or_broken_with_its_reason(case: Case, tmp_pat
     needed = [each for each in CASES if each.name == "good.png"] * (case.name != "good.png")
     path = write(tmp_path / "files", [*needed, case])[-1]
     with quiet_decoders():
-        found = in_time(read_picture, path, preprocess_for(case, small))
+        found = in_time(read_image, path, preprocess_for(case, small))
     if case.pixels is None:
-        assert isinstance(found, BrokenPicture), found
+        assert isinstance(found, BrokenImage), found
         assert str(found).startswith(case.reason or "") and "\n" not in str(found) and len(str(found)) < 200
     else:
-        assert isinstance(found, Picture), found
+        assert isinstance(found, DecodedImage), found
         assert found.pixels.dtype == np.uint8 and found.pixels.shape == case.pixels.shape
         assert np.abs(found.pixels.astype(int) - case.pixels).max() <= case.off
         assert found.size == case.pixels.shape[1::-1]
@@ -73,8 +73,8 @@ def test_a_store_holds_them_or_remembers_why_not(settings: Any, tmp_path: Path, 
     paths = write(tmp_path / "files", CASES)
     chosen = [i for i, case in enumerate(CASES) if (case.channels, case.pixel_range) == settings]
     preprocess = preprocess_for(CASES[chosen[0]], small)
-    store = in_time(PictureStore.open, [paths[i] for i in chosen], preprocess)
-    assert isinstance(store, PictureStore), store
+    store = in_time(ImageStore.open, [paths[i] for i in chosen], preprocess)
+    assert isinstance(store, ImageStore), store
     assert set(store.broken) == {place for place, i in enumerate(chosen) if CASES[i].pixels is None}
     for place, i in enumerate(chosen):
         pixels = CASES[i].pixels
@@ -82,7 +82,7 @@ def test_a_store_holds_them_or_remembers_why_not(settings: Any, tmp_path: Path, 
             assert store.broken[place].startswith(CASES[i].reason or "")
             continue
         size = pixels.shape[1::-1]
-        expected = resize(Picture(pixels, size, (0, 0, *size)), preprocess).astype(int)
+        expected = resize(DecodedImage(pixels, size, (0, 0, *size)), preprocess).astype(int)
         assert np.abs(store[place].permute(1, 2, 0).numpy() - expected).max() <= CASES[i].off
 
 
@@ -108,7 +108,7 @@ def test_a_folder_of_them_stops_with_one_line_that_names_ten(data_set: Any, smal
         data.setup("fit")
     broken = sum(case.pixels is None for case in listed)
     line = str(error.value)
-    assert line.startswith(f"{broken} of {len(listed) + 9} pictures of {folder} cannot be read: ")
+    assert line.startswith(f"{broken} of {len(listed) + 9} images of {folder} cannot be read: ")
     assert line.count(f"{folder}/odd/") == 10 and f" and {broken - 10} more; mend them, or leave them out" in line
     assert line.isprintable()
 
@@ -161,15 +161,15 @@ def test_an_error_of_the_disk_is_never_taken_for_damage(
 
     monkeypatch.setattr(io, "FileIO", Failing)
     with quiet_decoders():
-        read_picture(tmp_path / name, small)
+        read_image(tmp_path / name, small)
         assert calls > 3
         for number in range(1, calls + 1):
             calls, failing = 0, number
             with pytest.raises(UserError, match=f"{name} cannot be read now: Input/output error; try again"):
-                read_picture(tmp_path / name, small)
+                read_image(tmp_path / name, small)
 
 
-def test_large_pictures_are_read_until_they_are_unsafe(
+def test_large_images_are_read_until_they_are_unsafe(
     tmp_path: Path, small: Preprocess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("a.png", "tifffile.tif"):
@@ -177,13 +177,13 @@ def test_large_pictures_are_read_until_they_are_unsafe(
         path.write_bytes(FORMATS[name]())
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9 * 12 - 1)
         with quiet_decoders():
-            assert read_picture(path, small).pixels.shape == (9, 12, 3)
+            assert read_image(path, small).pixels.shape == (9, 12, 3)
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9 * 12 // 2 - 1)
-        with pytest.raises(BrokenPicture, match="too many pixels to be safe"):
-            read_picture(path, small)
+        with pytest.raises(BrokenImage, match="too many pixels to be safe"):
+            read_image(path, small)
 
 
-def test_not_enough_memory_says_nothing_about_the_picture(
+def test_not_enough_memory_says_nothing_about_the_image(
     tmp_path: Path, small: Preprocess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
@@ -192,7 +192,7 @@ def test_not_enough_memory_says_nothing_about_the_picture(
     (tmp_path / "a.png").write_bytes(FORMATS["a.png"]())
     monkeypatch.setattr(Image, "open", fail)
     with pytest.raises(UserError, match=r"a\.png cannot be read now: not enough memory"):
-        read_picture(tmp_path / "a.png", small)
+        read_image(tmp_path / "a.png", small)
 
 
 def test_a_forbidden_file_says_so(tmp_path: Path, small: Preprocess, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,8 +201,8 @@ def test_a_forbidden_file_says_so(tmp_path: Path, small: Preprocess, monkeypatch
 
     (tmp_path / "a.png").write_bytes(FORMATS["a.png"]())
     monkeypatch.setattr(io, "FileIO", forbid)
-    with pytest.raises(BrokenPicture, match=r"^no permission to read it$"):
-        read_picture(tmp_path / "a.png", small)
+    with pytest.raises(BrokenImage, match=r"^no permission to read it$"):
+        read_image(tmp_path / "a.png", small)
 
 
 @pytest.mark.parametrize("package", ["tifffile", "imagecodecs"])
@@ -220,16 +220,16 @@ def test_a_missing_package_is_named_and_nothing_is_remembered(
             patch.setitem(sys.modules, "tifffile", None)
         else:
             patch.setattr(tifffile.TiffPage, "asarray", refuse)
-        PictureStore.open([path], small)
+        ImageStore.open([path], small)
     needs = f"{path} is a TIFF file that needs the package {package}: pip install 'tl_lightning[tiff]'"
     assert str(error.value) == needs
-    assert PictureStore.open([path], small).broken == {}
+    assert ImageStore.open([path], small).broken == {}
 
 
 def test_prediction_sees_the_pixels_of_training(tmp_path: Path, small: Preprocess) -> None:
     preprocess = small.with_pixel_range((0, 4095))
     path = tmp_path / "a.png"
     path.write_bytes(png(WIDE // 16, 16, 2))
-    stored = PictureStore.open([path], preprocess)[0]
+    stored = ImageStore.open([path], preprocess)[0]
     again = Preprocess.from_dict(preprocess.to_dict())
     assert np.array_equal(prepare(path, again).numpy(), stored[:, 2:18, 5:21].numpy())
