@@ -2,7 +2,7 @@ import pytest
 from torch import nn
 
 from tl_lightning.backbones import Stage
-from tl_lightning.finetuning.groups import learning_rates, parameter_groups
+from tl_lightning.finetuning.groups import build_optimizer, learning_rates, parameter_groups
 
 STAGES = tuple(Stage(str(k), (f"{k}.weight", f"{k}.bias"), ()) for k in range(3))
 
@@ -24,7 +24,7 @@ def test_one_stage_gets_the_top_rate():
 def test_every_parameter_is_in_one_named_group_with_a_real_rate_and_only_matrices_decay():
     backbone, head = model()
     rates = learning_rates(STAGES, 1.0, backbone_lr_scale=0.1, bottom_ratio=0.01)
-    groups = parameter_groups(backbone, head, STAGES, rates=rates, weight_decay=0.5)
+    groups = parameter_groups(backbone, {"head": head}, STAGES, learning_rates=rates, weight_decay=0.5)
     named = [(group["name"], round(group["lr"], 9), group["weight_decay"]) for group in groups]
     assert named == [
         ("0", 0.001, 0.5),
@@ -44,5 +44,15 @@ def test_equal_valued_parameters_are_told_apart():
     # Comparing parameters by value leaves all but one of the equal ones without training.
     norms = nn.Sequential(nn.LayerNorm(2), nn.LayerNorm(2), nn.LayerNorm(2))
     rates = learning_rates(STAGES, 1.0, backbone_lr_scale=1.0, bottom_ratio=1.0)
-    groups = parameter_groups(norms, nn.Linear(2, 2), STAGES, rates=rates, weight_decay=0.0)
+    groups = parameter_groups(norms, {"head": nn.Linear(2, 2)}, STAGES, learning_rates=rates, weight_decay=0.0)
     assert sum(len(group["params"]) for group in groups) == 8
+
+
+def test_the_optimizer_has_a_group_for_each_of_several_heads():
+    backbone, head = model()
+    rates = {**learning_rates(STAGES, 1.0, backbone_lr_scale=0.1, bottom_ratio=0.01), "head/a": 2.0, "head/b": 3.0}
+    heads = {"head/a": head, "head/b": nn.Linear(2, 1, bias=False)}
+    optimizer = build_optimizer(backbone, heads, STAGES, learning_rates=rates, weight_decay=0.5, fused=True)
+    named = [(group["name"], group["lr"], group["base_lr"], group["weight_decay"]) for group in optimizer.param_groups]
+    assert named[-3:] == [("head/a", 2.0, 2.0, 0.5), ("head/a/no_decay", 2.0, 2.0, 0.0), ("head/b", 3.0, 3.0, 0.5)]
+    assert optimizer.defaults["fused"]

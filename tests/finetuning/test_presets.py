@@ -56,7 +56,9 @@ def walk(preset, epochs):
     base = {"lr": 1.0, "backbone_lr_scale": 0.1, "bottom_ratio": 1e-3, **PRESETS[preset].model}
     base.pop("weights", None)
     rates = learning_rates(STAGES, base.pop("lr"), **base)
-    optimizer = torch.optim.AdamW(parameter_groups(backbone, head, STAGES, rates=rates, weight_decay=0.05))
+    optimizer = torch.optim.AdamW(
+        parameter_groups(backbone, {"head": head}, STAGES, learning_rates=rates, weight_decay=0.05)
+    )
     generator = torch.Generator().manual_seed(0)
     for phase in plan(parse_phases(preset, max_epochs=epochs), STAGES):
         freeze_all_but(backbone, select(STAGES, phase.train))

@@ -142,7 +142,7 @@ def my_rates(monkeypatch):
 def named_groups():
     backbone = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
     head = nn.Linear(2, 2, bias=False)
-    return parameter_groups(backbone, head, STAGES, rates=RATES, weight_decay=0.1)
+    return parameter_groups(backbone, {"head": head}, STAGES, learning_rates=RATES, weight_decay=0.1)
 
 
 def adamw(lr_scale=1.0):

@@ -1,9 +1,10 @@
-"""Discriminative learning rates: a real rate in a named optimizer group for every stage, from the first step on."""
+"""Discriminative learning rates: each stage has its own in a named optimizer group, from the first step on."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
+from torch.optim import AdamW
 
 from tl_lightning.backbones import Stage
 
@@ -13,30 +14,35 @@ def learning_rates(
 ) -> dict[str, float]:
     """Spreads learning rates over the depth of a model.
 
-    Stating the ratio of bottom to top, rather than a factor per stage, gives the same rates at both ends however many
-    stages a library counts in a model.
+    Stating the ratio of bottom to top, rather than a factor per stage, gives the same learning rates at both ends
+    however many stages a library counts in a model.
 
     Args:
         stages: The backbone's stages, input to output.
-        lr: The head's rate.
+        lr: The head's learning rate.
         backbone_lr_scale: The top stage gets ``lr * backbone_lr_scale``.
-        bottom_ratio: The first stage gets this share of the top stage's; between them the rates fall geometrically.
+        bottom_ratio: The first stage gets this share of the top stage's; between them they fall geometrically.
 
     Returns:
-        The rate of every stage, input to output, and of ``head``.
+        The learning rate of every stage, input to output, and of ``head``.
     """
     steps = max(len(stages) - 1, 1)
-    rates = {
+    spread = {
         stage.name: lr * backbone_lr_scale * bottom_ratio ** ((len(stages) - 1 - depth) / steps)
         for depth, stage in enumerate(stages)
     }
-    return {**rates, "head": lr}
+    return {**spread, "head": lr}
 
 
 def parameter_groups(
-    backbone: nn.Module, head: nn.Module, stages: Sequence[Stage], *, rates: Mapping[str, float], weight_decay: float
+    backbone: nn.Module,
+    heads: Mapping[str, nn.Module],
+    stages: Sequence[Stage],
+    *,
+    learning_rates: Mapping[str, float],
+    weight_decay: float,
 ) -> list[dict[str, Any]]:
-    """Puts every parameter, frozen or not, into a group of its stage.
+    """Puts every parameter, frozen or not, into a group of its stage or head.
 
     Phases then only flip ``requires_grad``: an optimizer neither moves nor decays a parameter without a gradient, and
     no group ever has to be added while training (which breaks schedulers and resuming). Biases and normalisation
@@ -44,23 +50,47 @@ def parameter_groups(
 
     Args:
         backbone: Owner of the stages' parameters.
-        head: The task's head.
+        heads: The task's heads by the name of their group, such as ``head``.
         stages: The backbone's stages.
-        rates: What `learning_rates` gave.
+        learning_rates: One for each stage and head, by name.
         weight_decay: For the parameters that decay.
 
     Returns:
-        Optimizer groups named ``STAGE`` and ``STAGE/no_decay``, each with its rate as ``lr`` and as ``base_lr``.
+        Optimizer groups named ``NAME`` and ``NAME/no_decay``, each with its learning rate as ``lr`` and ``base_lr``.
     """
     named = dict(backbone.named_parameters())
     members = {stage.name: [named[name] for name in stage.parameters] for stage in stages}
-    members["head"] = list(head.parameters())
+    members |= {name: list(head.parameters()) for name, head in heads.items()}
     groups = []
     for name, parameters in members.items():
         decayed = [parameter for parameter in parameters if parameter.ndim > 1]
         others = [parameter for parameter in parameters if parameter.ndim <= 1]
         for suffix, chosen, decay in (("", decayed, weight_decay), ("/no_decay", others, 0.0)):
             if chosen:
-                rate = {"lr": rates[name], "base_lr": rates[name]}
-                groups.append({"name": name + suffix, "params": chosen, "weight_decay": decay, **rate})
+                lr = {"lr": learning_rates[name], "base_lr": learning_rates[name]}
+                groups.append({"name": name + suffix, "params": chosen, "weight_decay": decay, **lr})
     return groups
+
+
+def build_optimizer(
+    backbone: nn.Module,
+    heads: Mapping[str, nn.Module],
+    stages: Sequence[Stage],
+    *,
+    learning_rates: Mapping[str, float],
+    weight_decay: float,
+    fused: bool,
+) -> AdamW:
+    """Builds AdamW over `parameter_groups`, whose arguments it takes.
+
+    Args:
+        backbone: Owner of the stages' parameters.
+        heads: The task's heads by the name of their group.
+        stages: The backbone's stages.
+        learning_rates: One for each stage and head, by name.
+        weight_decay: For the parameters that decay.
+        fused: One kernel for all tensors: six times faster than one by one on a CPU, and few launches on a GPU. A
+            scaled loss forbids it where gradients are clipped.
+    """
+    groups = parameter_groups(backbone, heads, stages, learning_rates=learning_rates, weight_decay=weight_decay)
+    return AdamW(groups, fused=fused)

@@ -23,7 +23,6 @@ from tl_lightning.experiment.tables import data_line
 from tl_lightning.feature_cache.phase_cache import PhaseCache
 from tl_lightning.finetuning.batch_norm import estimate_statistics
 from tl_lightning.finetuning.freezing import StageRow
-from tl_lightning.finetuning.groups import parameter_groups
 from tl_lightning.finetuning.phases import Phase
 from tl_lightning.tasks.base import TransferTask
 from tl_lightning.training.micro_batches import divide_batches
@@ -205,10 +204,7 @@ class RateStep:
             phase = replace(phase, bn="frozen")
         task.start_phase(phase)
         task.on_fit_start()
-        groups = parameter_groups(
-            task.backbone, task.head, task.stages, rates=task.rates, weight_decay=task.weight_decay
-        )
-        self.optimizer = torch.optim.AdamW(groups)
+        self.optimizer = task.build_optimizer(fused=False)  # Lightning's clipping, which is used here, refuses it
         scaled = getattr(self.precision, "scaler", None) is not None  # float16 loses small gradients without
         self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
         self.batches = batches(data, trainer)

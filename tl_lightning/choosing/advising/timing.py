@@ -13,7 +13,6 @@ from tl_lightning.backbones import CannotSplit, split_backbone
 from tl_lightning.choosing.advising.facts import Speeds
 from tl_lightning.core.console import track
 from tl_lightning.experiment.configuration import Configuration
-from tl_lightning.finetuning.groups import parameter_groups
 from tl_lightning.finetuning.phases import Phase
 from tl_lightning.finetuning.selection import frozen_stages
 from tl_lightning.inspecting.lr_finder import batches
@@ -93,8 +92,7 @@ def _crossing(task: TransferTask, trainer: Trainer, images: Tensor, cut: int) ->
 
 
 def _step(task: TransferTask, trainer: Trainer, batch: Callable[[], dict[str, Tensor]]) -> Callable[[], None]:
-    groups = parameter_groups(task.backbone, task.head, task.stages, rates=task.rates, weight_decay=task.weight_decay)
-    optimizer = torch.optim.AdamW(groups, fused=True)
+    optimizer = task.build_optimizer(fused=True)
 
     def step() -> None:
         content = batch()
