@@ -3,13 +3,31 @@
 import re
 from argparse import SUPPRESS, HelpFormatter
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import yaml
+from jsonargparse import set_dumper
 from lightning.pytorch.cli import LightningArgumentParser
 
 from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.errors import UserError, nearest
 from tl_lightning.tasks import TASKS, ClassificationTask
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the text ``1e-3``, which is no number to PyYAML but one to jsonargparse, by which it is read again."""
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d[\d_]*(\.[\d_]*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def _as_yaml(tree: Any) -> str:  # noqa: ANN401 - whatever jsonargparse dumps
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, default_flow_style=False, allow_unicode=True)
+
+
+set_dumper("yaml", _as_yaml)
 
 
 class ExperimentParser(LightningArgumentParser):

@@ -1,20 +1,16 @@
 """The best trial as a command and as a configuration, held against the experiment's own parser."""
 
-import inspect
 import json
 
 import pytest
 import yaml
 
 from sweeps import a_trial, make_sweep
-from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration, quiet
-from tl_lightning.running.sweeping.best import as_yaml, best_trial, command_of, write_best
-from tl_lightning.running.sweeping.fit_options import TEXTS, options, to_repeat
-from tl_lightning.running.sweeping.merging import tree_of
+from tl_lightning.running.sweeping.best import best_trial, command_of, write_best
+from tl_lightning.running.sweeping.fit_options import configuration, options, to_repeat
 from tl_lightning.running.sweeping.trials import nested
-from tl_lightning.tasks import TASKS
 
 REGRESSION = "tl_lightning.tasks.RegressionTask"
 BAR = "lightning.pytorch.callbacks.TQDMProgressBar"
@@ -29,7 +25,15 @@ CASES = {
             {"phases": [{"epochs": 2, "train": "head"}], "data": {"augmentation": {"a": 1, "b": 2}}, "cache": "off"},
             {"trainer": {"max_epochs": 9}, "model.lr": 1e-4, "model.label_smoothing": 0.1},
         ],
-        ["--cache", "off", "--model.lr", "3e-4", "--data.augmentation.b=3", "--data.classes=['1e-3', b]", "--ema=null"],
+        [
+            "--cache",
+            "off",
+            "--model.lr",
+            "3e-4",
+            "--data.augmentation.b=3",
+            "--data.classes=['1e-3', '1.5e3', b]",
+            "--ema=null",
+        ],
         {"phases": [{"epochs": 3, "train": "last:2"}, {"train": "all", "lr_scale": 1e-5}], "model.weight_decay": 2e-7},
     ),
     "a class in another's place": (
@@ -70,42 +74,35 @@ def parsed(monkeypatch):
     """What a command resolves to; nothing is built from it."""
     quiet()
     monkeypatch.setattr(Configuration, "instantiate_classes", lambda self: None)
-    return lambda args: yaml.safe_load(Configuration([*args], folder=None).resolved)
+    return lambda args: Configuration([*args], folder=None).resolved
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_best_yaml_is_what_the_trial_was_started_with(tmp_path, parsed, case):
+def test_best_yaml_and_the_command_are_what_the_trial_was_started_with(tmp_path, parsed, case):
     configs, flags, values = CASES[case]
     files = [tmp_path / f"{number}.yaml" for number in range(len(configs))]
     for file, config in zip(files, configs, strict=True):
         file.write_text(yaml.safe_dump(config))
     args = [*BASE, *(f"--config={file}" for file in files), *flags]
     trial = a_trial(values=values, folder=tmp_path)
+    trial.folder.mkdir()
+    own = [*args, "--config", json.dumps(nested(values))]
+    (trial.folder / "config.yaml").write_text(parsed(["--test=false", *own]))  # as the trial's own run writes it
     sweep = make_sweep(fit_args=args)
-    own = parsed([*args, "--config", json.dumps(nested(values))])
-    assert parsed(["--config", str(write_best(sweep, trial, tmp_path))]) == own
-    assert parsed(command_of(sweep, trial)[2:]) == own
+    assert parsed(["--config", str(write_best(sweep, trial, tmp_path))]) == parsed(own)
+    assert parsed(command_of(sweep, trial)[2:]) == parsed(own)
 
 
-def test_best_yaml_says_where_it_is_from_and_holds_only_what_was_asked_for(tmp_path):
+def test_best_yaml_says_where_it_is_from_and_is_the_trials_own_with_its_test(tmp_path):
     values = {"model.lr": 1e-5, "model.label_smoothing": 0.0, "phases": "lp_ft", "data.source": "1e-3"}
     trial = a_trial(7, 0.75, values=values, folder=tmp_path)
-    file = write_best(make_sweep(fit_args=["--trainer.max_epochs", "4", "--run_dir=x"]), trial, tmp_path)
-    head, _, body = file.read_text().partition("trainer:")
-    assert head.splitlines()[0] == "# The best of sweep a: trial 7, with val/accuracy 0.7500."
-    assert head.splitlines()[2] == "# What varied: lr 1e-05, label_smoothing 0, phases lp_ft."
-    assert all(line.startswith("# ") for line in head.splitlines())
-    assert body == (
-        "\n  max_epochs: 4\nmodel:\n  lr: 1.0e-05\n  label_smoothing: 0.0\nphases: lp_ft\ndata:\n  source: '1e-3'\n"
-    )
-
-
-def test_phases_are_written_a_line_each():
-    tree = {"phases": [{"epochs": 3, "train": "head"}, {"train": "last:2"}], "a": [1, None, True], "b": {"c": "off"}}
-    assert as_yaml(tree) == (
-        "phases:\n- {epochs: 3, train: head}\n- {train: 'last:2'}\na: [1, null, true]\nb:\n  c: 'off'\n"
-    )
-    assert yaml.safe_load(as_yaml(tree)) == tree
+    trial.folder.mkdir()
+    (trial.folder / "config.yaml").write_text("data:\n  test: false\ntest: false\nema: null\n")
+    lines = write_best(make_sweep(), trial, tmp_path).read_text().splitlines()
+    assert lines[0] == "# The best of sweep a: trial 7, with val/accuracy 0.7500."
+    assert lines[2] == "# What varied: lr 1e-05, label_smoothing 0, phases lp_ft."
+    assert lines[3] == f"# Run it where the sweep was started: tl fit --config {tmp_path / 'best.yaml'}"
+    assert lines[4:] == ["data:", "  test: false", "test: true", "ema: null"]
 
 
 def test_the_best_is_completed_and_of_equal_ones_the_earlier():
@@ -146,14 +143,4 @@ def test_the_best_is_tested_when_it_is_trained_again_though_trials_are_not():
 
 def test_a_configuration_that_is_gone_is_a_mistake_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"--config .*/gone.yaml: No such file or directory"):
-        tree_of([f"--config={tmp_path}/gone.yaml"], {})
-
-
-def test_the_names_of_texts_are_those_of_the_real_options():
-    found = {
-        name
-        for owner in (ImageDataModule, *TASKS)
-        for name, each in inspect.signature(owner, eval_str=True).parameters.items()
-        if each.annotation in (str, str | None, str | list[str])
-    }
-    assert found <= TEXTS and {*TEXTS} - found == {"run_dir"}
+        configuration(f"{tmp_path}/gone.yaml")

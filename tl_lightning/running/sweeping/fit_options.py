@@ -7,13 +7,6 @@ from typing import Any
 
 from tl_lightning.errors import UserError
 
-SPEC = ("class_path", "init_args", "dict_kwargs")
-# Arguments that are texts: a folder called 2024 is no number. A test holds them to the real ones.
-TEXTS = frozenset("source target weights backbone image_column label_column label_separator".split())
-TEXTS |= frozenset("split split_column group_column weight_column time_column interpolation run_dir".split())
-
-Tree = dict[str, Any]
-
 
 def options(args: Sequence[str]) -> list[tuple[str, str]]:
     """Options with what they are given; of one that stands alone that is ``true``.
@@ -48,13 +41,7 @@ def to_repeat(args: Sequence[str]) -> list[str]:
     return [f"--{'config' if name == 'c' else name}={text}" for name, text in options(args) if name != "test"]
 
 
-def _load(text: str) -> Any:  # noqa: ANN401 - anything that YAML holds
-    from jsonargparse import get_loader  # reads 1e-4 as a number, which YAML 1.1 does not
-
-    return get_loader("yaml")(text)
-
-
-def configuration(text: str) -> Tree:
+def configuration(text: str) -> dict[str, Any]:
     """What a configuration file holds, or a mapping in its place.
 
     Args:
@@ -63,9 +50,11 @@ def configuration(text: str) -> Tree:
     Raises:
         UserError: If the file cannot be read.
     """
+    from jsonargparse import get_loader  # reads 1e-4 as a number, which YAML 1.1 does not
+
     path = Path(text)
     try:
-        tree = _load(text if text.startswith("{") else path.read_text(encoding="utf-8"))
+        tree = get_loader("yaml")(text if text.startswith("{") else path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"--config {text}: {error.strerror}") from error
     except Exception as error:
@@ -73,24 +62,3 @@ def configuration(text: str) -> Tree:
             raise
         raise UserError(f"--config {text}: {' '.join(str(error).split())}") from error
     return tree if isinstance(tree, dict) else {}
-
-
-def value_of(name: str, text: str) -> Any:  # noqa: ANN401 - anything that YAML holds
-    """What a text on the command line stands for; where that is unclear, the text, as a configuration may."""
-    last = name.rstrip("+").rpartition(".")[2]
-    try:
-        value = _load(text)
-    except ValueError:
-        return text
-    except Exception as error:
-        if "yaml" not in type(error).__module__:
-            raise
-        return text
-    if isinstance(value, bool):
-        return value if text.strip().lower() in ("true", "false") else text  # `off` is a word of --cache
-    if isinstance(value, int | float):
-        deep = len([part for part in name.split(".") if part not in SPEC]) > 2  # of a class whose options nobody knows
-        return text if last in TEXTS or deep else value
-    if value is None:
-        return None if text.strip() == "null" else text
-    return value if isinstance(value, dict | list) else text
