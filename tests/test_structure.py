@@ -90,3 +90,36 @@ def test_tasks_and_data_modules_have_the_arguments_that_are_linked():
         assert {"backbone", "weights", "classes", "preprocess"} <= set(inspect.signature(task).parameters)
     data = set(inspect.signature(ImageDataModule).parameters)
     assert {"preprocess", "seed", "answers", "classes", "image_size"} <= data
+
+
+def private_names(path: Path) -> Iterator[str]:
+    """Names with a leading underscore that a file takes from elsewhere, as an import or as an attribute."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            yield from (part for name in node.names for part in [*(node.module or "").split("."), name.name])
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+
+
+def own_names(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+
+
+def test_private_names_of_lightning_and_torch_are_in_one_file():
+    documented = {"_exit", "_replace", "_asdict"}  # of os and of named tuples
+    argparse, optuna = {"_actions", "_option_string_actions"}, {"_trial_id"}
+    files = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "core" / "private.py"]
+    known = {name for path in files for name in own_names(path)} | documented | argparse | optuna
+    found = {
+        f"{path.name}: {name}"
+        for path in files
+        for name in private_names(path)
+        if name.startswith("_") and not name.startswith("__") and name not in known
+    }
+    assert not found

@@ -1,6 +1,5 @@
 """Which settings can work together; what cannot is said in one line before anything is built or trained."""
 
-import inspect
 from collections.abc import Sequence
 
 import torch
@@ -8,9 +7,8 @@ from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import BaseFinetuning, StochasticWeightAveraging
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
-from torch.nn.parallel import DistributedDataParallel
 
+from tl_lightning.core.private import SubprocessLauncher, broadcast_no_buffers
 from tl_lightning.errors import UserError, nearest
 from tl_lightning.experiment.cautions import check_silenced
 from tl_lightning.finetuning.phases import Phase
@@ -71,15 +69,14 @@ def check_strategy(trainer: Trainer) -> None:
         return
     if not isinstance(strategy, DDPStrategy):
         raise cannot_shard(type(strategy).__name__)
-    if strategy.launcher is not None and not isinstance(strategy.launcher, _SubprocessScriptLauncher):
+    if strategy.launcher is not None and not isinstance(strategy.launcher, SubprocessLauncher):
         raise UserError(
             "trainer.strategy starts new processes for every phase, which forget the optimizer; use "
             "--trainer.strategy ddp"
         )
     # The processes' statistics are averaged after each step instead (see `average_statistics`); the broadcast would
     # wait for ever for a process that has fewer batches to evaluate.
-    newer = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # torch 2.15 renamed it
-    strategy._ddp_kwargs["forward_sync_buffers" if newer else "broadcast_buffers"] = False
+    broadcast_no_buffers(strategy)
 
 
 def cannot_shard(strategy: str) -> UserError:

@@ -12,7 +12,7 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from tl_lightning.backbones import preprocess_of
 from tl_lightning.core.precision import fast_precision
@@ -206,6 +206,13 @@ class Configuration(LightningCLI):
                 compute_fn=lambda backbone, weights: preprocess_of(backbone, weights).to_dict(),
             )
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parses the arguments; a seed that is none is said before Lightning takes it."""
+        super().parse_arguments(parser, args)
+        seed = self.config.seed_everything
+        if not isinstance(seed, bool) and not 0 <= seed < 2**32:
+            raise UserError(f"seed_everything is {seed}; it must be from 0 to {2**32 - 1}")
+
     def before_instantiate_classes(self) -> None:
         """Checks what can be checked, makes the run folder, and keeps everything that the run writes inside it."""
         config = self.config
@@ -276,12 +283,6 @@ class Configuration(LightningCLI):
             if option in data and data[option] is None and linked[name] != own[name]:
                 data[option] = linked[name]
 
-    def _set_seed(self) -> None:
-        seed = self.config.seed_everything
-        if not isinstance(seed, bool) and not 0 <= seed < 2**32:
-            raise UserError(f"seed_everything is {seed}; it must be from 0 to {2**32 - 1}")
-        super()._set_seed()
-
     def instantiate_classes(self) -> None:
         """Builds data module, model and trainer; a user's mistake leaves no empty run folder behind."""
         try:
@@ -340,9 +341,9 @@ class Configuration(LightningCLI):
         plugins = [*self._plugins, *_listed(self.config_init.trainer.plugins)]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(WholeCheckpoints())
-        given = {**self.config_init.trainer, "callbacks": ours, "plugins": plugins, **kwargs}
+        given = {**self.config_init.trainer, "callbacks": [*ours, *theirs], "plugins": plugins, **kwargs}
         try:
-            trainer = self._instantiate_trainer(given, theirs)
+            trainer = Trainer(**given)
         except (
             TypeError,
             ValueError,

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from tl_lightning.backbones import preprocess_of
 from tl_lightning.core.checkpoint_files import NO_SPACE, latest_checkpoint
@@ -23,6 +22,7 @@ from tl_lightning.core.files import write_text
 from tl_lightning.core.interruption import GRACE, INTERRUPTED, asked_to_end, exit_code, finish_undisturbed, interruption
 from tl_lightning.core.options import OptionParser
 from tl_lightning.core.predictions_file import save_predictions
+from tl_lightning.core.private import SubprocessLauncher
 from tl_lightning.core.processes import ProcessLost, is_started_by_lightning, process_rank
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
@@ -354,7 +354,7 @@ class Experiment:
         if is_started_by_lightning():
             time.sleep(GRACE)
         launcher = self.trainer.strategy.launcher
-        if isinstance(launcher, _SubprocessScriptLauncher):
+        if isinstance(launcher, SubprocessLauncher):
             launcher.kill(signal.SIGKILL)
             for process in launcher.procs:
                 process.wait()

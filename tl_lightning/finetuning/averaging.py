@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from tl_lightning.core.private import BatchNorm, ends_step, move_towards
 from tl_lightning.errors import UserError
 
 Tensors = dict[str, Tensor]
@@ -80,13 +80,13 @@ class ExponentialMovingAverage(Callback):
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
         """Moves the mean, after each step of the optimizer."""
-        if trainer.fit_loop._should_accumulate():
+        if not ends_step(trainer):
             return
         assert self._decay is not None
         self._steps += 1
         decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
         floats = [name for name, tensor in self._own.items() if tensor.is_floating_point()]
-        torch._foreach_lerp_([self._mean[name] for name in floats], [self._own[name] for name in floats], 1 - decay)
+        move_towards([self._mean[name] for name in floats], [self._own[name] for name in floats], 1 - decay)
         for name in self._own.keys() - set(floats):
             self._mean[name].copy_(self._own[name])
 
@@ -115,7 +115,7 @@ def _moving(module: nn.Module) -> Tensors:
     """What a step of the optimizer moves: parameters that train, and the statistics of BatchNorm that trains."""
     moving: Tensors = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     for prefix, layer in module.named_modules():
-        if isinstance(layer, _BatchNorm) and layer.training:
+        if isinstance(layer, BatchNorm) and layer.training:
             moving.update(layer.named_buffers(prefix, recurse=False))
     return moving
 

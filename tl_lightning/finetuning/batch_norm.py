@@ -5,12 +5,13 @@ from collections.abc import Iterable
 import torch
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from tl_lightning.core.private import BatchNorm
 
 
-def batch_norms(module: nn.Module) -> list[_BatchNorm]:
+def batch_norms(module: nn.Module) -> list[BatchNorm]:
     """The BatchNorm layers of a module that keep running statistics."""
-    return [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    return [layer for layer in module.modules() if isinstance(layer, BatchNorm) and layer.track_running_stats]
 
 
 @torch.no_grad()
@@ -82,7 +83,7 @@ class SyncBatchNorm(TorchSyncBatchNorm):
         """Exchanges the layers for synchronised ones that share their parameters."""
         from timm.layers.norm_act import convert_sync_batchnorm
 
-        self._originals = {name: layer for name, layer in model.named_modules() if isinstance(layer, _BatchNorm)}
+        self._originals = {name: layer for name, layer in model.named_modules() if isinstance(layer, BatchNorm)}
         converted: nn.Module = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         for name, layer in self._originals.items():
             converted.get_submodule(name).training = layer.training

@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from tl_lightning.backbones import Stage
+from tl_lightning.core.private import BatchNorm
 
 
 def freeze_all_but(backbone: nn.Module, trainable: Collection[str]) -> None:
@@ -37,7 +37,7 @@ def set_training_modes(backbone: nn.Module, *, bn: str) -> None:
     def visit(module: nn.Module, inherited: bool) -> None:
         parameters = list(module.parameters())
         trains = any(parameter.requires_grad for parameter in parameters) if parameters else inherited
-        module.training = trains and (bn == "train" or not isinstance(module, _BatchNorm))
+        module.training = trains and (bn == "train" or not isinstance(module, BatchNorm))
         for child in module.children():
             visit(child, trains)
 
@@ -96,4 +96,4 @@ def stage_rows(
 
 def _has_batch_norm(backbone: nn.Module, stage: Stage) -> bool:
     owners = {name.rpartition(".")[0] for name in stage.parameters}
-    return any(isinstance(backbone.get_submodule(owner), _BatchNorm) for owner in owners)
+    return any(isinstance(backbone.get_submodule(owner), BatchNorm) for owner in owners)

@@ -18,6 +18,7 @@ from torch import Tensor, distributed
 
 from tl_lightning.core.console import console, progress_bar
 from tl_lightning.core.files import write_text
+from tl_lightning.core.private import ends_step
 
 # Sees each row of `metrics.csv` as it is logged, by column; it may raise KeyboardInterrupt to end the run.
 Watch = Callable[[Mapping[str, Any]], None]
@@ -57,7 +58,7 @@ class TrainingLoss(Callback):
         self._total = self._total + loss
         self._batches += 1
         self._parts.append(loss)
-        if trainer.fit_loop._should_accumulate():
+        if not ends_step(trainer):
             return
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._log(trainer, "train/loss_step", torch.stack(self._parts).mean())

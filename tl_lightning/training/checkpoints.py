@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from tl_lightning.core.checkpoint_files import load_checkpoint, write_checkpoint
 from tl_lightning.core.interruption import defer, finish_undisturbed, interruption
+from tl_lightning.core.private import ends_step, validates_next
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.training.preemption import Agreement
 
@@ -108,16 +109,13 @@ class LastCheckpoint(Checkpoint):
 
         Before a validation within the epoch it waits for the step after: a resumed run would leave the validation out.
         """
-        loop = trainer.fit_loop.epoch_loop
-        if loop._should_accumulate():
+        if not ends_step(trainer):
             return
         self._asked = self._asked or self._agreement.a_step_ago()
         if trainer.is_last_batch:
             return
         self._due = self._due or bool(self._every and trainer.global_step % self._every == 0)
-        fetcher = trainer.fit_loop._data_fetcher
-        assert fetcher is not None  # while an epoch is under way
-        if (self._due or self._asked) and not loop._should_check_val_fx(fetcher):
+        if (self._due or self._asked) and not validates_next(trainer):
             self._due = False
             _save_and_end(trainer, self._asked)
 

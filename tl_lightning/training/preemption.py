@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 from torch import distributed
 
 from tl_lightning.core.interruption import asked_to_end, handles_signals
+from tl_lightning.core.private import take_over_signals
 
 TIMEOUT = timedelta(minutes=10)  # for a process that is alive and does not come to its next step
 LOST = re.compile("gloo|nccl|connection (was )?(closed|reset|refused)|broken pipe|timed out|TCPStore", re.IGNORECASE)
@@ -76,9 +77,4 @@ def leave_signals_to_us(trainer: Trainer) -> None:
     Its handlers save and broadcast at once, while other processes may be at another collective operation; and it
     broadcasts before every step whether SIGTERM came, for which a GPU is waited for.
     """
-    environment: Any = trainer._accelerator_connector.cluster_environment
-    if hasattr(environment, "auto_requeue"):
-        environment.auto_requeue = False
-    if handles_signals():
-        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    take_over_signals(trainer, handled=handles_signals())

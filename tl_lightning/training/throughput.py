@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.nn.parallel import DistributedDataParallel
 
 from tl_lightning.core.console import console
+from tl_lightning.core.private import exchange_clocks
 
 
 class Throughput(Callback):
@@ -102,7 +103,6 @@ def _exchange_seconds(model: object) -> float:
     """Of an average step, what of the exchange of gradients came after the backward pass; 0 where there is none."""
     if not isinstance(model, DistributedDataParallel):
         return 0.0
-    # In nanoseconds; of a GPU by its own events, without waiting for it.
-    clocks = model._get_ddp_logging_data()  # type: ignore[no-untyped-call]
+    clocks = exchange_clocks(model)
     together = clocks.get("avg_backward_comm_time", 0) - clocks.get("avg_backward_compute_comm_overlap_time", 0)
     return float(max(together, 0)) / 1e9

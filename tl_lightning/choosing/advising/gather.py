@@ -16,6 +16,7 @@ from tl_lightning.choosing.advising.rules import image_size
 from tl_lightning.choosing.advising.similarity import measure_similarity
 from tl_lightning.choosing.ranking.measure import count_macs
 from tl_lightning.core.console import console
+from tl_lightning.core.private import BatchNorm
 from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.data.workers import usable_cores
 from tl_lightning.errors import UserError
@@ -74,7 +75,7 @@ def model_facts(configuration: Configuration) -> Model:
         own_size=preprocess_of(backbone, weights).size,
         sizes_fixed=bool(fixed),
         convolutions=wide > 1,  # attention has at most the one that makes patches
-        batch_norm=any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules),
+        batch_norm=any(isinstance(module, BatchNorm) for module in modules),
         solvable=task.unsolvable is None and configuration.datamodule.sampler == "shuffled",
     )
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from tl_lightning.backbones import Stage
+from tl_lightning.core.private import BatchNorm
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,10 @@ def layer_distances(backbone: nn.Module, stages: Sequence[Stage], batches: Itera
     Returns:
         One entry per layer that carries statistics, input to output; empty where there is none.
     """
-    layers: dict[str, _BatchNorm] = {
+    layers: dict[str, BatchNorm] = {
         name: module
         for name, module in backbone.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
+        if isinstance(module, BatchNorm) and module.running_mean is not None
     }
     moments = {name: HalfMoments() for name in layers}
     if not layers:
