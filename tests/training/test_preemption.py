@@ -51,7 +51,7 @@ def test_a_lost_process_is_one_line_and_exit_code_1(tmp_path, monkeypatch, capsy
 
 def test_processes_that_cannot_share_a_batch_are_told_how_many_could(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(write_tiny(tmp_path))
-    assert main([*FIT, "--run_dir", "run", "--trainer.callbacks+=test_agreement.Stop"]) == 130
+    assert main([*FIT, "--run_dir", "run", "--trainer.callbacks+=test_preemption.Stop"]) == 130
     path = "run/checkpoints/last.ckpt"
     content = torch.load(path, weights_only=True)
     assert (content["run"]["batch_size"], content["run"]["processes"]) == (4, 1)
