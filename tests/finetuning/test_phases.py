@@ -134,7 +134,7 @@ def test_everything_a_phase_can_say_is_kept():
         ([{"name": 3}], "phases[0].name is 3; it must be text"),
         ([{"schedule": "cosin"}], "phases[0].schedule: 'cosin' is no schedule; did you mean cosine"),
         ([{"schedule": "OneCycle"}], "phases[0].schedule: 'OneCycle' is no schedule; did you mean OneCycleLR"),
-        ([{"schedule": "no_such.Class"}], "phases[0].schedule: 'no_such.Class' cannot be imported"),
+        ([{"schedule": "no_such.Class"}], "phases[0].schedule is 'no_such.Class', which cannot be imported"),
         ([{"schedule": 3}], "phases[0].schedule is 3"),
         (
             [{"schedule": "OneCycleLR", "warmup": 0.2}],

@@ -4,7 +4,6 @@ import json
 import logging
 import warnings
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any, Literal
 
 from jsonargparse import set_parsing_settings
@@ -15,6 +14,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from tl_lightning.backbones import preprocess_of
+from tl_lightning.core.class_path import resolve
 from tl_lightning.core.precision import fast_precision
 from tl_lightning.core.processes import process_rank
 from tl_lightning.core.run_folder import RunFolder, run_name
@@ -216,7 +216,7 @@ class Configuration(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Checks what can be checked, makes the run folder, and keeps everything that the run writes inside it."""
         config = self.config
-        task = class_of(config.model.class_path)
+        task = resolve(config.model.class_path, "model.class_path")
         for name, value in (("seed", int(config.seed_everything)), ("answers", task.answers)):
             if name in config.data.init_args:
                 asked = config.data.init_args[name]
@@ -360,13 +360,6 @@ class Configuration(LightningCLI):
 
 def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - nothing, one plugin, or several
     return [] if value is None else value if isinstance(value, list) else [value]
-
-
-def class_of(path: str) -> type[TransferTask]:
-    """The task that a configuration names, by its module and name."""
-    module, _, name = path.rpartition(".")
-    task: type[TransferTask] = getattr(import_module(module), name)
-    return task
 
 
 def _decided_by(checkpoint: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Nothing here imports wandb before a logger of W&B's is configured. It works offl
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
 
+from tl_lightning.core.class_path import resolve
 from tl_lightning.core.files import write_text
 from tl_lightning.core.options import OptionParser
 from tl_lightning.core.run_folder import RunFolder, run_name
@@ -36,13 +36,8 @@ class ResolvedWandbLogger(WandbLogger):
         """Does nothing."""
 
 
-def _class(logger: Any) -> Any:  # noqa: ANN401 - of what is configured
-    module, _, name = logger.class_path.rpartition(".")
-    return getattr(import_module(module), name)
-
-
 def _is_wandb(logger: Any) -> bool:  # noqa: ANN401
-    return issubclass(_class(logger), WandbLogger)
+    return issubclass(resolve(logger.class_path, "trainer.logger"), WandbLogger)
 
 
 def with_wandb(configured: Any) -> Any:  # noqa: ANN401 - true, false, one logger, or a list of them
@@ -89,7 +84,7 @@ def identify(loggers: Sequence[Any], folder: RunFolder) -> None:
         if run_id != known:
             write_text(folder.wandb_run_id, f"{run_id}\n")
         options.version, options.id = None, None if agent else run_id  # W&B takes an agent's from the environment
-        if _class(logger) is WandbLogger:  # and none of the user's
+        if resolve(logger.class_path, "trainer.logger") is WandbLogger:  # and none of the user's
             logger.class_path = f"{ResolvedWandbLogger.__module__}.{ResolvedWandbLogger.__name__}"
 
 

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 from typing import Any
 
 import torch
 from jsonargparse import Namespace
 from torch import Tensor
 
+from tl_lightning.core.class_path import one_line, resolve
 from tl_lightning.core.randomness import seeded
 from tl_lightning.errors import UserError, nearest
 
@@ -79,7 +79,7 @@ class ConfiguredTransform:
                 result = transform(result)
             except Exception as error:  # whatever the class raises is for its user to read
                 raise UserError(
-                    f"{where} fails on uint8 pixels {tuple(pixels.shape)}; {_one_line(error)} (leave out Normalize: "
+                    f"{where} fails on uint8 pixels {tuple(pixels.shape)}; {one_line(error)} (leave out Normalize: "
                     "that comes last and is the weights' own)"
                 ) from error
         where = self._chain[-1][0]
@@ -116,12 +116,16 @@ def _made(configured: Mapping[str, Any], where: str) -> Any:  # noqa: ANN401 - w
     path, arguments = configured.get("class_path"), configured.get("init_args") or {}
     if not isinstance(arguments, Mapping):
         raise UserError(f"{where}.init_args is {arguments!r}; it must be a mapping of the class's arguments")
-    found = _imported(path, where)
+    found = resolve(path, f"{where}.class_path", example="torchvision.transforms.v2.ColorJitter")
+    if not callable(found):
+        raise UserError(
+            f"{where}.class_path is {path!r}, which is no class; name a class, or a function that makes one"
+        )
     filled = {name: _filled(value, f"{where}.init_args.{name}") for name, value in arguments.items()}
     try:
         return found(**filled)
     except Exception as error:  # the class may be the user's
-        raise UserError(f"{where}: {path} refuses its init_args; {_one_line(error)}") from error
+        raise UserError(f"{where}: {path} refuses its init_args; {one_line(error)}") from error
 
 
 def _filled(value: Any, where: str) -> Any:  # noqa: ANN401 - plain data
@@ -131,23 +135,3 @@ def _filled(value: Any, where: str) -> Any:  # noqa: ANN401 - plain data
     if isinstance(value, list | tuple):
         return [_filled(entry, f"{where}[{position}]") for position, entry in enumerate(value)]
     return value
-
-
-def _imported(path: object, where: str) -> Callable[..., Any]:
-    module_name, _, name = path.rpartition(".") if isinstance(path, str) else ("", "", "")
-    if not module_name:
-        raise UserError(
-            f"{where}.class_path is {path!r}; give an import path such as torchvision.transforms.v2.ColorJitter"
-        )
-    try:
-        module = import_module(module_name)
-    except Exception as error:  # the module may be the user's
-        raise UserError(f"{where}: {path!r} cannot be imported; {_one_line(error)}") from error
-    found = getattr(module, name, None)
-    if not callable(found):
-        raise UserError(f"{where}: {module_name} has no transform {name!r}{nearest(name, dir(module))}")
-    return found  # type: ignore[no-any-return]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from rich.table import Table
 
+from tl_lightning.core.class_path import resolve
 from tl_lightning.core.console import console, track
 from tl_lightning.core.files import write_text
 from tl_lightning.core.options import OptionParser, writable
@@ -15,7 +15,7 @@ from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.data.images.store import ImageStore
 from tl_lightning.data.samples import SPLITS, name_some
 from tl_lightning.errors import UserError
-from tl_lightning.experiment.configuration import Configuration, class_of, quiet
+from tl_lightning.experiment.configuration import Configuration, quiet
 from tl_lightning.experiment.tables import data_line, split_table
 from tl_lightning.inspecting.show_data.contact_sheet import Bars, Page, Row, Section
 from tl_lightning.inspecting.show_data.image_sizes import read_headers, size_bars, size_line
@@ -47,7 +47,7 @@ class DataConfiguration(Configuration):
     def instantiate_classes(self) -> None:
         """Builds the data module."""
         config = self.config.data
-        kind: Any = class_of(config.class_path)
+        kind = resolve(config.class_path, "data.class_path")
         if not issubclass(kind, ImageDataModule):
             raise UserError(f"tl show_data shows images of an ImageDataModule, and data is {config.class_path}")
         self.datamodule = kind(**config.init_args.as_dict())
