@@ -30,7 +30,9 @@ from torch.utils.data import DataLoader
 
 from tl_lightning.backbones import split_backbone
 from tl_lightning.core.console import console
-from tl_lightning.data.dataset import CachedDataset, Targets, as_it_is
+from tl_lightning.data.cached import CachedDataset
+from tl_lightning.data.dataset import Targets
+from tl_lightning.data.loader import as_it_is
 from tl_lightning.data.sampling import EpochSampler
 from tl_lightning.experiment.configuration import Configuration, quiet
 from tl_lightning.feature_cache.activation_store import ActivationStore, TensorLayout

@@ -1,7 +1,6 @@
 """The house: rooms with one way down, nothing loose beside them, and the names that old run folders rely on."""
 
 import ast
-import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,12 +83,13 @@ def test_names_that_old_run_folders_rely_on_can_be_imported():
 def test_tasks_and_data_modules_have_the_arguments_that_are_linked():
     # jsonargparse silently drops a link whose target a class lacks.
     from tl_lightning.data.images.module import ImageDataModule
+    from tl_lightning.experiment.parser import arguments_of
     from tl_lightning.tasks import TASKS
 
     for task in TASKS:
-        assert {"backbone", "weights", "classes", "preprocess"} <= set(inspect.signature(task).parameters)
-    data = set(inspect.signature(ImageDataModule).parameters)
-    assert {"preprocess", "seed", "answers", "classes", "image_size"} <= data
+        assert {"backbone", "weights", "classes", "preprocess"} <= set(arguments_of(task))
+    data = set(arguments_of(ImageDataModule))
+    assert {"preprocess", "seed", "answers", "classes", "image_size"} <= data and "input_column" not in data
 
 
 def private_names(path: Path) -> Iterator[str]:

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler
 
-from tl_lightning.data.dataset import CachedDataset, Targets, as_it_is
+from tl_lightning.data.cached import CachedDataset
+from tl_lightning.data.dataset import Targets
+from tl_lightning.data.loader import as_it_is
 from tl_lightning.data.sampling import EpochSampler
 
 INDICES = np.arange(100, 126)

@@ -346,9 +346,9 @@ def test_parts_that_do_not_make_the_whole_are_not_used(here, capsys, monkeypatch
 
 
 def test_a_data_module_that_serves_only_images_is_trained_on_images(here, capsys, monkeypatch):
-    monkeypatch.setattr(keeping, "ImageDataModule", type("Another", (), {}))
+    monkeypatch.setattr(keeping, "TransferDataModule", type("Another", (), {}))
     assert fit([{"train": "head"}]) == 0
-    assert len(said(capsys.readouterr().out, "not kept   ImageDataModule can serve images only")) == 1
+    assert len(said(capsys.readouterr().out, "not kept   ImageDataModule can serve samples only")) == 1
     assert summary()["phases"][0]["epochs"] == 3
 
 

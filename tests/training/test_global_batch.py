@@ -21,8 +21,8 @@ def shared_by(processes, accumulate=1):
 
 def data(batch_size=32, **options):
     module = ImageDataModule.__new__(ImageDataModule)
-    module.micro_batch_size, module.mixup, module.cutmix = options.get("parts"), options.get("mixup", 0.0), 0.0
-    module.set_batch_size(batch_size)
+    module.mixup, module.cutmix = options.get("mixup", 0.0), 0.0
+    module.batch_size, module.micro_batch_size = batch_size, options.get("parts")
     return module
 
 

@@ -47,7 +47,7 @@ class ExperimentParser(LightningArgumentParser):
         options = LightningArgumentParser(add_help=False, usage=SUPPRESS, description="")
         options.add_class_arguments(ClassificationTask, "model", skip={"classes", "preprocess"})
         for task in TASKS[1:]:  # what they have beside that
-            options.add_class_arguments(task, f"model ({task.__name__})", skip={*_arguments(ClassificationTask)})
+            options.add_class_arguments(task, f"model ({task.__name__})", skip={*arguments_of(ClassificationTask)})
         options.add_class_arguments(ImageDataModule, "data", skip={"preprocess", "seed", "answers"})
         return f"{text}\n{options.format_help()}"
 
@@ -56,8 +56,8 @@ class ExperimentParser(LightningArgumentParser):
             if action.dest.rpartition(".")[2] not in ("help", "print_config", "model", "data"):
                 yield action.dest
         for task in TASKS:
-            yield from (f"model.{name}" for name in _arguments(task))
-        yield from (f"data.{name}" for name in _arguments(ImageDataModule))
+            yield from (f"model.{name}" for name in arguments_of(task))
+        yield from (f"data.{name}" for name in arguments_of(ImageDataModule))
 
 
 def user_error(error: BaseException | None) -> UserError | None:
@@ -67,9 +67,10 @@ def user_error(error: BaseException | None) -> UserError | None:
     return error
 
 
-def _arguments(owner: type) -> list[str]:
-    code = owner.__init__.__code__  # type: ignore[misc]
-    return list(code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount])
+def arguments_of(owner: type) -> list[str]:
+    """The names of a class's arguments on the command line, those that it hands on to its base among them."""
+    added = LightningArgumentParser(add_help=False).add_class_arguments(owner, "owner", fail_untyped=False)
+    return [name.removeprefix("owner.") for name in added]
 
 
 def one_line(message: str, keys: list[str]) -> str:

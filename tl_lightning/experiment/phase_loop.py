@@ -115,7 +115,7 @@ class Training:
         self._run, self._step = run, int(content["global_step"])
         self._epochs = int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
         self._checkpoint = checkpoint
-        self._data.micro_batch_size = run["micro_batch_size"]
+        self._data.set_batch_size(self._data.batch_size, run["micro_batch_size"])
         if "processes" in run:  # older runs have those of their configuration
             self._share_batches(run["batch_size"], run["micro_batch_size"] or run["batch_size"], run["processes"])
 
@@ -131,8 +131,7 @@ class Training:
                 f"{' or '.join(str(count) for counts in near for count in counts)} could"
             )
         share = together // now
-        self._data.micro_batch_size = None if self._data.micro_batch_size is None else share // parts
-        self._data.set_batch_size(share)
+        self._data.set_batch_size(share, None if self._data.micro_batch_size is None else share // parts)
 
     def take_up(self) -> None:
         """Goes back to the state that was read, or to the beginning.

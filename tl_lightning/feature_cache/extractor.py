@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from tl_lightning.backbones import Stage
 from tl_lightning.core.cache_folder import NoRoom, cache_dir, make_room
 from tl_lightning.core.console import console, track
-from tl_lightning.data.images.augmentations import View
-from tl_lightning.data.images.module import ImageDataModule
+from tl_lightning.data.base import TransferDataModule
+from tl_lightning.data.dataset import View
 from tl_lightning.errors import UserError
 from tl_lightning.feature_cache.activation_store import ActivationStore, TensorLayout
 from tl_lightning.tasks.base import TransferTask
@@ -41,7 +41,7 @@ class Extractor:
         trainer: Says precision and device, and which of several processes this is.
     """
 
-    def __init__(self, task: TransferTask, data: ImageDataModule, trainer: Trainer) -> None:
+    def __init__(self, task: TransferTask, data: TransferDataModule, trainer: Trainer) -> None:
         self._task, self._data, self._trainer = task, data, trainer
         self.computed = 0
 
@@ -96,7 +96,7 @@ class Extractor:
         return stores
 
     def _prepared(self, batch: Any) -> Tensor:  # noqa: ANN401 - of a loader
-        images = self._data.normalized(move_data_to_device(batch, self._task.device))["image"]
+        images: Tensor = self._data.normalized(move_data_to_device(batch, self._task.device))["image"]
         return images.to(next(self._task.backbone.parameters()).dtype)
 
     def _open(
@@ -108,7 +108,7 @@ class Extractor:
             "backbone": task.hparams["backbone"],
             "weights": weights_digest(task.backbone, stages),
             "preprocess": data.prepared,
-            "images": data.images_key,
+            "images": data.inputs_key,
             "part": [name, len(stages)],
             "arithmetic": [str(self._trainer.precision), torch.get_float32_matmul_precision(), _device(task.device)],
             "versions": {package: version(package) for package in ("torch", "torchvision", "timm", "pillow")},

@@ -16,7 +16,7 @@ from torch import Tensor
 from tl_lightning.core.console import console
 from tl_lightning.core.files import write_text
 from tl_lightning.core.plots import can_draw, new_figure, save_figure
-from tl_lightning.data.images.module import ImageDataModule
+from tl_lightning.data.base import TransferDataModule
 from tl_lightning.errors import UserError
 from tl_lightning.feature_cache.activation_store import ActivationStore
 from tl_lightning.feature_cache.phase_cache import PhaseCache
@@ -63,7 +63,7 @@ class HeadSolver(Callback):
         report: Where the path is written: a path without ending, such as ``runs/x/head-1``; `None` for nowhere.
     """
 
-    def __init__(self, keeping: PhaseCache, data: ImageDataModule, report: Callable[[], Path | None]) -> None:
+    def __init__(self, keeping: PhaseCache, data: TransferDataModule, report: Callable[[], Path | None]) -> None:
         self._keeping, self._data, self._report = keeping, data, report
         self.solution: dict[str, Any] = {}
 

@@ -12,9 +12,10 @@ from lightning.pytorch import Trainer
 from tl_lightning.backbones import CannotSplit, Split, split_backbone
 from tl_lightning.core.cache_folder import NoRoom
 from tl_lightning.core.console import console
-from tl_lightning.data.dataset import Cached
-from tl_lightning.data.images.augmentations import View, title
-from tl_lightning.data.images.module import ImageDataModule
+from tl_lightning.data.base import TransferDataModule
+from tl_lightning.data.cached import Cached
+from tl_lightning.data.dataset import View
+from tl_lightning.data.images.augmentations import title
 from tl_lightning.errors import UserError
 from tl_lightning.feature_cache.activation_store import TensorLayout
 from tl_lightning.feature_cache.extractor import Extractor, layout_of
@@ -60,7 +61,7 @@ class PhaseCache:
             frozen but cannot be kept.
     """
 
-    def __init__(self, task: TransferTask, data: ImageDataModule, trainer: Trainer, mode: CacheMode) -> None:
+    def __init__(self, task: TransferTask, data: TransferDataModule, trainer: Trainer, mode: CacheMode) -> None:
         self._task, self._data, self._trainer, self._mode = task, data, trainer, mode
         self.plan = Plan()
         self.kept: Cached | None = None
@@ -111,16 +112,17 @@ class PhaseCache:
     def _obstacle(self, phase: Phase, cut: int) -> str:
         """Why a phase's frozen part cannot be kept; empty where it can."""
         data, trainer = self._data, self._trainer
-        if not isinstance(data, ImageDataModule):
-            return f"{type(data).__name__} can serve images only"
-        if reason := self._task.unkeepable or replaced(data, ImageDataModule, SERVING):
+        if not isinstance(data, TransferDataModule):
+            return f"{type(data).__name__} can serve samples only"
+        ours = next(owner for owner in type(data).__mro__ if owner.__module__.startswith("tl_lightning."))
+        if reason := self._task.unkeepable or replaced(data, ours, SERVING):
             return reason
         # As a number of batches 1 is a limit, as a share it is none.
         limits = (trainer.limit_train_batches, trainer.limit_val_batches)
         if any(limit is not None and (type(limit) is int or limit != 1.0) for limit in limits):
             return "trainer.limit_*_batches asks for a part of the images"
-        if data.mixup or data.cutmix:
-            return "data.mixup and data.cutmix mix images anew in each epoch"
+        if data.mixes:
+            return f"{data.mixes} mix samples anew in each epoch"
         if not data.views(phase.augmentation, phase.views):
             name = title(phase.augmentation or data.augmentation)
             return f"augmentation {name} draws anew in each epoch (views: 4 would keep four versions of each image)"
@@ -177,7 +179,7 @@ class PhaseCache:
     def _serve(self) -> None:
         self._task.start_above(None)
         self._task.solved = self.plan.solved
-        if isinstance(self._data, ImageDataModule):
+        if isinstance(self._data, TransferDataModule):
             self._data.serve(self._open if self.plan.cut else None)
 
     def _open(self) -> Cached | None:

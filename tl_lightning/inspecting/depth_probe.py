@@ -18,7 +18,7 @@ from tl_lightning.core.console import console, track
 from tl_lightning.core.files import write_text
 from tl_lightning.core.options import OptionParser, writable
 from tl_lightning.core.plots import INSTALL, can_draw, new_figure, save_figure
-from tl_lightning.data.images.module import ImageDataModule
+from tl_lightning.data.base import TransferDataModule
 from tl_lightning.data.splits import fold_numbers
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration, quiet
@@ -70,7 +70,11 @@ class StageProbe:
 
 
 def probe_stages(
-    data: ImageDataModule, store: ActivationStore, stages: Sequence[Stage], *, splits: Mapping[str, NDArray[np.int64]]
+    data: TransferDataModule,
+    store: ActivationStore,
+    stages: Sequence[Stage],
+    *,
+    splits: Mapping[str, NDArray[np.int64]],
 ) -> list[StageProbe]:
     """Solves a head on the features of every stage.
 
@@ -86,7 +90,7 @@ def probe_stages(
 
 
 def probe_stage(
-    data: ImageDataModule,
+    data: TransferDataModule,
     store: ActivationStore,
     stages: Sequence[Stage],
     position: int,

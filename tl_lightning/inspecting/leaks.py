@@ -11,7 +11,7 @@ from tl_lightning.core.cache_folder import NoRoom
 from tl_lightning.core.console import console
 from tl_lightning.core.files import write_text
 from tl_lightning.core.options import OptionParser, writable
-from tl_lightning.data.images.module import ImageDataModule
+from tl_lightning.data.base import TransferDataModule
 from tl_lightning.data.leaks import Duplicate
 from tl_lightning.errors import UserError, shown
 from tl_lightning.experiment.configuration import Configuration, quiet
@@ -94,7 +94,7 @@ def _features(configuration: Configuration) -> NDArray[np.float32]:
     return features
 
 
-def _csv(data: ImageDataModule, duplicates: list[Duplicate]) -> str:
+def _csv(data: TransferDataModule, duplicates: list[Duplicate]) -> str:
     split_of = np.full(len(data.samples), "", dtype=object)  # copies are of images that can be read; some are unused
     for name, rows in data.splits.items():
         split_of[rows] = name

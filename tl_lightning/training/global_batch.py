@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from tl_lightning.data.images.module import ImageDataModule
+from tl_lightning.data.base import TransferDataModule
 from tl_lightning.errors import UserError
 from tl_lightning.tasks.base import TransferTask
 
@@ -35,7 +35,7 @@ class GlobalBatch:
         return f"{self.images} images a step: {self.batch_size}{shared}{added}"
 
 
-def share_out(global_batch: int | None, data: ImageDataModule, *, processes: int, accumulate: int) -> GlobalBatch:
+def share_out(global_batch: int | None, data: TransferDataModule, *, processes: int, accumulate: int) -> GlobalBatch:
     """Gives every process its share of a global batch.
 
     Args:
@@ -58,7 +58,7 @@ def share_out(global_batch: int | None, data: ImageDataModule, *, processes: int
                 f"cannot share evenly; {fitting} would do"
             )
         try:
-            data.set_batch_size(share)
+            data.set_batch_size(share, data.micro_batch_size)
         except UserError as error:
             raise UserError(f"global_batch {global_batch} over {processes} x {accumulate}: {error}") from error
     return GlobalBatch(data.batch_size * together, data.batch_size, processes, accumulate)

@@ -8,7 +8,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from tl_lightning.core.console import console
-from tl_lightning.data.images.module import ImageDataModule
+from tl_lightning.data.base import TransferDataModule
 from tl_lightning.errors import UserError
 from tl_lightning.finetuning.phases import Phase
 from tl_lightning.tasks.base import TransferTask
@@ -18,7 +18,7 @@ MARGIN = (
 )
 
 
-def divide_batches(task: TransferTask, data: ImageDataModule, trainer: Trainer, phases: Sequence[Phase]) -> None:
+def divide_batches(task: TransferTask, data: TransferDataModule, trainer: Trainer, phases: Sequence[Phase]) -> None:
     """Has batches computed in parts, as small as ``data.micro_batch_size`` says or, with ``auto``, as memory asks for.
 
     Args:
@@ -40,11 +40,11 @@ def divide_batches(task: TransferTask, data: ImageDataModule, trainer: Trainer, 
         device = trainer.strategy.root_device
         kept = max(_bytes_per_image(task, phase, trainer) for phase in phases)
         free = free_bytes(device)
-        mixing = bool(data.mixup or data.cutmix)
-        data.micro_batch_size = largest_part(whole, bytes_per_image=kept, bytes_free=free, even=mixing)
+        largest = largest_part(whole, bytes_per_image=kept, bytes_free=free, even=bool(data.mixes))
+        data.set_batch_size(whole, largest)
         console.print(
             f"memory     {kept / 2**20:.1f} MiB per image, {free / 2**20:,.0f} MiB free: batches of {whole} go "
-            + ("whole" if data.micro_batch_size == whole else f"in parts of {data.micro_batch_size}")
+            + ("whole" if largest == whole else f"in parts of {largest}")
         )
     parts = whole // data.loaded_batch_size
     trainer.accumulate_grad_batches *= parts

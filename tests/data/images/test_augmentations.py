@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tl_lightning.core.randomness import seeded
-from tl_lightning.data.images.augmentations import augmentation, evaluation, plain_view, views
+from tl_lightning.data.images.augmentations import augmentation, evaluation, views
 from tl_lightning.data.images.policies import CROP_SCALE
 from tl_lightning.data.images.preparing import crop
 from tl_lightning.errors import UserError
@@ -94,7 +94,6 @@ def test_versions_with_equal_pixels_have_equal_names(small: Preprocess) -> None:
         for view in views(name, small, count=None)
     }
     assert len(named) == 8
-    assert views("none", small, count=1)[0].name == plain_view(small).name
     for name in ("flips", "none"):
         for view in views(name, small, count=None):
             assert torch.equal(named[view.name], view.transform(PIXELS))

@@ -161,9 +161,9 @@ def test_each_run_of_a_comparison_is_a_task_and_the_comparison_comes_after(here,
 
 
 def test_without_a_number_of_folds_there_are_as_many_as_the_data_module_makes():
-    from tl_lightning.data.images.module import ImageDataModule
+    from tl_lightning.data.base import TransferDataModule
 
-    assert inspect.signature(ImageDataModule).parameters["folds"].default == FOLDS
+    assert inspect.signature(TransferDataModule).parameters["folds"].default == FOLDS
 
 
 def test_each_worker_of_a_sweep_is_a_task(here, capsys):

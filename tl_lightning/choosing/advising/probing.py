@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tl_lightning.choosing.advising.facts import Probe, Score
 from tl_lightning.choosing.ranking.solved import FOLDS, constant_accuracy, folds_and_kin, solved_right
-from tl_lightning.data.images.module import ImageDataModule
+from tl_lightning.data.base import TransferDataModule
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.inspecting.depth_probe import StageProbe, pooled, probe_stages
@@ -51,7 +51,7 @@ class TopScores:
         return _mean(self.values - other.values, self.groups)
 
 
-def probed_images(data: ImageDataModule) -> dict[str, NDArray[np.int64]]:
+def probed_images(data: TransferDataModule) -> dict[str, NDArray[np.int64]]:
     """The training and validation images that a probe looks at: all, or a random sample of many.
 
     Args:

@@ -15,7 +15,7 @@ from tl_lightning.choosing.ranking.candidates import Candidate
 from tl_lightning.choosing.ranking.solved import folds_and_kin
 from tl_lightning.core.cache_folder import NoRoom
 from tl_lightning.core.console import console
-from tl_lightning.data.images.module import ImageDataModule
+from tl_lightning.data.base import TransferDataModule
 from tl_lightning.data.samples import ProblemType
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration
@@ -113,12 +113,11 @@ def measure(args: Sequence[str], candidate: Candidate) -> Measured:
     with console.status(f"building {candidate.name}"):
         configuration = Configuration(options, folder=None)
     task, data, trainer = configuration.model, configuration.datamodule, configuration.trainer
-    if not isinstance(data, ImageDataModule):
-        raise UserError(f"data is {type(data).__name__}; only images of an ImageDataModule can be looked at")
+    if not isinstance(data, TransferDataModule):
+        raise UserError(f"data is {type(data).__name__}; only images of an TransferDataModule can be looked at")
     if trainer.world_size > 1:
         raise UserError(f"backbones are measured in one process, and trainer.devices asks for {trainer.world_size}")
-    if data.on_leak == "warn":
-        data.on_leak = "ignore"  # what is also in the test split is tl fit's to say, not each candidate's once more
+    data.expect_leaks()  # what is also in the test split is tl fit's to say, not each candidate's once more
     data.prepare_data()
     data.setup("fit")
     rows = np.union1d(data.splits["train"], data.splits["val"])
@@ -148,7 +147,7 @@ def measure(args: Sequence[str], candidate: Candidate) -> Measured:
     )
 
 
-def _features(task: TransferTask, data: ImageDataModule, extractor: Extractor, rows: NDArray[np.int64]) -> Features:
+def _features(task: TransferTask, data: TransferDataModule, extractor: Extractor, rows: NDArray[np.int64]) -> Features:
     """Exactly what `keeping.Keeping` keeps of a backbone that is frozen as a whole."""
     stages, view = task.stages, data.plain_view
 

@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tl_lightning.data.images.module import ImageDataModule
+from tl_lightning.data.base import TransferDataModule
 from tl_lightning.data.splits import fold_numbers, kin_numbers
 from tl_lightning.errors import UserError
 from tl_lightning.probe import Features, left_out, out_of_fold, ridge_out_of_fold
@@ -15,7 +15,7 @@ PROBED = 5_000  # images at most; the standard error of an accuracy is then belo
 STRENGTHS = tuple(10.0**exponent for exponent in range(-5, 3))  # coarser than the head's: models are to be compared
 
 
-def folds_and_kin(data: ImageDataModule, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
+def folds_and_kin(data: TransferDataModule, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
     """The fold of each image, ``(n,)`` int64 from 0 on, and the number of its kin; see `kin_numbers`.
 
     Args:

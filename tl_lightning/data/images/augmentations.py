@@ -2,14 +2,14 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tl_lightning.data.images.configured import Configured, ConfiguredTransform, Transform, canonical
+from tl_lightning.data.dataset import Transform, View
+from tl_lightning.data.images.configured import Configured, ConfiguredTransform, canonical
 from tl_lightning.data.images.decoding import DecodedImage
 from tl_lightning.data.images.policies import randaugment, standard, trivial
 from tl_lightning.data.images.preparing import crop, resize, to_channels
@@ -20,21 +20,6 @@ Augmentation = str | Configured
 
 # The symmetries of the square among which an augmentation draws: a number of quarter turns, from 4 on mirrored.
 SYMMETRIES = {"none": (0,), "flips": (0, 4), "dihedral": tuple(range(8))}
-
-
-@dataclass(frozen=True)
-class View:
-    """One fixed version of every image, which an augmentation might have drawn.
-
-    Attributes:
-        name: Says which; equal names make equal pixels.
-        transform: From stored pixels to what the model sees.
-        draw: Which of the versions that a random transform would draw; `None` where it draws none.
-    """
-
-    name: str
-    transform: Transform
-    draw: int | None = None
 
 
 def augmentation(name: Augmentation, preprocess: Preprocess, *, key: str = "data.augmentation") -> Transform:
@@ -120,11 +105,6 @@ def views(
 def _described(symmetry: int) -> str:
     turned = f"turned by {90 * (symmetry % 4)} degrees" if symmetry % 4 else ""
     return ", ".join(filter(None, (turned, "mirrored" if symmetry >= 4 else ""))) or "plain"
-
-
-def plain_view(preprocess: Preprocess) -> View:
-    """The version that validation, testing and prediction see."""
-    return views("none", preprocess, count=None)[0]
 
 
 def evaluation(preprocess: Preprocess) -> Transform:

@@ -12,7 +12,6 @@ from tl_lightning.core.class_path import one_line, resolve
 from tl_lightning.core.randomness import seeded
 from tl_lightning.errors import UserError, nearest
 
-Transform = Callable[[Tensor], Tensor]
 Configured = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 KEYS = ("class_path", "init_args")

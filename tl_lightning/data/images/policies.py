@@ -6,7 +6,7 @@ from functools import partial
 from PIL import Image
 from torch import Tensor
 
-from tl_lightning.data.images.configured import Transform
+from tl_lightning.data.dataset import Transform
 from tl_lightning.data.images.preparing import to_channels
 from tl_lightning.preprocess.image import Preprocess
 

@@ -192,9 +192,7 @@ def show_data_command(args: list[str]) -> None:
     data = configuration.datamodule
     # The data module's own setup would stop at broken images, which are to be shown.
     store = ImageStore.open(data.samples.paths, Preprocess.from_dict(data.prepared))
-    broken = np.array(list(store.broken), dtype=np.int64)
-    data.splits = {name: np.setdiff1d(rows, broken) for name, rows in data.splits.items()}
-    data.skipped = len(broken)
+    data.leave_out(store.broken)
     console.print(data_line(data.summary()))
     page = make_page(configuration, store, per_class=options.per_class)
     console.print(number_table(data) if data.samples.answers == "number" else split_table(data.summary()))

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from tl_lightning.core.randomness import seeded
+from tl_lightning.data.dataset import Transform
 from tl_lightning.data.images.augmentations import augmentation, evaluation
-from tl_lightning.data.images.configured import Transform
 from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.data.images.preparing import prepare
 from tl_lightning.data.images.store import ImageStore

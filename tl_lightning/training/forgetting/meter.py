@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from tl_lightning.backbones import CannotSplit, stage_outputs
 from tl_lightning.core.console import console, track
+from tl_lightning.data.dataset import Store
 from tl_lightning.data.images.module import ImageDataModule
-from tl_lightning.data.images.store import ImageStore
 from tl_lightning.errors import UserError
 from tl_lightning.feature_cache.extractor import BATCH, Extractor, weights_digest
 from tl_lightning.preprocess.image import Preprocess
@@ -174,7 +174,7 @@ class ForgettingMeter:
         return {"before": self._source_before, "after": after, "images": len(every)}
 
     def _outputs(
-        self, part: nn.Module, weights: Mapping[str, Tensor], store: ImageStore, rows: NDArray[np.int64]
+        self, part: nn.Module, weights: Mapping[str, Tensor], store: Store, rows: NDArray[np.int64]
     ) -> list[Tensor]:
         """What the backbone, or a view into it, gives with these weights: tensors ``(len(rows), width)``.
 

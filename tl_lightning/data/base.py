@@ -1,0 +1,634 @@
+"""What all data modules have in common: from a source to samples, splits and batches, to be gone on with exactly."""
+
+import hashlib
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.trainer.states import TrainerFn
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, default_collate
+
+from tl_lightning.core.interruption import leave_signals_to_parent
+from tl_lightning.data.cached import Cached, CachedDataset
+from tl_lightning.data.dataset import Item, SampleDataset, Store, Targets, Transform, View
+from tl_lightning.data.leaks import (
+    Duplicate,
+    LeakReport,
+    OnLeak,
+    cached_duplicates,
+    report_leaks,
+    settle_leaks,
+)
+from tl_lightning.data.loader import TimedLoader, as_it_is
+from tl_lightning.data.resume import place_of, progress
+from tl_lightning.data.samples import SPLITS, ProblemType, check_training_has_all, name_some
+from tl_lightning.data.sampling import EpochSampler
+from tl_lightning.data.sources.columns import Columns
+from tl_lightning.data.sources.read import read_source
+from tl_lightning.data.splits import split_samples
+from tl_lightning.data.workers import default_workers
+from tl_lightning.errors import UserError, shown
+
+VIEW_SEED = 0  # of the views that are cached, whatever the run's seed, so that runs can share them
+
+
+class TransferDataModule(LightningDataModule):
+    """Samples and their targets: listed at once, opened by `setup`, split and batched.
+
+    Batches are dicts: what the model takes, ``index`` (``int64`` ``(n,)``) and ``label`` (see `Samples.labels`). Where
+    the source states weights there is ``weight`` (``float32`` ``(n,)``, mean 1 over the training samples).
+
+    A subclass says how samples are read and prepared: `open_store`, `transform`, `find_duplicates` and `normalized`,
+    and where it needs one its own `collate`. What it draws or mixes anew in each epoch it says by `views`,
+    `set_augmentation` and `mixes`.
+
+    Attributes:
+        noun: What the samples are called in messages, in the plural.
+        augmentation: The configured augmentation; a subclass with several has an argument for it.
+        samples: All listed samples; the indices of `splits` point into it.
+        classes: Names of the classes, levels, labels or numbers, in the order of the model's outputs.
+        prepared: The preprocessing in force, with `image_size` and the like applied; plain data.
+        split_digest: Tells apart which samples are in which split; broken ones count.
+        splits: Sorted sample indices under ``train``, ``val`` and ``test``.
+        skipped: Number of broken samples that were left out by `setup`.
+        leaks: Which samples are there more than once in the splits in force, found by `setup`; `None` where that was
+            not looked for.
+        moved: How many samples another split got for their copies or their group.
+    """
+
+    noun: ClassVar[str] = "samples"
+    augmentation: Any = "none"
+
+    def __init__(
+        self,
+        source: str,
+        preprocess: dict[str, Any],
+        *,
+        input_column: str,
+        batch_size: int = 32,
+        micro_batch_size: int | Literal["auto"] | None = None,
+        split: str = "auto",
+        split_seed: int = 0,
+        val_fraction: float = 0.15,
+        test_fraction: float = 0.25,
+        fold: int | None = None,
+        folds: int = 5,
+        labelled_fraction: float = 1.0,
+        target: str | None = None,
+        label_column: str | list[str] = "label",
+        label_separator: str = "|",
+        split_column: str | None = None,
+        group_column: str | None = None,
+        weight_column: str | None = None,
+        time_column: str | None = None,
+        classes: list[str] | None = None,
+        sampler: Literal["shuffled", "balanced"] = "shuffled",
+        on_error: Literal["stop", "skip"] = "stop",
+        on_leak: OnLeak = "warn",
+        num_workers: int | None = None,
+        answers: ProblemType = "class",
+        seed: int = 0,
+    ) -> None:
+        """Lists the samples and splits them; no file is read yet.
+
+        Args:
+            source: A folder with one sub-folder per class (optionally under train/, val/, test/), a .csv or .parquet
+                table, torchvision/NAME, datasets/NAME[:CONFIG] or datasets/FOLDER (of the Hugging Face library), or
+                elpv.
+            preprocess: The preprocessing in force, as plain data.
+            input_column: Column of a table that names or holds the samples.
+            batch_size: Samples per step of one process; several processes train on that many each. --global_batch
+                takes its place.
+            micro_batch_size: Computes a batch in parts of so many samples and adds up their gradients, which needs
+                less memory; auto for the largest that fits into what is free.
+            split: auto (what the source states, else group or stratified), stratified, group (where there are groups:
+                none on both sides), blocks (contiguous ranges of the source), time (the latest test) or A_to_B for a
+                source with domains (elpv: mono_to_poly, poly_to_mono).
+            split_seed: Chooses the split; keep it while seed_everything varies, and the test samples stay the same.
+            val_fraction: Share of the training part that is put aside for validation, where the source states none.
+            test_fraction: Share of all samples that is put aside for testing, where the source states no split; 0 for
+                no test.
+            fold: Tests on this one of the folds, from 0, instead of a fraction; tl crossval runs them all.
+            folds: Into how many parts the samples are divided for that.
+            labelled_fraction: Share of the training and validation samples that is used, as if the others had no
+                label yet: what would fewer have given? The test samples stay the same; which ones it is, the seed
+                decides.
+            target: What to learn where the source has several targets (elpv: defect, level, type or probability).
+            label_column: Column of the table with the targets; several for several numbers, or for labels that are
+                marked with 0 and 1.
+            label_separator: Between the labels of one cell, where a sample may have several.
+            split_column: Column that says train, val or test; by default split, where there is one.
+            group_column: Column of what must not be torn apart, such as the patient; by default group, where there is
+                one.
+            weight_column: Column of how much a sample counts in training; by default weight, where there is one.
+            time_column: Column of when a sample was taken, for split time: a number or a date.
+            classes: Names of the classes in the order of the outputs, of levels from the lowest; by default sorted.
+            sampler: shuffled goes through the training samples once per epoch; balanced draws as many, but from all
+                classes equally often.
+            on_error: What to do about files that cannot be read: stop before training, or skip and count them.
+            on_leak: What to do about samples that are in two splits, for images also re-encoded, mirrored or turned:
+                warn of it, stop, or move them, out of the test split first; ignore does not look for them.
+            num_workers: Processes that prepare batches; by default none on a CPU, where training needs every core, and
+                up to 8 beside a GPU, out of the cores that this process may use. What is cached is read without them.
+            answers: The kind of answer: class, level, labels or number; comes from the task.
+            seed: Of shuffling and augmentation; comes from seed_everything.
+
+        Raises:
+            UserError: If the source or one of the settings cannot be used.
+        """
+        super().__init__()
+        self.set_batch_size(batch_size, micro_batch_size)
+        if num_workers is not None and num_workers < 0:
+            raise UserError(f"data.num_workers is {num_workers}; it must be 0 or more")
+        if sampler not in ("shuffled", "balanced"):
+            raise UserError(f"data.sampler {sampler!r} is unknown; valid are shuffled, balanced")
+        if on_leak not in ("warn", "stop", "move", "ignore"):
+            raise UserError(f"data.on_leak {on_leak!r} is unknown; valid are warn, stop, move, ignore")
+        if on_error not in ("stop", "skip"):
+            raise UserError(f"data.on_error {on_error!r} is unknown; valid are stop, skip")
+        if answers not in ("class", "level") and sampler == "balanced":
+            raise UserError("data.sampler balanced draws all classes equally often, and these have none")
+        self.source = source
+        self.prepared = preprocess
+        self.split = split
+        self.split_seed = split_seed
+        self.on_error = on_error
+        self.on_leak = on_leak
+        self.seed = seed
+        self.sampler = sampler
+        self.num_workers = num_workers
+        columns = Columns(input_column, label_column, split_column, group_column, weight_column, time_column)
+        self.samples = read_source(
+            source, answers=answers, target=target, columns=columns, separator=label_separator, classes=classes
+        )
+        self.classes = self.samples.classes
+        self._split_for = partial(
+            split_samples,
+            self.samples,
+            split,
+            seed=split_seed,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            folds=folds,
+            labelled_fraction=labelled_fraction,
+            labelled_seed=seed,
+        )
+        self.splits = self.split_for(fold)
+        self._targets = self._weighted_targets()
+        self.fold = fold
+        self.split_digest = _digest(self.samples.paths, self.splits)
+        self.skipped = 0
+        self.leaks: LeakReport | None = None
+        self.moved = 0
+        self._cached: Callable[[], Cached | None] | None = None
+        self._resume: dict[str, int] | None = None
+        self._store: Store | None = None
+
+    # What a subclass says of its samples.
+
+    def open_store(self) -> Store:
+        """Reads the files of `samples`, where no earlier run has, and opens what was made of them."""
+        raise NotImplementedError
+
+    def transform(self, view: Literal["training", "plain"]) -> Transform:
+        """From what the store holds to what the model sees.
+
+        Args:
+            view: ``training`` may draw at random; ``plain`` is what evaluation and prediction see.
+        """
+        raise NotImplementedError
+
+    def find_duplicates(
+        self, store: Store, indices: NDArray[np.int64], features: NDArray[np.float32] | None
+    ) -> list[Duplicate]:
+        """Looks for samples that are there more than once.
+
+        Args:
+            store: The opened samples.
+            indices: The samples to look at, which can be read.
+            features: What a backbone makes of all samples, ``(n, d)``, where that was asked to help.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def collate(samples: Sequence[Any]) -> dict[str, Any]:
+        """Makes a batch of a list of samples; a static method, as worker processes that are spawned get it pickled."""
+        batch: dict[str, Any] = default_collate(list(samples))
+        return batch
+
+    def normalized(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch of a loader as the model wants it; on the batch's device.
+
+        Args:
+            batch: As the loaders make it; stays as it is.
+        """
+        return batch
+
+    @property
+    def mixes(self) -> str:
+        """Which settings mix the samples of a batch in pairs, anew in each epoch; empty where none do."""
+        return ""
+
+    def set_augmentation(self, name: Any) -> None:  # noqa: ANN401 - a name, or what a subclass takes
+        """Changes what the next `train_dataloader` does to the samples; a phase may have its own.
+
+        Args:
+            name: The augmentation; `None` for the one that was configured.
+
+        Raises:
+            UserError: If it is unknown; the message begins with ``augmentation``, for a caller to say whose.
+        """
+        if name not in (None, "none"):
+            raise UserError(f"augmentation {name!r} is unknown; {type(self).__name__} has none")
+
+    def views(self, name: Any, count: int | None) -> list[View]:  # noqa: ANN401 - as for `set_augmentation`
+        """Fixed versions of the training samples that stand for an augmentation; drawing one is drawing from it.
+
+        Args:
+            name: The augmentation; `None` for the one that was configured.
+            count: How many; `None` for all that there are.
+
+        Raises:
+            UserError: If the augmentation is unknown, or has not as many.
+        """
+        if count is not None and count > 1:
+            raise UserError(f"views is {count}, but {type(self).__name__} has only 1")
+        return [self.plain_view]
+
+    # Batches, splits and targets.
+
+    def set_batch_size(self, batch_size: int, micro_batch_size: int | Literal["auto"] | None) -> None:
+        """Says how many samples a step of one process has, and in which parts they go through the model.
+
+        Args:
+            batch_size: 1 or more.
+            micro_batch_size: As for the argument of this name.
+
+        Raises:
+            UserError: If it is less, or its parts do not divide it.
+        """
+        if batch_size < 1:
+            raise UserError(f"data.batch_size is {batch_size}; it must be 1 or more")
+        if isinstance(micro_batch_size, int) and (micro_batch_size < 1 or batch_size % micro_batch_size):
+            raise UserError(f"data.micro_batch_size is {micro_batch_size}; it must divide data.batch_size {batch_size}")
+        self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
+
+    @property
+    def loaded_batch_size(self) -> int:
+        """Samples that go through the model at once."""
+        return self.micro_batch_size if isinstance(self.micro_batch_size, int) else self.batch_size
+
+    def split_for(self, fold: int | None, *, labelled_fraction: float | None = None) -> dict[str, NDArray[np.int64]]:
+        """The splits of another fold, or of another share of the labels, of the same samples.
+
+        Args:
+            fold: `None` for the splits of no fold.
+            labelled_fraction: `None` for the configured one.
+        """
+        if labelled_fraction is None:
+            return self._split_for(fold=fold)
+        return self._split_for(fold=fold, labelled_fraction=labelled_fraction)
+
+    def answers(self, split: str) -> Targets:
+        """The targets of a split, in its order.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+        """
+        return self._targets.at(torch.from_numpy(self.splits[split]))
+
+    @property
+    def targets_digest(self) -> str:
+        """Tells apart what the samples of the splits are said to show."""
+        digest = hashlib.sha256()
+        for rows in self.splits.values():
+            digest.update(self.samples.labels[rows].tobytes())
+            digest.update(b"" if self.samples.weights is None else self.samples.weights[rows].tobytes())
+        return digest.hexdigest()[:16]
+
+    def groups(self, split: str) -> NDArray[np.str_] | None:
+        """The group of each sample of a split, in its order; `None` where there are no groups."""
+        return None if self.samples.groups is None else self.samples.groups[self.splits[split]]
+
+    # Opening.
+
+    def prepare_data(self) -> None:
+        """Reads the samples, where no earlier run has; Lightning calls this in one process per machine."""
+        if self._store is None:
+            store = self.open_store()
+            if self.on_leak != "ignore":
+                self.duplicates(store)
+
+    def setup(self, stage: str) -> None:
+        """Opens the samples and deals with broken ones; does its work once, however often it is called.
+
+        The split is drawn over all listed samples before broken ones are left out of it, so that a file that breaks
+        moves no other sample from training to testing.
+
+        Args:
+            stage: Lightning's name of what comes; every stage needs the same.
+
+        Raises:
+            UserError: If samples are broken and `on_error` is ``stop``, or if a class is left without any.
+        """
+        if self._store is not None:
+            return
+        store = self.open_store()
+        if self.on_leak != "ignore":
+            self._settle(self.duplicates(store))
+        if store.broken:
+            self._check_without(store.broken)
+            self.leave_out(store.broken)
+        self._targets = self._weighted_targets()
+        self._store = store
+
+    @property
+    def store(self) -> Store:
+        """The opened samples, once `setup` has opened them."""
+        if self._store is None:
+            raise RuntimeError(f"{type(self).__name__}.setup comes before its loaders")
+        return self._store
+
+    @property
+    def inputs_key(self) -> str:
+        """Tells apart lists of files, as they are on the disk now."""
+        return self.store.key
+
+    def expect_leaks(self) -> None:
+        """Has `setup` not look for leaks where it would do no more than warn, as the caller has others to say so."""
+        if self.on_leak == "warn":
+            self.on_leak = "ignore"
+
+    def duplicates(self, store: Store, features: NDArray[np.float32] | None = None) -> list[Duplicate]:
+        """Samples that are there more than once.
+
+        Args:
+            store: The opened samples, beside which the result is kept.
+            features: Of all samples, ``(n, d)``, by which sections of others are found, too, every time anew.
+        """
+        readable = np.setdiff1d(np.arange(len(self.samples)), list(store.broken))
+        find = partial(self.find_duplicates, store, readable, features)
+        return find() if features is not None else cached_duplicates(store.folder, find)
+
+    def report_leaks(self, duplicates: list[Duplicate]) -> LeakReport:
+        """What duplicates mean for the splits and the targets; see `leaks.report_leaks`."""
+        labels, names = self.samples.targets_in_words()
+        return report_leaks(duplicates, self.splits, labels=labels, classes=names, paths=self.samples.paths)
+
+    def _settle(self, duplicates: list[Duplicate]) -> None:
+        self.leaks = self.report_leaks(duplicates)
+        settled = settle_leaks(
+            self.splits, duplicates, report=self.leaks, on_leak=self.on_leak, groups=self.samples.groups
+        )
+        self.moved = sum(len(np.setdiff1d(self.splits[name], rows)) for name, rows in settled.items())
+        # Moved, they are another split, which no run with the first one may be scored on.
+        self.splits, self.split_digest = settled, _digest(self.samples.paths, settled)
+        self.leaks = self.report_leaks(duplicates)
+        check_training_has_all(self.samples, self.splits, self.source)
+
+    def leave_out(self, rows: Collection[int]) -> None:
+        """Takes samples out of all splits, and counts them as skipped; whether enough is left is not looked at.
+
+        Args:
+            rows: Indices of the samples.
+        """
+        self.splits = self._splits_without(rows)
+        self.skipped = len(rows)
+
+    def _splits_without(self, rows: Collection[int]) -> dict[str, NDArray[np.int64]]:
+        return {name: np.setdiff1d(indices, list(rows)) for name, indices in self.splits.items()}
+
+    def _check_without(self, broken: Mapping[int, str]) -> None:
+        named = name_some([f"{shown(self.samples.paths[index])} ({reason})" for index, reason in broken.items()])
+        found = f"{len(broken)} of {len(self.samples)} {self.noun} of {self.source} cannot be read: {named}"
+        if self.on_error == "stop":
+            raise UserError(f"{found}; mend them, or leave them out with --data.on_error skip")
+        splits = self._splits_without(broken)
+        for name in ("train", "val"):
+            if not len(splits[name]):
+                raise UserError(f"the {name} split is left without {self.noun}: {found}")
+        readable = np.setdiff1d(np.arange(len(self.samples)), list(broken))
+        had, has = (self.samples.counts(rows) > 0 for rows in (np.arange(len(self.samples)), readable))
+        if (had & ~has).any():
+            name = self.classes[int(np.argmax(had & ~has))]
+            raise UserError(f"class {name!r} is left without {self.noun}: {found}")
+        check_training_has_all(self.samples, splits, self.source)
+
+    def _weighted_targets(self) -> Targets:
+        weights = self.samples.weights
+        if weights is not None:  # so that a weighted loss is as large as one without weights
+            weights = weights / weights[self.splits["train"]].mean()
+        return Targets(torch.from_numpy(self.samples.labels), None if weights is None else torch.from_numpy(weights))
+
+    # What there is to say.
+
+    def notes(self) -> list[str]:
+        """What a user should know: classes that a part of the split lacks, and what is made of columns."""
+        said = []
+        counts = {name: self.samples.counts(self.splits[name]) for name in SPLITS}
+        for name in ("val", "test"):
+            lacking = np.flatnonzero((counts["train"] > 0) & (counts[name] == 0))
+            if len(lacking) and len(self.splits[name]):
+                names = name_some([repr(self.classes[number]) for number in lacking], most=5)
+                said.append(
+                    f"the {name} split has no {self.noun.removesuffix('s')} of {names}: "
+                    "its figures say nothing about that"
+                )
+        if self.samples.weights is not None:
+            said.append(f"{self.noun} count in training as the weight column says")
+        if self.samples.times is not None and self.split != "time":
+            said.append("the time column has no effect without data.split time")
+        return said
+
+    def summary(self) -> dict[str, Any]:
+        """What the data were, as plain data for ``summary.json``."""
+        counts = {name: self.samples.counts(rows).tolist() for name, rows in self.splits.items()}
+        return {
+            "source": self.source,
+            "answers": self.samples.answers,
+            "classes": self.classes,
+            "train": len(self.splits["train"]),
+            "validation": len(self.splits["val"]),
+            "test": len(self.splits["test"]),
+            "skipped": self.skipped,
+            "split": self.split,
+            "split_seed": self.split_seed,
+            "fold": self.fold,
+            "split_digest": self.split_digest,
+            "targets_digest": self.targets_digest,
+            "leaks": None if self.leaks is None else {"moved": self.moved, **self.leaks.to_dict()},
+            "groups": None if self.samples.groups is None else len(np.unique(self.samples.groups)),
+            "class_counts": {name: dict(zip(self.classes, count, strict=False)) for name, count in counts.items()},
+        }
+
+    # Loaders.
+
+    def serve(self, cached: Callable[[], Cached | None] | None) -> None:
+        """Has the loaders of the next fit read cached activations instead of samples; test samples stay samples.
+
+        Args:
+            cached: Asked when the first loader is made, once the model is in place; where it gives `None`, or is
+                `None`, the loaders read samples.
+        """
+        self._cached = cached
+
+    def train_dataloader(self) -> DataLoader[Item]:
+        """Shuffled or balanced, and augmented; a last batch that is not full is dropped, unless it is the only one."""
+        sampler = self._sampler("train", shuffle=True, balanced=self.sampler == "balanced")
+        if self.trainer is not None:
+            # With worker processes the first batches are under way before Lightning calls set_epoch.
+            epochs, _ = progress(self.trainer)
+            sampler.set_epoch(epochs.processed)
+        if self._resume is not None:
+            sampler.set_epoch(self._resume["epoch"])
+            sampler.resume_at(self._resume["epoch"], self._resume["batches"] * self.loaded_batch_size)
+            self._resume = None
+        if (cached := self._cached and self._cached()) is not None:
+            return self._cached_loader(CachedDataset(cached.training, self._targets, seed=self.seed), sampler)
+        return self._loader(sampler, self.transform("training"), seed=self.seed)
+
+    @property
+    def training_batches(self) -> int:
+        """Batches of an epoch that `train_dataloader` will give this process."""
+        return math.ceil(len(self._sampler("train", shuffle=True)) / self.loaded_batch_size)
+
+    def val_dataloader(self) -> DataLoader[Item]:
+        """In order, as prediction sees the samples."""
+        if (cached := self._cached and self._cached()) is not None:
+            dataset = CachedDataset([cached.evaluation], self._targets)
+            return self._cached_loader(dataset, self._sampler("val", shuffle=False))
+        return self.plain_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Item] | list[DataLoader[Item]]:
+        """In order, as prediction sees the samples; an empty list where there is no test split."""
+        return self.plain_loader("test") if len(self.splits["test"]) else []
+
+    def plain_loader(self, split: str, *, shuffle: bool = False) -> DataLoader[Item]:
+        """The samples of a split, as evaluation sees them; with several processes, this one's share.
+
+        Its batches are to be `normalized`.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            shuffle: Whether they come in the random order of the first epoch, in whole batches only.
+
+        Raises:
+            UserError: If the split has fewer samples than there are processes.
+        """
+        return self._loader(self._sampler(split, shuffle=shuffle), self.transform("plain"))
+
+    @property
+    def plain_view(self) -> View:
+        """The version of the samples that evaluation sees."""
+        return View("plain", self.transform("plain"))
+
+    def view_loader(self, view: View, indices: NDArray[np.int64], batch_size: int) -> DataLoader[Item]:
+        """One fixed version of some samples, in order; its batches are to be `normalized`.
+
+        Args:
+            view: Which version.
+            indices: Of the samples among `samples`.
+            batch_size: Samples per batch; of the last one as many as are left.
+        """
+        seed = None if view.draw is None else VIEW_SEED
+        sampler = EpochSampler(indices, shuffle=False, seed=0)
+        sampler.set_epoch(view.draw or 0)
+        return self._loader(sampler, view.transform, seed=seed, batch_size=batch_size)
+
+    def _sampler(self, split: str, *, shuffle: bool, balanced: bool = False) -> EpochSampler:
+        indices = self.splits[split]
+        rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        if len(indices) < world_size:
+            raise UserError(
+                f"the {split} split has {len(indices)} {self.noun}, too few for {world_size} processes: "
+                f"use fewer devices, or put more {self.noun} into it"
+            )
+        return EpochSampler(
+            indices,
+            shuffle=shuffle,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            rank=rank,
+            world_size=world_size,
+            balance=self.samples.single[indices] if balanced else None,
+        )
+
+    def _loader(
+        self, sampler: EpochSampler, transform: Transform, *, seed: int | None = None, batch_size: int | None = None
+    ) -> DataLoader[Item]:
+        workers = self._workers()
+        dataset = SampleDataset(self.store, self._targets, transform=transform, collate=self.collate, seed=seed)
+        return TimedLoader(
+            dataset,
+            batch_size=batch_size or self.loaded_batch_size,
+            sampler=sampler,  # leaves out the incomplete batch in training, hence no drop_last
+            collate_fn=as_it_is,  # type: ignore[arg-type]  # the data set makes whole batches
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            worker_init_fn=leave_signals_to_parent,
+            pin_memory=torch.cuda.is_available(),
+            # Without one of its own a loader draws from the global generator, and dropout would depend on it.
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def _cached_loader(self, dataset: CachedDataset, sampler: EpochSampler) -> DataLoader[Item]:
+        return TimedLoader(
+            dataset,  # type: ignore[arg-type]  # its batches have activations in the place of the image
+            batch_size=self.loaded_batch_size,
+            sampler=sampler,
+            collate_fn=as_it_is,  # type: ignore[arg-type]  # the data set makes whole batches
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def _workers(self) -> int:
+        if self.num_workers is not None:
+            return self.num_workers
+        # The trainer's GPU rather than the machine's: `--trainer.accelerator cpu` leaves that idle.
+        on_cpu = self.trainer is not None and isinstance(self.trainer.accelerator, CPUAccelerator)
+        processes = 1 if self.trainer is None else self.trainer.num_devices
+        return default_workers(processes=processes, beside_gpu=torch.cuda.is_available() and not on_cpu)
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Prepares a batch on the device, to which it crossed over as small as it is.
+
+        Args:
+            batch: As the loaders make it.
+            dataloader_idx: Unused.
+
+        Returns:
+            The batch as `normalized` makes it; cached activations as they are.
+        """
+        return batch if "activations" in batch else self.normalized(batch)
+
+    # Exact resume.
+
+    def state_dict(self) -> dict[str, int]:
+        """Where training stands, for Lightning's checkpoint; see `place_of`. Empty without a trainer."""
+        return {} if self.trainer is None else place_of(self.trainer)
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Has the next `train_dataloader` go on where `state_dict` was taken.
+
+        Args:
+            state_dict: What `state_dict` gave.
+        """
+        # Lightning also restores it before testing or predicting, which has nothing to go on with.
+        if state_dict and (self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING):
+            self._resume = {"epoch": state_dict["epoch"], "batches": state_dict["batches"]}
+
+
+def _digest(paths: list[Path], splits: dict[str, NDArray[np.int64]]) -> str:
+    """Tells apart the samples' names in each split; the folder that holds them may move."""
+    digest = hashlib.sha256()
+    for name, indices in splits.items():
+        for index in indices:
+            digest.update(f"{name}\0{paths[index].parent.name}/{paths[index].name}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]
