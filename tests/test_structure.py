@@ -89,7 +89,7 @@ def test_tasks_and_data_modules_have_the_arguments_that_are_linked():
     for task in TASKS:
         assert {"backbone", "weights", "classes", "preprocess"} <= set(arguments_of(task))
     data = set(arguments_of(ImageDataModule))
-    assert {"preprocess", "seed", "answers", "classes", "image_size"} <= data and "input_column" not in data
+    assert {"preprocess", "seed", "problem_type", "classes", "image_size"} <= data and "input_column" not in data
 
 
 def private_names(path: Path) -> Iterator[str]:

@@ -35,7 +35,7 @@ def refused(source: str, **settings: object) -> str:
 
 
 def test_labels_are_separated_in_one_cell_and_may_be_none(table: Callable[..., str]) -> None:
-    samples = read_source(table("b | a", "", "a", "c|a||a", "b"), answers="labels")
+    samples = read_source(table("b | a", "", "a", "c|a||a", "b"), problem_type="multilabel")
     assert samples.classes == ["a", "b", "c"]
     assert samples.labels.tolist() == [[1, 1, 0], [0, 0, 0], [1, 0, 0], [1, 0, 1], [0, 1, 0]]
     assert samples.labels.dtype == np.float32
@@ -46,36 +46,40 @@ def test_labels_are_separated_in_one_cell_and_may_be_none(table: Callable[..., s
 def test_labels_may_be_marked_in_a_column_each(table: Callable[..., str]) -> None:
     columns = Columns(label=["wet", "cold"])
     source = table("1,0", "0.0,TRUE", "yes,no", header="wet,cold")
-    assert read_source(source, answers="labels", columns=columns).labels.tolist() == [[1, 0], [0, 1], [1, 0]]
-    asked = read_source(source, answers="labels", columns=columns, classes=["cold", "wet"])
+    assert read_source(source, problem_type="multilabel", columns=columns).labels.tolist() == [[1, 0], [0, 1], [1, 0]]
+    asked = read_source(source, problem_type="multilabel", columns=columns, classes=["cold", "wet"])
     assert (asked.classes, asked.labels.tolist()) == (["cold", "wet"], [[0, 1], [1, 0], [0, 1]])
-    message = refused(table("1,0", "2,0", header="wet,cold"), answers="labels", columns=columns)
+    message = refused(table("1,0", "2,0", header="wet,cold"), problem_type="multilabel", columns=columns)
     assert message.endswith("column 'wet' is '2'; it must say 1 or 0, true or false, yes or no")
     assert "row 3 of " in message
 
 
 def test_numbers_are_read_as_they_are(table: Callable[..., str]) -> None:
-    samples = read_source(table("1.5", "-2e3", " 7 "), answers="number")
+    samples = read_source(table("1.5", "-2e3", " 7 "), problem_type="regression")
     assert (samples.classes, samples.labels.tolist()) == (["label"], [[1.5], [-2000.0], [7.0]])
-    several = read_source(table("1,4", "2,5", "3,6", header="x,y"), answers="number", columns=Columns(label=["y", "x"]))
+    several = read_source(
+        table("1,4", "2,5", "3,6", header="x,y"), problem_type="regression", columns=Columns(label=["y", "x"])
+    )
     assert (several.classes, several.labels.tolist()) == (["y", "x"], [[4, 1], [5, 2], [6, 3]])
-    new = read_source(table("1", "2", header="other"), answers="number", columns=Columns(label="other"), classes=["x"])
+    new = read_source(
+        table("1", "2", header="other"), problem_type="regression", columns=Columns(label="other"), classes=["x"]
+    )
     assert (new.classes, new.labels.tolist()) == (["x"], [[1.0], [2.0]])
 
 
 @pytest.mark.parametrize("cell", ["1,5", "abc", "nan", "inf", "1e400", "1e39"])
 def test_what_is_no_number_is_named_with_its_row(table: Callable[..., str], cell: str) -> None:
-    message = refused(table("1", f'"{cell}"', "3"), answers="number")
+    message = refused(table("1", f'"{cell}"', "3"), problem_type="regression")
     assert message.startswith("row 3 of ")
     assert message.endswith(f"column 'label' is {cell!r}; a finite number is wanted")
 
 
 def test_levels_need_an_order(table: Callable[..., str]) -> None:
     source = table("mild", "none", "severe", "none", "mild", "severe")
-    assert "list them from the lowest to the highest as data.classes" in refused(source, answers="level")
-    samples = read_source(source, answers="level", classes=["none", "mild", "severe"])
+    assert "list them from the lowest to the highest as data.classes" in refused(source, problem_type="ordinal")
+    samples = read_source(source, problem_type="ordinal", classes=["none", "mild", "severe"])
     assert samples.labels.tolist() == [1, 0, 2, 0, 1, 2]
-    numbers = read_source(table("10", "2.5", "10", "2.5"), answers="level")
+    numbers = read_source(table("10", "2.5", "10", "2.5"), problem_type="ordinal")
     assert (numbers.classes, numbers.labels.tolist()) == (["2.5", "10"], [1, 0, 1, 0])
 
 
@@ -91,9 +95,9 @@ def test_whole_numbers_are_places_among_the_classes_asked_for(table: Callable[..
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"answers": "number"}, "a folder says one class of each image, not a number"),
-        ({"answers": "labels"}, "a folder says one class of each image, not several labels"),
-        ({"answers": "level"}, "does not say in which order its levels are (cat, dog)"),
+        ({"problem_type": "regression"}, "a folder says one class of each image, not a number"),
+        ({"problem_type": "multilabel"}, "a folder says one class of each image, not several labels"),
+        ({"problem_type": "ordinal"}, "does not say in which order its levels are (cat, dog)"),
     ],
 )
 def test_a_folder_holds_classes(folder: Path, settings: dict[str, object], message: str) -> None:
@@ -101,21 +105,21 @@ def test_a_folder_holds_classes(folder: Path, settings: dict[str, object], messa
 
 
 @pytest.mark.parametrize(
-    ("rows", "answers", "message"),
+    ("rows", "problem_type", "message"),
     [
-        (["5", "5", "5"], "number", "'label' is the same for all images; there is nothing to learn"),
-        (["", "", ""], "labels", "has a label"),
-        (["a", "a", "a"], "level", "does not say in which order"),
+        (["5", "5", "5"], "regression", "'label' is the same for all images; there is nothing to learn"),
+        (["", "", ""], "multilabel", "has a label"),
+        (["a", "a", "a"], "ordinal", "does not say in which order"),
     ],
 )
-def test_nothing_to_learn_is_said(table: Callable[..., str], rows: list[str], answers: str, message: str) -> None:
-    assert message in refused(table(*rows), answers=answers)
+def test_nothing_to_learn_is_said(table: Callable[..., str], rows: list[str], problem_type: str, message: str) -> None:
+    assert message in refused(table(*rows), problem_type=problem_type)
 
 
 def test_elpv_has_a_probability_and_ordered_levels() -> None:
-    samples = read_source("elpv", answers="number", target="probability")
+    samples = read_source("elpv", problem_type="regression", target="probability")
     assert sorted(set(np.round(samples.labels[:, 0].astype(float), 4).tolist())) == [0.0, 0.3333, 0.6667, 1.0]
-    assert read_source("elpv", answers="level", target="level").classes == ["0%", "33%", "67%", "100%"]
+    assert read_source("elpv", problem_type="ordinal", target="level").classes == ["0%", "33%", "67%", "100%"]
 
 
 def weighted(table: Callable[..., str], *cells: str) -> Samples:
@@ -129,7 +133,7 @@ def test_weights_and_groups_are_used_where_there_are_columns_of_that_name(table:
         with pytest.raises(UserError, match=rf"row 3 of .*: weight is '{bad}'; it must be a number above 0"):
             weighted(table, "1", bad, "1", "1")
     # A column that is to be learned is no weight.
-    learned = read_source(table("1", "2", header="weight"), answers="number", columns=Columns(label="weight"))
+    learned = read_source(table("1", "2", header="weight"), problem_type="regression", columns=Columns(label="weight"))
     assert learned.weights is None
 
 
@@ -139,6 +143,6 @@ def test_levels_that_are_numbers_are_in_their_order_whatever_the_source_says() -
     listing = Listing(
         source="s", paths=paths, answers={"label": cells}, place=str, known=["1", "10", "2", "3"], ordered=True
     )
-    samples = make_samples(listing, answers="level")
+    samples = make_samples(listing, problem_type="ordinal")
     assert samples.classes == ["1", "2", "3", "10"]
     assert samples.labels.tolist() == [0, 3, 1, 2] * 2

@@ -238,8 +238,8 @@ def test_rare_labels_are_met_in_training() -> None:
     labels[:, 0] = 1
     labels[::4, 1] = 1
     labels[[7, 30], 2] = 1
-    samples = replace(make([0] * 60), labels=labels, classes=["a", "b", "c"], answers="labels", strata=np.array(
-        [2 if row[2] else 1 if row[1] else 0 for row in labels]))  # fmt: skip
+    strata = np.array([2 if row[2] else 1 if row[1] else 0 for row in labels])
+    samples = replace(make([0] * 60), labels=labels, classes=["a", "b", "c"], problem_type="multilabel", strata=strata)
     for seed in range(5):
         splits = split_samples(samples, "auto", seed=seed)
         assert samples.counts(splits["train"])[2] == 1
@@ -260,7 +260,7 @@ def test_more_folds_than_groups_are_refused() -> None:
 
 def test_numbers_take_two_images_to_be_scored() -> None:
     numbers = np.arange(10, dtype=np.float32)[:, None]
-    samples = replace(make([0] * 10), labels=numbers, classes=["x"], answers="number")
+    samples = replace(make([0] * 10), labels=numbers, classes=["x"], problem_type="regression")
     stated = replace(samples, split=np.array(["train"] * 7 + ["val"] * 2 + ["test"]))
     with pytest.raises(UserError, match=r"the test split of the source's own split has one image"):
         split_samples(stated, "auto", seed=0)

@@ -14,7 +14,7 @@ from tl_lightning import load
 from tl_lightning.cli import main
 from tl_lightning.core.predictions_file import load_predictions
 
-TASKS = {"level": "OrdinalTask", "labels": "MultiLabelTask", "number": "RegressionTask"}
+TASKS = {"ordinal": "OrdinalTask", "multilabel": "MultiLabelTask", "regression": "RegressionTask"}
 
 
 @pytest.fixture
@@ -30,12 +30,12 @@ def here(tmp_path, monkeypatch):
         labels = "|".join(name for name, has in (("dark", mean < 100), ("even", k % 2 == 0)) if has)
         rows.append([str(path), level, labels, f"{mean:.4f}", f"p{k // 2}"])
     with Path("table.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["image", "level", "labels", "number", "patient"], *rows])
+        csv.writer(file).writerows([["image", "ordinal", "multilabel", "regression", "patient"], *rows])
     return tmp_path
 
 
 def options(kind):
-    classes = ["--data.classes", "[low, middle, high]"] if kind == "level" else []
+    classes = ["--data.classes", "[low, middle, high]"] if kind == "ordinal" else []
     return ["--model", TASKS[kind], *TINY, "--data.source", "table.csv", "--data.label_column", kind, *classes]
 
 
@@ -53,20 +53,20 @@ def test_a_task_learns_scores_and_answers(here, kind, phases):
     assert fit(kind, "--phases", phases) == 0
     result = summary()
     assert result["status"] == "completed"
-    assert result["data"]["answers"] == kind
+    assert result["data"]["problem_type"] == kind
     assert result["phases"][0]["solved"] is True
-    monitor = {"level": "mean_absolute_error", "labels": "mean_average_precision", "number": "r2"}[kind]
+    monitor = {"ordinal": "mean_absolute_error", "multilabel": "mean_average_precision", "regression": "r2"}[kind]
     assert result["monitor"]["name"] == f"val/{monitor}"
     assert set(result["standard_errors"]) <= set(result["test"])
 
     # What was written down of the test images gives the reported figure again.
     kept = load_predictions(Path("run/test_predictions.npz"))
     assert len(kept.indices) == result["data"]["test"]
-    if kind == "number":
+    if kind == "regression":
         missed = (kept.predictions - kept.labels).abs().mean()
         assert float(missed) == pytest.approx(result["test"]["mean_absolute_error"], rel=1e-4)
         assert result["baseline"]["constant_mean_absolute_error"] > result["test"]["mean_absolute_error"]
-    elif kind == "level":
+    elif kind == "ordinal":
         assert torch.allclose(kept.predictions.sum(dim=1), torch.ones(len(kept.indices)))
         assert set(result["baseline"]) == {"median_mean_absolute_error", "median_accuracy"}
     else:
@@ -79,7 +79,9 @@ def test_a_task_learns_scores_and_answers(here, kind, phases):
     paths = [str(path) for path in sorted(Path("images").rglob("*.png"))]
     answers = load("run").predict([paths[index] for index in kept.indices])
     given = [list((answer.numbers or answer.probabilities).values()) for answer in answers]
-    np.testing.assert_allclose(given, kept.predictions.numpy(), rtol=2e-2, atol=2e-2 * (255 if kind == "number" else 1))
+    np.testing.assert_allclose(
+        given, kept.predictions.numpy(), rtol=2e-2, atol=2e-2 * (255 if kind == "regression" else 1)
+    )
 
 
 def test_predictions_of_every_kind_are_written_with_their_names(here):
@@ -92,14 +94,14 @@ def test_predictions_of_every_kind_are_written_with_their_names(here):
             rows = list(csv.reader(file))
         assert len(rows) == 25
         headers[kind] = rows[0]
-        if kind == "labels":
+        if kind == "multilabel":
             for row in rows[1:]:
                 having = [name for name, chance in zip(["dark", "even"], row[2:], strict=True) if float(chance) > 0.5]
                 assert row[1] == "|".join(having)
     assert headers == {
-        "level": ["path", "class", "probability_low", "probability_middle", "probability_high"],
-        "labels": ["path", "class", "probability_dark", "probability_even"],
-        "number": ["path", "number"],
+        "ordinal": ["path", "class", "probability_low", "probability_middle", "probability_high"],
+        "multilabel": ["path", "class", "probability_dark", "probability_even"],
+        "regression": ["path", "regression"],
     }
 
 
@@ -119,15 +121,18 @@ def test_a_resumed_run_of_any_kind_ends_where_it_would_have_ended(here, kind):
     ("args", "message"),
     [
         (["--data.mixup", "0.2"], "data.mixup and data.cutmix blend classes"),
-        (["--data.answers", "labels"], "data.answers is labels, but RegressionTask learns number"),
+        (
+            ["--data.problem_type", "multilabel"],
+            "data.problem_type is multilabel, but RegressionTask learns regression",
+        ),
         (["--data.sampler", "balanced"], "data.sampler balanced draws all classes equally often"),
         (["--checkpoint.monitor", "val/accuracy"], "'val/accuracy' is never logged"),
         (["--model.loss", "focal"], "model.loss"),
-        (["--data.label_column", "level"], "a finite number is wanted"),
+        (["--data.label_column", "ordinal"], "a finite number is wanted"),
     ],
 )
 def test_what_does_not_go_with_numbers_is_one_line(here, capsys, args, message):
-    assert fit("number", *args) == 2
+    assert fit("regression", *args) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert not Path("run").exists()
@@ -136,9 +141,9 @@ def test_what_does_not_go_with_numbers_is_one_line(here, capsys, args, message):
 def test_weights_change_what_is_learned_and_are_said(here, capsys):
     lines = Path("table.csv").read_text().splitlines()
     weighted = [f"{line},{'weight' if k == 0 else 1 + 99 * (k % 2)}" for k, line in enumerate(lines)]
-    assert fit("number", "--phases", "feature_extraction") == 0
+    assert fit("regression", "--phases", "feature_extraction") == 0
     Path("table.csv").write_text("\n".join(weighted) + "\n")
-    assert fit("number", "--phases", "feature_extraction", "--run_dir", "weighted") == 0
+    assert fit("regression", "--phases", "feature_extraction", "--run_dir", "weighted") == 0
     assert "images count in training as the weight column says" in capsys.readouterr().out
     heads = [
         torch.load(f"{run}/checkpoints/best.ckpt", weights_only=True)["state_dict"]["head.1.weight"]
@@ -147,7 +152,7 @@ def test_weights_change_what_is_learned_and_are_said(here, capsys):
     assert not torch.allclose(*heads, rtol=1e-2)
 
 
-def crossval(*more, kind="number"):
+def crossval(*more, kind="regression"):
     args = [*options(kind), "--phases", "feature_extraction", "--data.folds", "3", "--trainer.max_epochs", "1"]
     return main(["crossval", *args, "--run_dir", "cv", *more])
 
@@ -211,7 +216,7 @@ def test_a_fold_is_chosen_by_the_command_alone(here, capsys):
 
 
 def test_folds_that_were_trained_one_by_one_are_scored_together(here, capsys):
-    args = [*options("number"), "--phases", "feature_extraction", "--data.folds", "3", "--trainer.max_epochs", "1"]
+    args = [*options("regression"), "--phases", "feature_extraction", "--data.folds", "3", "--trainer.max_epochs", "1"]
     for fold in range(3):
         assert main(["fit", *args, "--data.fold", str(fold), "--run_dir", f"cv/fold-{fold}"]) == 0
     assert crossval() == 0
@@ -219,14 +224,14 @@ def test_folds_that_were_trained_one_by_one_are_scored_together(here, capsys):
 
 
 def test_a_checkpoint_says_which_task_it_is_of(here):
-    assert fit("number", "--phases", "feature_extraction") == 0
+    assert fit("regression", "--phases", "feature_extraction") == 0
     plain = Path("plain.yaml")
-    plain.write_text("{data: {source: table.csv, label_column: number}, model: {backbone: timm/test_efficientnet}}")
+    plain.write_text("{data: {source: table.csv, label_column: regression}, model: {backbone: timm/test_efficientnet}}")
     args = ["--config", "plain.yaml", "--ckpt_path", "run/checkpoints/best.ckpt", "--output", "again.json"]
     assert main(["test", *args, "--trainer.precision", "32-true"]) == 0
     assert json.loads(Path("again.json").read_text())["test"] == pytest.approx(summary()["test"])
     plain.write_text("{data: {source: table.csv}}")
     assert main(["predict", "--run_dir", "run", "--config", "plain.yaml", "--output", "answers.csv"]) == 2
-    plain.write_text("{data: {source: table.csv, label_column: level}}")
+    plain.write_text("{data: {source: table.csv, label_column: ordinal}}")
     assert main(["predict", "--run_dir", "run", "--config", "plain.yaml", "--output", "answers.csv"]) == 0
     assert len(Path("answers.csv").read_text().splitlines()) == 25

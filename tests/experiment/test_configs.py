@@ -23,21 +23,21 @@ TINY = [
 # Of each scenario: its task; its figure; what its images hold (classes of a folder, or what a table says of image k
 # of class a or b); and the share of all weights that trains in each phase, as the comments say.
 SCENARIOS = {
-    "products": ("class", "macro_f1", ["bag", "cup", "hat", "pen", "toy"], [0.00, 0.64]),
-    "chest_xray": ("class", "balanced_accuracy", ["NORMAL", "PNEUMONIA"], [0.11, 0.90]),
-    "vgg16": ("class", "macro_f1", ["a", "b"], [0.00, 0.05]),
-    "resnet50": ("class", "macro_f1", ["a", "b"], [0.00, 1.00]),
-    "inception_v3": ("class", "macro_f1", ["a", "b"], [0.00, 0.51]),
-    "mobilenetv2": ("class", "macro_f1", ["a", "b"], [0.00, 0.84]),
-    "efficientnet": ("class", "macro_f1", ["a", "b"], [0.00, 0.98, 1.00]),  # in 3 epochs, not 11: 4 stages at once
-    "ordinal": ("level", "mean_absolute_error", ["unripe", "ripe", "overripe"], [0.00, 1.00]),
+    "products": ("multiclass", "macro_f1", ["bag", "cup", "hat", "pen", "toy"], [0.00, 0.64]),
+    "chest_xray": ("multiclass", "balanced_accuracy", ["NORMAL", "PNEUMONIA"], [0.11, 0.90]),
+    "vgg16": ("multiclass", "macro_f1", ["a", "b"], [0.00, 0.05]),
+    "resnet50": ("multiclass", "macro_f1", ["a", "b"], [0.00, 1.00]),
+    "inception_v3": ("multiclass", "macro_f1", ["a", "b"], [0.00, 0.51]),
+    "mobilenetv2": ("multiclass", "macro_f1", ["a", "b"], [0.00, 0.84]),
+    "efficientnet": ("multiclass", "macro_f1", ["a", "b"], [0.00, 0.98, 1.00]),  # in 3 epochs, not 11: 4 stages at once
+    "ordinal": ("ordinal", "mean_absolute_error", ["unripe", "ripe", "overripe"], [0.00, 1.00]),
     "multi_label": (
-        *("labels", "mean_average_precision"),
+        *("multilabel", "mean_average_precision"),
         *({"labels": lambda name, k: f"{name}|c" if k % 2 else name}, [0.00, 1.00]),
     ),
-    "regression": ("number", "r2", {"grams": lambda name, k: f"{ord(name) + k}"}, [0.00, 1.00]),
+    "regression": ("regression", "r2", {"grams": lambda name, k: f"{ord(name) + k}"}, [0.00, 1.00]),
     "groups": (
-        *("class", "macro_f1"),
+        *("multiclass", "macro_f1"),
         *({"label": lambda name, k: name, "group": lambda name, k: f"{name}{k // 2}"}, [0.79]),
     ),
 }
@@ -127,13 +127,13 @@ def test_every_scenario_is_tested():
     "name", [pytest.param(name, marks=pytest.mark.slow if name == "vgg16" else ()) for name in SCENARIOS]
 )  # VGG16's checkpoints have half a gigabyte each
 def test_a_scenario_runs_and_trains_what_its_comments_say(here, name):
-    answers, monitor, holds, shares = SCENARIOS[name]
+    problem_type, monitor, holds, shares = SCENARIOS[name]
     source = write_source(here, name, holds)
     options = ["--data.source", str(source), "--data.image_size", SMALLEST.get(name, "32"), "--model.weights", "none"]
     assert main(["fit", *short(CONFIGS / "scenarios" / f"{name}.yaml"), *options]) == 0
     summary = json.loads(Path(f"runs/{name}-1/summary.json").read_text())
     assert summary["status"] == "completed"
-    assert (summary["data"]["answers"], summary["monitor"]["name"]) == (answers, f"val/{monitor}")
+    assert (summary["data"]["problem_type"], summary["monitor"]["name"]) == (problem_type, f"val/{monitor}")
     assert summary["data"]["groups"] == (12 if "group" in holds else None)
     trained = [phase["trainable_parameters"] / phase["total_parameters"] for phase in summary["phases"]]
     assert [round(share, 2) for share in trained] == shares

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from tiny import write_images
 
 from tl_lightning import load
@@ -20,7 +21,7 @@ def here(tmp_path, monkeypatch):
     # What was written in float32 is compared in float32, whatever this machine is fast at.
     monkeypatch.setattr("tl_lightning.results.predict.fast_precision", lambda: "32-true")
     monkeypatch.setattr("tl_lightning.experiment.configuration.fast_precision", lambda: "32-true")
-    write_images(tmp_path / "images", count=8, size=(48, 40))
+    write_images(tmp_path / "pictures", count=8, size=(48, 40))
     shutil.copytree(OLD, tmp_path / "run")
     return tmp_path
 
@@ -35,6 +36,15 @@ def test_an_old_run_predicts_what_it_predicted(here):
 
 
 def test_an_old_run_scores_what_it_scored(here):
+    assert main(["test", "--run_dir", "run", "--output", "test.json"]) == 0
+    again, before = json.loads(Path("test.json").read_text()), load("run").summary
+    assert again["test"] == pytest.approx(before["test"], abs=1e-5)
+
+
+def test_the_kind_of_target_under_its_former_name_still_tests(here):
+    config = yaml.safe_load(Path("run/config.yaml").read_text())
+    config["data"]["init_args"]["answers"] = "class"
+    Path("run/config.yaml").write_text(yaml.safe_dump(config))
     assert main(["test", "--run_dir", "run", "--output", "test.json"]) == 0
     again, before = json.loads(Path("test.json").read_text()), load("run").summary
     assert again["test"] == pytest.approx(before["test"], abs=1e-5)

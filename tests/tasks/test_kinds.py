@@ -84,7 +84,9 @@ def test_labels_are_judged_one_by_one_and_rare_ones_may_count_more():
 @pytest.mark.parametrize("kind", TASKS)
 def test_a_image_counts_in_training_as_much_as_its_weight_says(kind):
     task = build(kind, head_dropout=0.0)
-    labels = {"class": torch.tensor([0, 2]), "level": torch.tensor([0, 2])}.get(task.answers, torch.eye(3)[[0, 2]])
+    labels = {"multiclass": torch.tensor([0, 2]), "ordinal": torch.tensor([0, 2])}.get(
+        task.problem_type, torch.eye(3)[[0, 2]]
+    )
     batch = {"image": normal(2, 3, 32, 32).float(), "label": labels}
     one, other = (task.training_step({**batch, "weight": torch.tensor(pair)}, 0) for pair in ([2.0, 0.0], [0.0, 2.0]))
     alone = task.losses(task(batch["image"]), labels)
@@ -95,11 +97,15 @@ def test_a_image_counts_in_training_as_much_as_its_weight_says(kind):
 def answers_of(task, features):
     """Answers that the features decide, but for noise."""
     scores = features[:, :3] + 0.5 * normal(len(features), 3, seed=7)
-    if task.answers == "number":
+    if task.problem_type == "regression":
         return (scores * torch.tensor([10.0, 1.0, 0.1]) + 100).float()
-    if task.answers == "labels":
+    if task.problem_type == "multilabel":
         return (scores > 0.5).float()
-    return scores.argmax(dim=1) if task.answers == "class" else (scores[:, 0, None] > torch.tensor([-0.5, 0.7])).sum(1)
+    return (
+        scores.argmax(dim=1)
+        if task.problem_type == "multiclass"
+        else (scores[:, 0, None] > torch.tensor([-0.5, 0.7])).sum(1)
+    )
 
 
 @pytest.mark.parametrize("kind", TASKS)

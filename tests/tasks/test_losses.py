@@ -60,7 +60,7 @@ def test_effective_class_weights_reach_the_loss():
 @pytest.mark.parametrize("kind", ["labels", "probabilities"])
 def test_focal_loss_without_gamma_is_cross_entropy(kind, weighted, label_smoothing):
     logits, labels, shares, weight = examples()
-    target, options = labels if kind == "labels" else shares, {"label_smoothing": label_smoothing}
+    target, options = labels if kind == "multilabel" else shares, {"label_smoothing": label_smoothing}
     options["weight"] = weight if weighted else None
     expected = functional.cross_entropy(logits, target, **options)
     torch.testing.assert_close(focal_loss(logits, target, gamma=0.0, **options), expected, rtol=1e-14, atol=0)
@@ -70,15 +70,15 @@ def test_focal_loss_without_gamma_is_cross_entropy(kind, weighted, label_smoothi
 @pytest.mark.parametrize("kind", ["labels", "probabilities"])
 def test_focal_loss_is_what_a_loop_says(kind, gamma):
     logits, labels, shares, weight = examples()
-    if kind == "labels":
+    if kind == "multilabel":
         shares = functional.one_hot(labels, 4).double()
     total = 0.0
     for row, target in zip(logits.tolist(), shares.tolist(), strict=True):
         for score, share, factor in zip(row, (0.9 * part + 0.1 / 4 for part in target), weight.tolist(), strict=True):
             p = math.exp(score) / sum(math.exp(other) for other in row)
             total += factor * share * (1 - p) ** gamma * -math.log(p)
-    expected = total / (sum(weight.tolist()[label] for label in labels) if kind == "labels" else len(logits))
-    target = labels if kind == "labels" else shares
+    expected = total / (sum(weight.tolist()[label] for label in labels) if kind == "multilabel" else len(logits))
+    target = labels if kind == "multilabel" else shares
     loss = focal_loss(logits, target, gamma=gamma, weight=weight, label_smoothing=0.1)
     assert loss.item() == pytest.approx(expected, rel=1e-12)
 

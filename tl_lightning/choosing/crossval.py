@@ -171,7 +171,7 @@ def _table(task: TransferTask, summary: Mapping[str, Any], results: Sequence[Map
     table = Table(title=f"out of fold: {what}", title_justify="left", title_style="bold")
     table.add_column("metric")
     drawn = "groups" if summary["groups"] is not None else "images"
-    for column in ("value", f"± by {drawn}", "± by folds", task.constant, "folds from", "to"):
+    for column in ("value", f"± by {drawn}", "± by folds", task.baseline_name, "folds from", "to"):
         table.add_column(column, justify="right")
     for name, value in summary["out_of_fold"].items():
         noise = summary["standard_errors"].get(name)

@@ -23,13 +23,17 @@ BINS = 10  # of numbers, for a split in proportion; fewer where there are not fi
 
 
 def make_samples(
-    listing: Listing, *, answers: ProblemType = "class", classes: list[str] | None = None, separator: str = "|"
+    listing: Listing,
+    *,
+    problem_type: ProblemType = "multiclass",
+    classes: list[str] | None = None,
+    separator: str = "|",
 ) -> Samples:
     """Puts the answers of a source into the order of the outputs, and checks that something can be learned from them.
 
     Args:
         listing: What the source says.
-        answers: The kind of answer that is wanted.
+        problem_type: What is to be learned.
         classes: The order asked for by the user or by a checkpoint; it may hold classes without samples. Where the
             source has whole numbers from 0 instead of these names, they are places in this order.
         separator: Between the labels of one cell.
@@ -45,20 +49,20 @@ def make_samples(
     if classes is not None and len(set(classes)) < len(classes):
         raise UserError(f"data.classes names a class twice: {', '.join(classes)}")
     labels: Labels
-    if answers == "number":
+    if problem_type == "regression":
         labels, order = _numbers(listing, classes)
-    elif answers == "labels":
+    elif problem_type == "multilabel":
         labels, order = _labels(listing, classes, separator)
     else:
-        labels, order = _classes(listing, classes, levels=answers == "level")
+        labels, order = _classes(listing, classes, levels=problem_type == "ordinal")
     samples = Samples(
         paths=listing.paths,
         labels=labels,
         classes=order,
         split=None if listing.split is None else np.array(listing.split, dtype=np.str_),
-        strata=_strata(labels, answers) if listing.strata is None else listing.strata,
+        strata=_strata(labels, problem_type) if listing.strata is None else listing.strata,
         domains=None if listing.domains is None else np.array(listing.domains, dtype=np.str_),
-        answers=answers,
+        problem_type=problem_type,
         groups=None if listing.groups is None else np.array(listing.groups, dtype=np.str_),
         weights=None if listing.weights is None else np.array(listing.weights, dtype=np.float32),
         times=None if listing.times is None else np.array(listing.times, dtype=np.float64),
@@ -168,14 +172,14 @@ def _number(cell: str, column: str, place: str) -> float:
     return value
 
 
-def _strata(labels: Labels, answers: ProblemType) -> NDArray[np.int64]:
+def _strata(labels: Labels, problem_type: ProblemType) -> NDArray[np.int64]:
     """What a split keeps in proportion: the class, an image's rarest label, or a tenth of the range of a number."""
-    if answers == "number":
+    if problem_type == "regression":
         bins = max(1, min(BINS, len(labels) // 5))
         strata = np.empty(len(labels), dtype=np.int64)
         strata[labels[:, 0].argsort(kind="stable")] = np.arange(len(labels)) * bins // len(labels)
         return strata
-    if answers == "labels":
+    if problem_type == "multilabel":
         rarity = labels * (1 / np.maximum(labels.sum(axis=0), 1))
         rarest: NDArray[np.int64] = np.where(labels.any(axis=1), rarity.argmax(axis=1), labels.shape[1])
         return rarest

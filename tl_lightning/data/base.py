@@ -93,7 +93,7 @@ class TransferDataModule(LightningDataModule):
         on_error: Literal["stop", "skip"] = "stop",
         on_leak: OnLeak = "warn",
         num_workers: int | None = None,
-        answers: ProblemType = "class",
+        problem_type: ProblemType = "multiclass",
         seed: int = 0,
     ) -> None:
         """Lists the samples and splits them; no file is read yet.
@@ -137,7 +137,7 @@ class TransferDataModule(LightningDataModule):
                 warn of it, stop, or move them, out of the test split first; ignore does not look for them.
             num_workers: Processes that prepare batches; by default none on a CPU, where training needs every core, and
                 up to 8 beside a GPU, out of the cores that this process may use. What is cached is read without them.
-            answers: The kind of answer: class, level, labels or number; comes from the task.
+            problem_type: multiclass, ordinal, multilabel or regression; comes from the task.
             seed: Of shuffling and augmentation; comes from seed_everything.
 
         Raises:
@@ -153,7 +153,7 @@ class TransferDataModule(LightningDataModule):
             raise UserError(f"data.on_leak {on_leak!r} is unknown; valid are warn, stop, move, ignore")
         if on_error not in ("stop", "skip"):
             raise UserError(f"data.on_error {on_error!r} is unknown; valid are stop, skip")
-        if answers not in ("class", "level") and sampler == "balanced":
+        if problem_type not in ("multiclass", "ordinal") and sampler == "balanced":
             raise UserError("data.sampler balanced draws all classes equally often, and these have none")
         self.source = source
         self.prepared = preprocess
@@ -166,7 +166,12 @@ class TransferDataModule(LightningDataModule):
         self.num_workers = num_workers
         columns = Columns(input_column, label_column, split_column, group_column, weight_column, time_column)
         self.samples = read_source(
-            source, answers=answers, target=target, columns=columns, separator=label_separator, classes=classes
+            source,
+            problem_type=problem_type,
+            target=target,
+            columns=columns,
+            separator=label_separator,
+            classes=classes,
         )
         self.classes = self.samples.classes
         self._split_for = partial(
@@ -452,7 +457,7 @@ class TransferDataModule(LightningDataModule):
         counts = {name: self.samples.counts(rows).tolist() for name, rows in self.splits.items()}
         return {
             "source": self.source,
-            "answers": self.samples.answers,
+            "problem_type": self.samples.problem_type,
             "classes": self.classes,
             "train": len(self.splits["train"]),
             "validation": len(self.splits["val"]),

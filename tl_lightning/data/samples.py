@@ -12,7 +12,7 @@ from tl_lightning.errors import UserError
 
 SPLITS = ("train", "val", "test")
 
-ProblemType = Literal["class", "level", "labels", "number"]
+ProblemType = Literal["multiclass", "ordinal", "multilabel", "regression"]
 """One class out of several; one of several ordered levels; any number of labels; one or more numbers."""
 
 
@@ -31,7 +31,7 @@ class Samples:
         split: ``train``, ``val`` or ``test`` of each sample, where the source states it.
         strata: What a stratified split keeps in proportion, ``int64`` ``(n,)``.
         domains: Name of the domain of each sample, where the source has domains.
-        answers: Which kind of answer the labels are.
+        problem_type: What kind of target the labels are.
         groups: Name of what samples have in common (a patient, a module), where the source has groups.
         weights: How much each sample counts in training, ``float32`` ``(n,)``, more than 0; `None` for all the same.
         times: When each was taken, as numbers that can be put in order, ``float64`` ``(n,)``.
@@ -43,7 +43,7 @@ class Samples:
     split: NDArray[np.str_] | None
     strata: NDArray[np.int64]
     domains: NDArray[np.str_] | None
-    answers: ProblemType = "class"
+    problem_type: ProblemType = "multiclass"
     groups: NDArray[np.str_] | None = None
     weights: NDArray[np.float32] | None = None
     times: NDArray[np.float64] | None = None
@@ -61,14 +61,14 @@ class Samples:
         if self.labels.ndim == 1:
             return self.single, self.classes
         rows, number_of = np.unique(self.labels, axis=0, return_inverse=True)
-        if self.answers == "labels":
+        if self.problem_type == "multilabel":
             having = (np.array(self.classes)[row > 0] for row in rows)
             return number_of, ["|".join(names) or "no label" for names in having]
         return number_of, [", ".join(f"{value:g}" for value in row) for row in rows]
 
     def counts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """How many of some samples have each class, level or label; empty where the answers are numbers."""
-        if self.answers == "number":
+        if self.problem_type == "regression":
             return np.zeros(0, dtype=np.int64)
         if self.labels.ndim == 1:
             return np.bincount(self.labels[rows], minlength=len(self.classes))
@@ -117,13 +117,13 @@ def check_counts(samples: Samples, source: str, *, own_classes: bool) -> None:
         UserError: For fewer than two classes, a class with too few images, or numbers that
             are all the same.
     """
-    if samples.answers == "number":
+    if samples.problem_type == "regression":
         constant = [name for name, column in zip(samples.classes, samples.labels.T, strict=True) if np.ptp(column) == 0]
         if constant and own_classes:
             raise UserError(f"{source}: {constant[0]!r} is the same for all images; there is nothing to learn")
         return
     counts = samples.counts(np.arange(len(samples)))
-    if samples.answers == "labels":
+    if samples.problem_type == "multilabel":
         if own_classes and not counts.all():
             name = samples.classes[int(np.argmin(counts))]
             raise UserError(f"no image of {source} has the label {name!r}; leave it out")
@@ -146,7 +146,7 @@ def check_training_has_all(samples: Samples, splits: dict[str, NDArray[np.int64]
     Raises:
         UserError: Naming the class and the split.
     """
-    if samples.answers == "number":
+    if samples.problem_type == "regression":
         for name in ("val", "test"):
             if len(splits[name]) == 1:
                 raise UserError(f"the {name} split of {source} has one image; how well numbers fit takes two or more")

@@ -144,7 +144,7 @@ def _check_arithmetic(trainer: Namespace) -> None:
 
 def check_monitor(callback: Namespace, key: str, task: type[TransferTask]) -> None:
     """Checks that the figure exists, and sets whether its largest or its smallest value is the best."""
-    modes = {f"val/{name}": mode for name, mode in task.figures.items()}
+    modes = {f"val/{name}": mode for name, mode in task.metrics.items()}
     if callback.monitor == "auto":
         callback.monitor = f"val/{task.monitor}"
     if callback.monitor in modes:

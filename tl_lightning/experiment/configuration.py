@@ -217,12 +217,12 @@ class Configuration(LightningCLI):
         """Checks what can be checked, makes the run folder, and keeps everything that the run writes inside it."""
         config = self.config
         task = resolve(config.model.class_path, "model.class_path")
-        for name, value in (("seed", int(config.seed_everything)), ("answers", task.answers)):
+        for name, value in (("seed", int(config.seed_everything)), ("problem_type", task.problem_type)):
             if name in config.data.init_args:
                 asked = config.data.init_args[name]
-                if name == "answers" and asked not in ("class", value):
+                if name == "problem_type" and asked not in ("multiclass", value):
                     raise UserError(
-                        f"data.answers is {asked}, but {task.__name__} learns {value}; leave data.answers out"
+                        f"data.problem_type is {asked}, but {task.__name__} learns {value}; leave data.problem_type out"
                     )
                 config.data.init_args[name] = value
         if self.checkpoint is not None:

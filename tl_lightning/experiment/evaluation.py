@@ -12,6 +12,7 @@ from tl_lightning.core.options import OptionParser, writable
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.experiment.earlier import configuration_of
 from tl_lightning.experiment.tables import result_table, score_table
 from tl_lightning.metrics.words import TABLES
 
@@ -79,7 +80,7 @@ def show_result(task: Any, data: Any, metrics: Mapping[str, float], split: str) 
     details: dict[str, Any] = task.details(predictions.float(), labels, data.groups(name))
     constant = task.baseline(data.answers("train").labels, labels)
     title = f"{split}: {len(labels):,} images"
-    console.print(result_table(metrics, details["standard_errors"], constant, task.constant, title=title))
+    console.print(result_table(metrics, details["standard_errors"], constant, task.baseline_name, title=title))
     for table, word in TABLES.items():
         if table in details:
             console.print(score_table(details[table], word, title=f"{split}, {word} by {word}"))
@@ -95,7 +96,7 @@ def baseline(task: Any, data: Any, split: str) -> dict[str, float]:  # noqa: ANN
         split: ``val`` or ``test``.
     """
     figures = task.baseline(data.answers("train").labels, data.answers(split).labels)
-    return {f"{task.constant.split()[0]}_{name}": value for name, value in figures.items()}
+    return {f"{task.baseline_name.split()[0]}_{name}": value for name, value in figures.items()}
 
 
 def validate_command(args: list[str]) -> None:
@@ -136,7 +137,7 @@ def evaluate(split: str, args: list[str]) -> dict[str, float]:
     refuse_decided(rest)
     if known.run_dir is not None:
         folder = RunFolder.open(known.run_dir)
-        rest = ["--config", str(folder.config), *rest]
+        rest = [*configuration_of(folder), *rest]
         known.ckpt_path = known.ckpt_path or folder.best_checkpoint
     if known.ckpt_path is None:
         raise UserError("name what to evaluate: --run_dir RUN, or --config FILE --ckpt_path FILE")

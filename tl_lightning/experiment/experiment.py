@@ -28,6 +28,7 @@ from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.cautions import Caution, cautions
 from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.experiment.earlier import configuration_of
 from tl_lightning.experiment.evaluation import baseline, score, show_result
 from tl_lightning.experiment.phase_loop import Training
 from tl_lightning.experiment.tables import data_line, leak_table, split_table
@@ -139,7 +140,7 @@ def resume(run_dir: str | Path, args: Sequence[str] = (), *, watch: Watch | None
         folder.last_checkpoint.unlink(missing_ok=True)  # it cannot be read; at the next save it would replace this one
     # The images of a step, and in how many parts each process takes its share, are those of the checkpoint.
     own = [] if checkpoint is None else ["--global_batch", "null"]
-    return _run(["--config", str(folder.config), *args, *own], folder=folder, checkpoint=checkpoint, watch=watch)
+    return _run([*configuration_of(folder), *args, *own], folder=folder, checkpoint=checkpoint, watch=watch)
 
 
 def _run(
@@ -254,7 +255,7 @@ class Experiment:
             write_text(self.folder.config, self.configuration.resolved)
         data = self.data.summary()
         console.print(data_line(data))
-        if data["answers"] != "number" and len(data["classes"]) <= MOST_COUNTED:
+        if data["problem_type"] != "regression" and len(data["classes"]) <= MOST_COUNTED:
             console.print(split_table(data))
         leaks = self.data.leaks
         if leaks is not None and (leaks.leaking or leaks.relabelled):

@@ -48,7 +48,7 @@ class ExperimentParser(LightningArgumentParser):
         options.add_class_arguments(ClassificationTask, "model", skip={"classes", "preprocess"})
         for task in TASKS[1:]:  # what they have beside that
             options.add_class_arguments(task, f"model ({task.__name__})", skip={*arguments_of(ClassificationTask)})
-        options.add_class_arguments(ImageDataModule, "data", skip={"preprocess", "seed", "answers"})
+        options.add_class_arguments(ImageDataModule, "data", skip={"preprocess", "seed", "problem_type"})
         return f"{text}\n{options.format_help()}"
 
     def _keys(self) -> Iterator[str]:

@@ -112,9 +112,9 @@ def data_line(data: Mapping[str, Any]) -> str:
     """
     sizes = ", ".join(f"{data[split]:,} {split}" for split in ("train", "validation", "test"))
     skipped = f", {data['skipped']:,} broken images skipped" if data["skipped"] else ""
-    kinds = {"class": "classes", "level": "levels", "labels": "labels", "number": "numbers"}
-    what = f"{len(data['classes'])} {kinds[data['answers']]}"
-    if data["answers"] == "number":
+    kinds = {"multiclass": "classes", "ordinal": "levels", "multilabel": "labels", "regression": "numbers"}
+    what = f"{len(data['classes'])} {kinds[data['problem_type']]}"
+    if data["problem_type"] == "regression":
         what = (
             f"the number {data['classes'][0]}"
             if len(data["classes"]) == 1
@@ -132,7 +132,7 @@ def split_table(data: Mapping[str, Any]) -> Table:
         data: The data module's summary.
     """
     table = Table(title="images", title_justify="left", title_style="bold")
-    table.add_column("class" if data["answers"] == "class" else data["answers"].removesuffix("s"))
+    table.add_column({"multiclass": "class", "ordinal": "level", "multilabel": "label"}[data["problem_type"]])
     columns = {"train": "train", "val": "validation", "test": "test"}
     for title in columns.values():
         table.add_column(title, justify="right")

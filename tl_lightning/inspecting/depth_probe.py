@@ -79,7 +79,7 @@ def probe_stages(
     """Solves a head on the features of every stage.
 
     Args:
-        data: Its answers are classes or levels.
+        data: Its targets are classes or levels.
         store: One tensor per stage, a row per image.
         stages: In the same order.
         splits: Indices of images in the store, ascending: those under ``train`` fit and choose, those under ``val``
@@ -100,7 +100,7 @@ def probe_stage(
     """Solves a head on the features of one stage; see `probe_stages`.
 
     Args:
-        data: Its answers are classes or levels.
+        data: Its targets are classes or levels.
         store: One tensor per stage, a row per image.
         stages: In the same order.
         position: Which of them.
@@ -159,9 +159,9 @@ def probe_command(args: list[str]) -> None:
     console.print(data_line(data.summary()))
     if len(data.splits["train"]) < FOLDS:
         raise UserError(f"{len(data.splits['train'])} training images are too few to probe: {FOLDS} or more are needed")
-    if data.samples.answers not in ("class", "level"):
+    if data.samples.problem_type not in ("multiclass", "ordinal"):
         raise UserError(
-            f"tl probe compares how well classes can be told apart, and the answers here are {data.samples.answers}"
+            f"tl probe compares how well classes can be told apart, and the problem here is {data.samples.problem_type}"
         )
     majority = majority_accuracy(data.answers("train").labels, data.answers("val").labels)
     task.to(trainer.strategy.root_device)

@@ -157,12 +157,12 @@ def predict(
 
 def _named(task: TransferTask, path: Path, row: Tensor) -> Prediction:
     values = dict(zip(task.classes, row.tolist(), strict=True))
-    if task.answers == "number":
+    if task.problem_type == "regression":
         return Prediction(str(path), "", {}, values)
-    if task.answers == "labels":
+    if task.problem_type == "multilabel":
         label = "|".join(name for name, value in values.items() if value > 0.5)
     else:
-        place = median_level(row[None])[0] if task.answers == "level" else row.argmax()
+        place = median_level(row[None])[0] if task.problem_type == "ordinal" else row.argmax()
         label = task.classes[int(place)]
     return Prediction(str(path), label, values)
 
@@ -209,7 +209,7 @@ def predict_command(args: list[str]) -> None:
     checkpoint = Path(known.ckpt_path) if known.ckpt_path else RunFolder.open(known.run_dir).best_checkpoint
     task = load_task(checkpoint)
     predictions = predict(task, paths, batch_size=known.batch_size, on_error=known.on_error)
-    write_predictions(known.output, predictions, classes=task.classes, numbers=task.answers == "number")
+    write_predictions(known.output, predictions, classes=task.classes, numbers=task.problem_type == "regression")
     console.print(f"{len(predictions):,} predictions written to {known.output}")
 
 

@@ -64,20 +64,20 @@ class TransferTask(LightningModule):
     the share of each class).
 
     Attributes:
-        answers: The kind of answer that is learned: class, level, labels or number.
-        figures: The names of the figures, and whether the best value is the largest (max) or the smallest (min).
-        monitor: The figure that picks the best weights unless the user names another.
-        constant: What the answer without a model is called, which the figures are shown beside.
+        problem_type: What is learned: multiclass, ordinal, multilabel or regression.
+        metrics: The names of the metrics, and whether the best value is the largest (max) or the smallest (min).
+        monitor: The metric that picks the best weights unless the user names another.
+        baseline_name: What the prediction without a model is called, which the metrics are shown beside.
         classes: Names of what the outputs stand for.
         phase: What trains now, and how.
         solved: Whether the phase's head is solved rather than trained: its steps move nothing.
         seed: Of dropout and the like; with it the draws of a step depend on its epoch and batch alone.
     """
 
-    answers: ClassVar[str]
-    figures: ClassVar[Mapping[str, str]]
+    problem_type: ClassVar[str]
+    metrics: ClassVar[Mapping[str, str]]
     monitor: ClassVar[str]
-    constant: ClassVar[str] = "constant answer"
+    baseline_name: ClassVar[str] = "constant prediction"
     val_metrics: MetricCollection
     test_metrics: MetricCollection
 

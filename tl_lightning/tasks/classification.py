@@ -32,10 +32,10 @@ class ClassificationTask(TransferTask):
         loss_weights: Weight of each class in the loss, ``(classes,)``; kept in checkpoints, so that losses compare.
     """
 
-    answers: ClassVar[str] = "class"
-    figures: ClassVar[Mapping[str, str]] = FIGURES
+    problem_type: ClassVar[str] = "multiclass"
+    metrics: ClassVar[Mapping[str, str]] = FIGURES
     monitor: ClassVar[str] = "macro_f1"
-    constant: ClassVar[str] = "majority class"
+    baseline_name: ClassVar[str] = "majority class"
     loss_weights: Tensor
 
     def __init__(

@@ -24,8 +24,8 @@ class MultiLabelTask(TransferTask):
             checkpoints, so that losses compare.
     """
 
-    answers: ClassVar[str] = "labels"
-    figures: ClassVar[Mapping[str, str]] = FIGURES
+    problem_type: ClassVar[str] = "multilabel"
+    metrics: ClassVar[Mapping[str, str]] = FIGURES
     monitor: ClassVar[str] = "mean_average_precision"
     positive_weights: Tensor
 

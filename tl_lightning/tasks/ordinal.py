@@ -23,10 +23,10 @@ class OrdinalTask(TransferTask):
     the fewest levels.
     """
 
-    answers: ClassVar[str] = "level"
-    figures: ClassVar[Mapping[str, str]] = FIGURES
+    problem_type: ClassVar[str] = "ordinal"
+    metrics: ClassVar[Mapping[str, str]] = FIGURES
     monitor: ClassVar[str] = "mean_absolute_error"
-    constant: ClassVar[str] = "median level"
+    baseline_name: ClassVar[str] = "median level"
 
     def __init__(
         self,

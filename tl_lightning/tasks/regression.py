@@ -30,8 +30,8 @@ class RegressionTask(TransferTask):
         highest: The highest of each, likewise.
     """
 
-    answers: ClassVar[str] = "number"
-    figures: ClassVar[Mapping[str, str]] = FIGURES
+    problem_type: ClassVar[str] = "regression"
+    metrics: ClassVar[Mapping[str, str]] = FIGURES
     monitor: ClassVar[str] = "r2"
     mean: Tensor
     scale: Tensor

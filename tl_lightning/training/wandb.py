@@ -229,7 +229,7 @@ def _log_weights(run: Any, folder: RunFolder, summary: Mapping[str, Any]) -> Non
     import wandb
 
     metadata = {name: summary[name] for name in ("monitor", "validation", "backbone", "phases", "versions")}
-    metadata |= {"classes": summary["data"]["classes"], "answers": summary["data"]["answers"]}
+    metadata |= {"classes": summary["data"]["classes"], "problem_type": summary["data"]["problem_type"]}
     weights = wandb.Artifact(f"model-{run.id}", type="model", metadata=metadata)
     for file in (folder.best_checkpoint, folder.config):  # uploaded from where they are, not copied
         weights.add_file(str(file.resolve()), name=file.name, policy="immutable")

@@ -5,7 +5,7 @@ from dataclasses import replace
 from tl_lightning.choosing.advising.facts import Facts, Images, Machine, Model, Probe, Score, Speeds
 from tl_lightning.choosing.advising.similarity import Similarity
 
-IMAGES = Images("class", 2, 2_000, 300, 500, 600, 2.0, 300, 0.0, None)
+IMAGES = Images("multiclass", 2, 2_000, 300, 500, 600, 2.0, 300, 0.0, None)
 MODEL = Model("timm/some_cnn", "pretrained", 4_000_000, 224, False, True, True, True)
 PROBE = Probe("accuracy", Score(0.85, 0.01), Score(0.75, 0.01), Score(0.10, 0.01), 0.7, "top", 0)
 FAR, MEDIUM, NEAR = (Similarity("batch_norm", value, (("stem", value),), 128) for value in (0.6, 0.35, 0.2))

@@ -31,7 +31,7 @@ NO_GAIN = replace(PROBE, gain=Score(0.01, 0.01))
         (facts(probe=NO_GAIN, training=20_000, model={"named": True}), "lp_ft"),  # the user wants these weights
         (facts(training=500, elsewhere="group"), "full"),
         (facts(training=1_000, elsewhere="group"), "lp_ft"),
-        (facts(training=500, smallest=0, answers="number"), "lp_ft"),
+        (facts(training=500, smallest=0, problem_type="regression"), "lp_ft"),
         (facts(training=500, probe=EXCELLENT), "feature_extraction"),
         (facts(training=500, similarity=NEAR), "feature_extraction"),
         (facts(training=500, similarity=NEAR, probe=LOWER), "partial"),
@@ -140,8 +140,8 @@ def test_rare_classes_are_weighed(imbalance, expected):
 
 
 def test_other_answers_have_no_class_weights():
-    assert "model.class_weights" not in settings(facts(answers="number", smallest=0))
-    assert "model.class_weights" not in settings(facts(answers="level"))
+    assert "model.class_weights" not in settings(facts(problem_type="regression", smallest=0))
+    assert "model.class_weights" not in settings(facts(problem_type="ordinal"))
 
 
 def test_the_depth_profile_says_how_much_is_trained():

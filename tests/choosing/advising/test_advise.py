@@ -118,7 +118,7 @@ def test_facts_are_counted(here):
     assert args[-2:] == ["--data.image_size", "96"]  # half of 160, in steps of 32; the images are 48 x 40
     facts = image_facts(configuration.datamodule)
     assert (facts.training, facts.validation, facts.test, facts.classes) == (15, 3, 6, 2)
-    assert (facts.short_side, facts.grey, facts.groups, facts.answers) == (40, 0.0, None, "class")
+    assert (facts.short_side, facts.grey, facts.groups, facts.problem_type) == (40, 0.0, None, "multiclass")
     assert facts.imbalance == pytest.approx(8 / 7) and facts.smallest == 7
     model = model_facts(configuration)
     assert (model.own_size, model.convolutions, model.batch_norm, model.solvable) == (160, True, True, True)

@@ -15,8 +15,8 @@ WEIGHTS = {"full", "partial"}
 EASE = np.random.default_rng(0).random(IMAGES)  # how hard an image is, for all models alike
 
 
-def yardstick(answers="class", classes=("a", "b"), groups=None):
-    return Yardstick(answers, tuple(classes), np.arange(IMAGES), np.arange(IMAGES) % len(classes), groups)
+def yardstick(problem_type="multiclass", classes=("a", "b"), groups=None):
+    return Yardstick(problem_type, tuple(classes), np.arange(IMAGES), np.arange(IMAGES) % len(classes), groups)
 
 
 def result(name, seed, accuracy, *, validation=None, fraction=None, labelled=100):
@@ -82,7 +82,7 @@ def test_an_error_chooses_where_it_is_least():
         plain = result(name, 0, 0.9)
         noise = np.random.default_rng(len(results)).normal(0, 0.1, IMAGES)
         results.append(Result(**{**vars(plain), "scores": -error + noise, "predicted": None, "validation": error}))
-    outcome = judge(made(*results), yardstick("number"), measure, reference="scratch", transferring=WEIGHTS)
+    outcome = judge(made(*results), yardstick("regression"), measure, reference="scratch", transferring=WEIGHTS)
     assert outcome.transfer == "full"
     row = outcome.rows[2]
     assert row.value == pytest.approx(-results[2].scores.mean())
@@ -138,7 +138,7 @@ def test_equal_answers_with_several_labels_are_not_the_same_for_sure():
     for name, score in (("scratch", 0.5), ("full", 0.75)):
         plain = result(name, 0, 0.9)
         results.append(Result(**{**vars(plain), "scores": np.full(IMAGES, score), "predicted": None}))
-    rows = judge(made(*results), yardstick("labels"), measure, reference="scratch", transferring=WEIGHTS).rows
+    rows = judge(made(*results), yardstick("multilabel"), measure, reference="scratch", transferring=WEIGHTS).rows
     difference = rows[1].difference
     assert (difference.value, difference.low < 0.25 < difference.high) == (pytest.approx(0.25), True)
 

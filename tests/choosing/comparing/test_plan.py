@@ -12,11 +12,11 @@ from tl_lightning.errors import UserError
     [(None, "images has one test image, which"), (np.array(["a"]), "images has one test group, which")],
 )
 def test_one_test_image_or_group_cannot_say_how_it_would_be_elsewhere(groups, message):
-    tested = Yardstick("class", ("a", "b"), np.arange(1), np.zeros(1, dtype=np.int64), groups)
+    tested = Yardstick("multiclass", ("a", "b"), np.arange(1), np.zeros(1, dtype=np.int64), groups)
     with pytest.raises(UserError, match=message):
         tested.check_several("images")
 
 
 @pytest.mark.parametrize("groups", [None, np.array(["a", "a", "b"])])
 def test_several_test_images_or_groups_can(groups):
-    Yardstick("class", ("a", "b"), np.arange(3), np.zeros(3, dtype=np.int64), groups).check_several("images")
+    Yardstick("multiclass", ("a", "b"), np.arange(3), np.zeros(3, dtype=np.int64), groups).check_several("images")

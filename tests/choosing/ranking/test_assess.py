@@ -19,7 +19,7 @@ from tl_lightning.metrics.noise import standard_error
 from tl_lightning.probe import left_out, out_of_fold
 
 
-def measured(labels, answers, *, classes=("a", "b"), source=None, groups=None, kin=None):
+def measured(labels, problem_type, *, classes=("a", "b"), source=None, groups=None, kin=None):
     generator = torch.Generator().manual_seed(0)
     rows = len(labels)
     single = labels if labels.ndim == 1 else labels[:, 0]
@@ -30,7 +30,7 @@ def measured(labels, answers, *, classes=("a", "b"), source=None, groups=None, k
         rows=np.arange(rows),
         features=features,
         labels=labels,
-        answers=answers,
+        problem_type=problem_type,
         classes=classes,
         fold_of=torch.arange(rows) % 5 if kin is None else kin % 5,
         kin=kin,
@@ -46,11 +46,11 @@ def measured(labels, answers, *, classes=("a", "b"), source=None, groups=None, k
     )
 
 
-@pytest.mark.parametrize("answers", ["class", "level"])
-def test_classes_and_levels_get_every_score(answers):
+@pytest.mark.parametrize("problem_type", ["multiclass", "ordinal"])
+def test_classes_and_levels_get_every_score(problem_type):
     labels = torch.arange(30) % 2
     source = torch.rand(30, 4, generator=torch.Generator().manual_seed(1)).softmax(dim=1)
-    given = measured(labels, answers, source=source)
+    given = measured(labels, problem_type, source=source)
     found, features = assess(given), given.features
     expected = out_of_fold(features, labels, classes=2, strengths=STRENGTHS, fold_of=given.fold_of)
     assert found.right.tolist() == (expected.answers == labels).double().tolist()
@@ -61,17 +61,17 @@ def test_classes_and_levels_get_every_score(answers):
     assert found.nce == nce(source.argmax(dim=1), labels)
     assert (found.image_size, found.parameters, found.macs, found.speed) == (32, 10, 20, 30.0)
     assert found.seconds > 2.0
-    assert constant_accuracy(labels, answers=answers) == 0.5
+    assert constant_accuracy(labels, problem_type=problem_type) == 0.5
 
 
 def test_without_a_source_classifier_its_scores_are_left_out():
-    found = assess(measured(torch.arange(30) % 2, "class"))
+    found = assess(measured(torch.arange(30) % 2, "multiclass"))
     assert (found.leep, found.nce) == (None, None)
 
 
 def test_numbers_get_r2_of_what_was_left_out_and_log_me():
     numbers = torch.randn(40, 2, generator=torch.Generator().manual_seed(2))
-    given = measured(numbers, "number")
+    given = measured(numbers, "regression")
     found = assess(given)
     outputs, _ = left_out(given.features, numbers)
     exact = numbers.double()
@@ -79,37 +79,39 @@ def test_numbers_get_r2_of_what_was_left_out_and_log_me():
     assert found.accuracy == pytest.approx(float((1 - unexplained).mean()), rel=1e-9)
     assert found.log_me == log_me_numbers(given.features, exact)
     assert (found.neighbours, found.h_score, found.leep, found.nce) == (None, None, None, None)
-    assert constant_accuracy(numbers, answers="number") is None
+    assert constant_accuracy(numbers, problem_type="regression") is None
 
 
 def test_labels_get_the_mean_of_their_accuracies_and_one_that_no_image_has_is_left_out():
     generator = torch.Generator().manual_seed(3)
     labels = (torch.rand(40, 3, generator=generator) < 0.4).float()
     labels[:, 1] = 0
-    given = measured(labels, "labels", classes=("a", "b", "c"))
+    given = measured(labels, "multilabel", classes=("a", "b", "c"))
     found = assess(given)
     kept = labels[:, [0, 2]].double()
     outputs, _ = left_out(given.features, 2 * kept - 1)
     assert found.accuracy == pytest.approx(float(((outputs > 0) == (kept > 0.5)).double().mean()))
     shares = kept.mean(dim=0)
-    assert constant_accuracy(labels, answers="labels") == pytest.approx(float(torch.maximum(shares, 1 - shares).mean()))
+    assert constant_accuracy(labels, problem_type="multilabel") == pytest.approx(
+        float(torch.maximum(shares, 1 - shares).mean())
+    )
 
 
-@pytest.mark.parametrize("answers", ["number", "labels", "class"])
-def test_images_of_one_group_say_nothing_of_each_other(answers):
+@pytest.mark.parametrize("problem_type", ["regression", "multilabel", "multiclass"])
+def test_images_of_one_group_say_nothing_of_each_other(problem_type):
     generator = torch.Generator().manual_seed(0)
     kin = torch.arange(40).repeat_interleave(6)
     groups = torch.randn(40, 12, generator=generator)
     features = groups[kin] + 0.05 * torch.randn(240, 12, generator=generator)
     drawn = torch.randn(40, 1, generator=generator)[kin]  # for each group, and nothing in the features tells it
-    labels = drawn if answers == "number" else (drawn > 0).float()
-    labels = (drawn[:, 0] > 0).long() if answers == "class" else labels
-    given = replace(measured(labels, answers, kin=kin), features=features)
+    labels = drawn if problem_type == "regression" else (drawn > 0).float()
+    labels = (drawn[:, 0] > 0).long() if problem_type == "multiclass" else labels
+    given = replace(measured(labels, problem_type, kin=kin), features=features)
     alone = assess(replace(given, kin=None, fold_of=torch.arange(240) % 5))
     found = assess(given)
-    constant = constant_accuracy(labels, answers=answers) or 0.0
+    constant = constant_accuracy(labels, problem_type=problem_type) or 0.0
     assert found.accuracy < constant + 0.1 and alone.accuracy > found.accuracy + 0.1
-    if answers == "class":
+    if problem_type == "multiclass":
         assert alone.neighbours == 1.0 and found.neighbours < 0.65
 
 
@@ -126,7 +128,7 @@ def test_of_many_images_some_are_probed_and_no_fold_is_lost(monkeypatch):
     fold_of = torch.tensor([0] * 96 + [1, 2, 3, 4])
     some = solved.probed(fold_of)
     assert len(some) == 20 and some.diff().min() > 0 and set(fold_of[some].tolist()) == {0, 1, 2, 3, 4}
-    given = replace(measured(torch.arange(100) % 2, "class", groups=np.arange(100).astype(str)), fold_of=fold_of)
+    given = replace(measured(torch.arange(100) % 2, "multiclass", groups=np.arange(100).astype(str)), fold_of=fold_of)
     found = assess(given)
     assert found.images == 100 and found.rows.tolist() == some.tolist() and len(found.right) == 20
     assert found.groups.tolist() == some.numpy().astype(str).tolist()

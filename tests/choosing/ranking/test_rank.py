@@ -107,8 +107,8 @@ def many(right, **options):
     return assessment([1] * right + [0] * (400 - right), backbone=f"timm/m{right}", **options)
 
 
-def ranking(*found, control=200, answers="class", constant=0.5):
-    return Ranking.of(found, many(control, weights="none"), answers=answers, constant=constant)
+def ranking(*found, control=200, problem_type="multiclass", constant=0.5):
+    return Ranking.of(found, many(control, weights="none"), problem_type=problem_type, constant=constant)
 
 
 def test_the_best_stands_first_and_of_equals_the_cheaper_one():
@@ -145,12 +145,12 @@ def shown(table):
 def test_columns_that_do_not_go_with_the_answers_are_left_out():
     text = shown(rank_table(ranking(many(350), many(349))))
     assert "H-score" in text and "LEEP" not in text and "within the noise" in text and "majority class" in text
-    text = shown(rank_table(ranking(many(350), answers="number", constant=None)))
+    text = shown(rank_table(ranking(many(350), problem_type="regression", constant=None)))
     assert "R2" in text and "majority" not in text
 
 
 def test_the_figures_of_labels_are_called_what_they_are(tmp_path):
-    write_metrics(ranking(many(350), answers="labels"), tmp_path / "rank.csv")
+    write_metrics(ranking(many(350), problem_type="multilabel"), tmp_path / "rank.csv")
     (row, control) = figures(tmp_path / "rank.csv")
     assert (row["label_accuracy"], row["within_noise"], control["control"]) == ("0.875", "1", "1")
     assert (float(control["behind"]), control["within_noise"]) == (0.375, "0")

@@ -81,7 +81,7 @@ def test_the_summary_is_exact(folder: Path, small: Preprocess, image: Callable[.
     data.setup("fit")
     assert data.summary() == {
         "source": str(folder),
-        "answers": "class",
+        "problem_type": "multiclass",
         "classes": ["cat", "dog"],
         "train": 15,
         "validation": 3,

@@ -132,7 +132,7 @@ def test_usual_columns_and_chosen_ones_are_read(tmp_path: Path) -> None:
     assert samples.groups is not None and samples.groups.tolist() == ["a", "b", "a", "b"]
     assert samples.weights is not None and samples.weights.tolist() == [1.0, 2.0, 0.5, 3.0]
     assert samples.times is not None and np.argsort(samples.times).tolist() == [1, 2, 0, 3]
-    numbers = read_source(source, answers="number", columns=Columns(label="age"))
+    numbers = read_source(source, problem_type="regression", columns=Columns(label="age"))
     assert numbers.labels.tolist() == [[5], [6], [7], [8]] and numbers.classes == ["age"]
     assert len(exported()) == 1  # another answer needs no other files
 
@@ -141,10 +141,12 @@ def test_several_labels_are_lists_of_classes(tmp_path: Path) -> None:
     made = a_set([0, 0, 0, 0], tags=[[0, 2], [], [1], [2]])
     made = made.remove_columns("label").cast_column("tags", datasets.Sequence(datasets.ClassLabel(names=NAMES)))
     source = saved(made, tmp_path / "set")
-    samples = read_source(source, answers="labels")  # the only column with classes is the answer
+    samples = read_source(source, problem_type="multilabel")  # the only column with classes is the answer
     assert samples.classes == NAMES
     assert samples.labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0], [0, 0, 1]]
-    assert "contains 'a'; choose another data.label_separator" in refuse(source, answers="labels", separator="a")
+    assert "contains 'a'; choose another data.label_separator" in refuse(
+        source, problem_type="multilabel", separator="a"
+    )
 
 
 def test_a_column_of_text_is_an_answer(tmp_path: Path) -> None:
@@ -270,7 +272,7 @@ def test_a_folder_of_other_files_is_loaded_as_the_library_does(tmp_path: Path, m
     assert samples.classes == NAMES and samples.labels.tolist() == [0, 1, 1, 0]
 
 
-@pytest.mark.parametrize("answers", ["class", "labels"])
-def test_other_columns_do_not_hinder(tmp_path: Path, answers: ProblemType) -> None:
+@pytest.mark.parametrize("problem_type", ["multiclass", "multilabel"])
+def test_other_columns_do_not_hinder(tmp_path: Path, problem_type: ProblemType) -> None:
     made = a_set([0, 1, 1, 0], raw=[b"\0"] * 4, boxes=[[[1, 2]]] * 4, info=[{"a": 1}] * 4)
-    assert len(read_source(saved(made, tmp_path / "set"), answers=answers, classes=NAMES)) == 4
+    assert len(read_source(saved(made, tmp_path / "set"), problem_type=problem_type, classes=NAMES)) == 4

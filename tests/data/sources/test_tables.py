@@ -21,8 +21,8 @@ from tl_lightning.errors import UserError
 
 NAMES = ("1.png", "2.png", "3.png", "4.png", "a b, c.png", "Zelle_ä.png")
 TAKEN = Columns(time="taken")
-NUMBER: dict[str, Any] = {"answers": "number"}
-LABELS: dict[str, Any] = {"answers": "labels"}
+NUMBER: dict[str, Any] = {"problem_type": "regression"}
+LABELS: dict[str, Any] = {"problem_type": "multilabel"}
 
 
 @pytest.fixture

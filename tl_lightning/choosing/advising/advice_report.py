@@ -14,7 +14,7 @@ from tl_lightning.choosing.advising.facts import Facts, Speeds
 from tl_lightning.choosing.advising.gather import Looked
 from tl_lightning.choosing.advising.settings import Reason
 
-WORDS = {"class": "classes", "level": "levels", "labels": "labels", "number": "numbers"}
+WORDS = {"multiclass": "classes", "ordinal": "levels", "multilabel": "labels", "regression": "numbers"}
 
 
 def fact_table(facts: Facts) -> Table:
@@ -31,8 +31,8 @@ def fact_lines(facts: Facts) -> list[tuple[str, str]]:
     """What was found out, in words."""
     images, model, machine, probe = facts.images, facts.model, facts.machine, facts.probe
     counts = f"{images.training:,} training, {images.validation:,} validation, {images.test:,} test"
-    kinds = f"{images.classes} {WORDS[images.answers]}"
-    if images.answers != "number":
+    kinds = f"{images.classes} {WORDS[images.problem_type]}"
+    if images.problem_type != "regression":
         kinds += f", {images.smallest:,} of the rarest, {images.imbalance:.1f} times as many of the most frequent"
     lines = [("images", counts), ("answers", kinds)]
     if images.groups is not None:
@@ -41,7 +41,7 @@ def fact_lines(facts: Facts) -> list[tuple[str, str]]:
         lines.append(("files", f"shorter side {images.short_side} px (median), {images.grey:.0%} greyscale"))
     lines.append(("backbone", f"{model.backbone}, {model.weights}, {model.parameters / 1e6:.1f} M parameters"))
     if probe is not None:
-        lines.append((f"probe, {probe.what}", f"{probe.pretrained}; constant answer {probe.constant:.3f}"))
+        lines.append((f"probe, {probe.what}", f"{probe.pretrained}; constant prediction {probe.constant:.3f}"))
         if probe.random is not None:
             lines.append(("  random weights", f"{probe.random}; gain {probe.gain}"))
         if probe.best_stage is not None and probe.below:

@@ -139,7 +139,7 @@ def _training(facts: Facts) -> str:
 
 def _size(facts: Facts) -> str:
     images = facts.images
-    classed = images.answers in ("class", "level")
+    classed = images.problem_type in ("multiclass", "ordinal")
     if images.training < VERY_FEW or (classed and images.training < VERY_FEW_PER_CLASS * images.classes):
         return "very few"
     return "few" if images.training < FEW else "many" if images.training < MANY else "very many"
@@ -147,7 +147,9 @@ def _size(facts: Facts) -> str:
 
 def _sizes(facts: Facts) -> str:
     images = facts.images
-    each = f", {images.training / images.classes:,.0f} a class" if images.answers in ("class", "level") else ""
+    each = (
+        f", {images.training / images.classes:,.0f} a class" if images.problem_type in ("multiclass", "ordinal") else ""
+    )
     return _training(facts) + each
 
 

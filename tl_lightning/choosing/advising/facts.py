@@ -10,7 +10,7 @@ class Images:
     """What there is to learn from.
 
     Attributes:
-        answers: class, level, labels or number.
+        problem_type: multiclass, ordinal, multilabel or regression.
         classes: How many classes, levels, labels or numbers.
         training: Images to train on.
         validation: Images that choose.
@@ -24,7 +24,7 @@ class Images:
             between domains; empty where they are drawn alike.
     """
 
-    answers: str
+    problem_type: str
     classes: int
     training: int
     validation: int

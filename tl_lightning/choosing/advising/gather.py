@@ -38,7 +38,7 @@ def image_facts(data: ImageDataModule) -> Images:
     drawn = np.random.default_rng(0).permutation(splits["train"])[:HEADERS]
     headers = [header for header in read_headers([samples.paths[row] for row in drawn]) if header is not None]
     return Images(
-        answers=samples.answers,
+        problem_type=samples.problem_type,
         classes=len(data.classes),
         training=len(splits["train"]),
         validation=len(splits["val"]),
@@ -181,5 +181,5 @@ def facts_of(looked: Looked, args: list[str]) -> Facts:
             console.print(f"note       no control by random weights: {error}", style="yellow")
         similarity = measure_similarity(configuration, looked.splits["train"])
     stages = probe_depth(configuration, looked.splits)
-    probe = probe_facts(looked.top, control, stages, what=WHAT[data.samples.answers])
+    probe = probe_facts(looked.top, control, stages, what=WHAT[data.samples.problem_type])
     return Facts(image_facts(data), model_facts(configuration), machine_facts(configuration), size, probe, similarity)

@@ -20,7 +20,7 @@ from tl_lightning.inspecting.depth_probe import StageProbe, pooled, probe_stages
 from tl_lightning.metrics.noise import standard_error
 
 PROBED = {"train": 3000, "val": 1500}  # images at most; the standard error is then below a point
-WHAT = {"class": "accuracy", "level": "accuracy", "labels": "label accuracy", "number": "R2"}
+WHAT = {"multiclass": "accuracy", "ordinal": "accuracy", "multilabel": "label accuracy", "regression": "R2"}
 
 Splits = Mapping[str, NDArray[np.int64]]
 
@@ -81,19 +81,19 @@ def probe_top(configuration: Configuration, splits: Splits) -> TopScores:
     rows = np.union1d(splits["train"], splits["val"])
     features, labels = store.rows(rows, last), torch.from_numpy(data.samples.labels[rows])
     begun = time.perf_counter()
-    kind, classes = data.samples.answers, len(data.classes)
+    kind, classes = data.samples.problem_type, len(data.classes)
     fold_of, kin = folds_and_kin(data, rows)
-    values = solved_right(features, labels, answers=kind, classes=classes, fold_of=fold_of, kin=kin)
+    values = solved_right(features, labels, problem_type=kind, classes=classes, fold_of=fold_of, kin=kin)
     seconds = time.perf_counter() - begun
     groups = None if data.samples.groups is None else data.samples.groups[rows]
-    constant = constant_accuracy(labels, answers=kind)
+    constant = constant_accuracy(labels, problem_type=kind)
     return TopScores(values, groups, 0.0 if constant is None else constant, seconds)
 
 
 def probe_depth(configuration: Configuration, splits: Splits) -> list[StageProbe]:
     """Probes every stage, on the validation images; nothing where the answers are neither classes nor levels."""
     data, stages = configuration.datamodule, configuration.model.stages
-    if data.samples.answers not in ("class", "level"):
+    if data.samples.problem_type not in ("multiclass", "ordinal"):
         return []
     return probe_stages(data, pooled(configuration, splits=splits), stages, splits=splits)
 

@@ -45,7 +45,7 @@ def backbone(plan: Plan, facts: Facts) -> list[Reason]:
     model, probe = facts.model, facts.probe
     score = "" if probe is None else f"{probe.what} {probe.pretrained} on frozen features"
     if probe is not None and probe.random is not None:
-        score += f", random weights {probe.random}, constant answer {probe.constant:.3f}"
+        score += f", random weights {probe.random}, constant prediction {probe.constant:.3f}"
     name = Reason("model.backbone", model.backbone, f"{model.parameters / 1e6:.1f} M parameters", score, "linear probe")
     if plan.strategy == "scratch":
         return [name, Reason("model.weights", "none", "from scratch")]
@@ -170,7 +170,7 @@ def rates(plan: Plan, facts: Facts) -> list[Reason]:
 
 def balance(facts: Facts, own: Mapping[str, Any]) -> list[Reason]:
     """What is done about rare classes."""
-    if facts.images.answers != "class":
+    if facts.images.problem_type != "multiclass":
         return []
     imbalance = facts.images.imbalance
     number = f"the most frequent class has {imbalance:.1f} times the images of the rarest"

@@ -28,14 +28,14 @@ class Yardstick:
     """What every run of a comparison is tested on.
 
     Attributes:
-        answers: The kind: class, level, labels or number.
+        problem_type: multiclass, ordinal, multilabel or regression.
         classes: Their names.
         indices: Of the test images in the source, ascending.
         labels: Their right answers, a row each.
         groups: What they have in common; `None` where there are no groups.
     """
 
-    answers: str
+    problem_type: str
     classes: tuple[str, ...]
     indices: NDArray[np.int64]
     labels: NDArray[Any]
@@ -44,7 +44,7 @@ class Yardstick:
     def same_as(self, other: "Yardstick") -> bool:
         """Whether two runs can be compared image by image."""
         return (
-            (self.answers, self.classes) == (other.answers, other.classes)
+            (self.problem_type, self.classes) == (other.problem_type, other.classes)
             and np.array_equal(self.indices, other.indices)
             and np.array_equal(self.labels, other.labels)
         )
@@ -261,7 +261,9 @@ def _check_images(built: Mapping[str, Configuration]) -> Yardstick:
 def _tested(configuration: Configuration) -> Yardstick:
     data = configuration.datamodule
     rows = data.splits["test"]
-    return Yardstick(data.samples.answers, tuple(data.classes), rows, data.samples.labels[rows], data.groups("test"))
+    return Yardstick(
+        data.samples.problem_type, tuple(data.classes), rows, data.samples.labels[rows], data.groups("test")
+    )
 
 
 def _first_difference(one: Any, other: Any, key: str = "") -> str:  # noqa: ANN401 - any part of a configuration

@@ -49,25 +49,25 @@ def choose_measure(plan: Plan, figure: str | None) -> Measure:
         UserError: If the figure is not for these answers, or the task does not log it.
     """
     measure, task = _measure(plan, figure), plan.base.model
-    if measure.validation not in task.figures:
+    if measure.validation not in task.metrics:
         raise UserError(
             f"strategies are chosen by validation {measure.validation}, and {type(task).__name__} logs no such figure "
-            f"(it has {', '.join(task.figures)}); add it to the figures of the task"
+            f"(it has {', '.join(task.metrics)}); add it to the metrics of the task"
         )
     return measure
 
 
 def _measure(plan: Plan, figure: str | None) -> Measure:
-    answers = plan.tested.answers
-    if figure is not None and answers != "class":
-        raise UserError(f"--figure {figure} is for classes, and the answers here are {answers}; leave it out")
-    if answers == "number":
+    problem_type = plan.tested.problem_type
+    if figure is not None and problem_type != "multiclass":
+        raise UserError(f"--figure {figure} is for classes, and the problem here is {problem_type}; leave it out")
+    if problem_type == "regression":
         name = "mean_absolute_error"
         return Measure(name, name, "min", "constant_mean_absolute_error", is_error=True)
-    if answers == "labels":  # the share of right labels is not logged
+    if problem_type == "multilabel":  # the share of right labels is not logged
         return Measure("right_labels", plan.monitor, plan.mode, None)
     name = figure or "accuracy"
-    constant = {"class": "majority_accuracy", "level": "median_accuracy"}[answers]
+    constant = {"multiclass": "majority_accuracy", "ordinal": "median_accuracy"}[problem_type]
     return Measure(name, name, "max", constant if name == "accuracy" else None)
 
 
@@ -125,7 +125,7 @@ def read_result(job: Job, folder: Path, tested: Yardstick, measure: Measure) -> 
             f"{DIVERGED}its answers are no numbers; as it completed, it is not tried again: remove {folder}, or "
             "compare anew with another model.lr"
         )
-    scores, predicted = score_images(answers, tested.answers)
+    scores, predicted = score_images(answers, tested.problem_type)
     timing = summary["timing"]
     return Result(
         job=job,
@@ -152,11 +152,11 @@ def score_images(answers: PredictionsFile, kind: str) -> tuple[NDArray[np.float6
     """
     predictions, labels = answers.predictions, answers.labels
     scores: NDArray[np.float64]
-    if kind in ("class", "level"):
-        predicted = median_level(predictions) if kind == "level" else predictions.argmax(dim=1)
+    if kind in ("multiclass", "ordinal"):
+        predicted = median_level(predictions) if kind == "ordinal" else predictions.argmax(dim=1)
         scores = (predicted == labels).double().numpy()
         return scores, predicted.numpy()
-    if kind == "labels":
+    if kind == "multilabel":
         scores = ((predictions > 0.5) == (labels > 0.5)).double().mean(dim=1).numpy()
     else:
         scores = -(predictions.double() - labels.double()).abs().mean(dim=1).numpy()

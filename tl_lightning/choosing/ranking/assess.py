@@ -98,12 +98,12 @@ def assess(measured: Measured) -> Assessment:
     right = solved_right(
         Rows(features, some),
         labels[some],
-        answers=measured.answers,
+        problem_type=measured.problem_type,
         classes=classes,
         fold_of=measured.fold_of[some],
         kin=measured.kin,
     )
-    if measured.answers in ("class", "level"):
+    if measured.problem_type in ("multiclass", "ordinal"):
         neighbours = float(nearest_neighbours(features, labels, classes=classes, kin=measured.kin).double().mean())
         evidence = log_me(features, labels, classes=classes)
         discriminability = h_score(features, labels, classes=classes)

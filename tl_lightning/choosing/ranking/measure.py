@@ -37,7 +37,7 @@ class Measured:
         rows: The images among the data module's samples, ascending, ``(n,)``.
         features: Of the whole backbone, ``(n, width)``, read from the cache slice by slice.
         labels: The answers, ``(n,)`` int64 for classes and levels, else ``(n, k)`` float32.
-        answers: Their kind.
+        problem_type: What kind of targets they are.
         classes: Names of the classes, levels, labels or numbers.
         fold_of: A fold of each image, in the way of the run's split, ``(n,)`` int64; see `folds_and_kin`.
         kin: Which images tell too much of each other, ``(n,)`` int64; `None` where each stands for itself.
@@ -57,7 +57,7 @@ class Measured:
     rows: NDArray[np.int64]
     features: Features
     labels: Tensor
-    answers: ProblemType
+    problem_type: ProblemType
     classes: tuple[str, ...]
     fold_of: Tensor
     kin: Tensor | None
@@ -131,7 +131,7 @@ def measure(args: Sequence[str], candidate: Candidate) -> Measured:
         rows=rows,
         features=features,
         labels=torch.from_numpy(data.samples.labels[rows]),
-        answers=data.samples.answers,
+        problem_type=data.samples.problem_type,
         classes=tuple(data.classes),
         fold_of=fold_of,
         kin=kin,

@@ -107,7 +107,10 @@ def _ranking(candidates: Sequence[Candidate], asked_for: set[Candidate], args: S
     if not found:
         raise UserError(f"{chance.backbone} with weights none is what others are compared with; name another, too")
     return Ranking.of(
-        found, control, answers=first.answers, constant=constant_accuracy(first.labels, answers=first.answers)
+        found,
+        control,
+        problem_type=first.problem_type,
+        constant=constant_accuracy(first.labels, problem_type=first.problem_type),
     )
 
 

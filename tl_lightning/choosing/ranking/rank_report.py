@@ -12,8 +12,8 @@ from tl_lightning.choosing.ranking.assess import Assessment, titles
 from tl_lightning.core.files import write_text
 from tl_lightning.core.plots import new_figure, save_figure
 
-ESTIMATES = {"class": "accuracy", "level": "accuracy", "labels": "label accuracy", "number": "R2"}
-CONSTANTS = {"class": "majority class", "level": "majority level", "labels": "majority of each label"}
+ESTIMATES = {"multiclass": "accuracy", "ordinal": "accuracy", "multilabel": "label accuracy", "regression": "R2"}
+CONSTANTS = {"multiclass": "majority class", "ordinal": "majority level", "multilabel": "majority of each label"}
 SCORES = {"kNN": "neighbours", "LogME": "log_me", "H-score": "h_score", "LEEP": "leep", "NCE": "nce"}
 
 
@@ -25,28 +25,30 @@ class Ranking:
         found: The best first; of equals the cheaper one.
         names: A short name for each.
         control: An architecture of theirs with random weights.
-        answers: The kind of answer.
+        problem_type: multiclass, ordinal, multilabel or regression.
         constant: Accuracy of always giving the most frequent answer; `None` for numbers, where R2 would be 0.
     """
 
     found: tuple[Assessment, ...]
     names: tuple[str, ...]
     control: Assessment
-    answers: str
+    problem_type: str
     constant: float | None
 
     @classmethod
-    def of(cls, found: Sequence[Assessment], control: Assessment, *, answers: str, constant: float | None) -> "Ranking":
+    def of(
+        cls, found: Sequence[Assessment], control: Assessment, *, problem_type: str, constant: float | None
+    ) -> "Ranking":
         """Puts candidates in order.
 
         Args:
             found: At least one.
             control: See the attributes, as are the others.
-            answers: The kind of answer.
+            problem_type: multiclass, ordinal, multilabel or regression.
             constant: Of the most frequent answer.
         """
         order = tuple(sorted(found, key=lambda each: (-each.accuracy, each.macs)))
-        return cls(order, tuple(titles([each.candidate for each in order])), control, answers, constant)
+        return cls(order, tuple(titles([each.candidate for each in order])), control, problem_type, constant)
 
     @property
     def best(self) -> Assessment:
@@ -64,7 +66,7 @@ def advice(ranking: Ranking) -> str:
     best, control = ranking.best, ranking.control
     named = list(zip(ranking.names, ranking.found, strict=True))
     same = [(name, each) for name, each in named[1:] if each.within_noise_of(best)]
-    estimate = ESTIMATES[ranking.answers]
+    estimate = ESTIMATES[ranking.problem_type]
     said = [f"best: {ranking.names[0]}, {estimate} {best.accuracy:.3f} ± {best.error:.3f}"]
     name, cheapest = min([named[0], *same], key=lambda pair: pair[1].macs)
     if cheapest is not best:
@@ -96,7 +98,16 @@ def rank_table(ranking: Ranking) -> Table:
     table.add_column("backbone", overflow="fold")
     everything = (*ranking.found, ranking.control)
     used = {name: key for name, key in SCORES.items() if any(getattr(each, key) is not None for each in everything)}
-    for column in (ESTIMATES[ranking.answers], "behind the best", *used, "px", "s", "M params", "G MACs", "images/s"):
+    for column in (
+        ESTIMATES[ranking.problem_type],
+        "behind the best",
+        *used,
+        "px",
+        "s",
+        "M params",
+        "G MACs",
+        "images/s",
+    ):
         table.add_column(column, justify="right")
     for name, each in zip((*ranking.names, ranking.control_name), everything, strict=True):
         if each is ranking.control:
@@ -117,7 +128,7 @@ def rank_table(ranking: Ranking) -> Table:
             style="bold" if each is ranking.best else None,
         )
     if ranking.constant is not None:
-        table.add_row(CONSTANTS[ranking.answers], f"{ranking.constant:.3f}")
+        table.add_row(CONSTANTS[ranking.problem_type], f"{ranking.constant:.3f}")
     return table
 
 
@@ -128,7 +139,7 @@ def write_metrics(ranking: Ranking, file: Path) -> None:
     plain = ["log_me", "h_score", "leep", "nce", "image_size", "seconds", "parameters", "macs", "speed"]
     writer.writerow(
         [
-            *("backbone", "weights", "control", ESTIMATES[ranking.answers].replace(" ", "_"), "standard_error"),
+            *("backbone", "weights", "control", ESTIMATES[ranking.problem_type].replace(" ", "_"), "standard_error"),
             *("behind", "behind_error", "within_noise", "neighbours", *plain),
         ]
     )
@@ -161,7 +172,7 @@ def draw(ranking: Ranking, file: Path) -> None:
     axes.axhline(control.accuracy, color="tab:red", linestyle="--", label=label)
     axes.axhspan(control.accuracy - control.error, control.accuracy + control.error, color="tab:red", alpha=0.15)
     if ranking.constant is not None:
-        label = f"{CONSTANTS[ranking.answers]}: {ranking.constant:.3f}"
+        label = f"{CONSTANTS[ranking.problem_type]}: {ranking.constant:.3f}"
         axes.axhline(ranking.constant, color="gray", linestyle=":", label=label)
     axes.plot([], [], "o", color="tab:blue", label="the best, and what is within the noise of it")
     axes.set_xscale("log")
@@ -170,7 +181,7 @@ def draw(ranking: Ranking, file: Path) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.3, y=0.15)
     axes.set_xlabel("multiplications with an addition, per image")
-    axes.set_ylabel(f"{ESTIMATES[ranking.answers]} of a linear probe (± 1 s.e.)")
+    axes.set_ylabel(f"{ESTIMATES[ranking.problem_type]} of a linear probe (± 1 s.e.)")
     axes.set_title("what the features of each backbone give, and what they cost")
     axes.legend(loc="best")
     save_figure(figure, file)

@@ -51,7 +51,7 @@ def probed(fold_of: Tensor) -> Tensor:
 
 
 def solved_right(
-    features: Features, labels: Tensor, *, answers: str, classes: int, fold_of: Tensor, kin: Tensor | None
+    features: Features, labels: Tensor, *, problem_type: str, classes: int, fold_of: Tensor, kin: Tensor | None
 ) -> Tensor:
     """How well a solved linear head that has seen neither an image nor its kin does on it.
 
@@ -60,7 +60,7 @@ def solved_right(
     Args:
         features: ``(n, width)``.
         labels: The answers, ``(n,)`` int64 for classes and levels, else ``(n, k)``.
-        answers: Their kind.
+        problem_type: What kind of targets they are.
         classes: How many.
         fold_of: As of `folds_and_kin`, as is the next.
         kin: Whether there is any decides.
@@ -68,7 +68,7 @@ def solved_right(
     Returns:
         A score per image, ``(n,)`` float64: 1 or 0 for a class, else see `scores`.
     """
-    if answers in ("class", "level"):
+    if problem_type in ("multiclass", "ordinal"):
         folds = int(fold_of.max()) + 1
         solved = out_of_fold(features, labels, classes=classes, folds=folds, strengths=STRENGTHS, fold_of=fold_of)
         return (solved.answers == labels).double()
@@ -77,24 +77,24 @@ def solved_right(
         outputs, _ = left_out(features, targets)
     else:
         outputs = ridge_out_of_fold(features, targets, fold_of=fold_of)
-    return scores(outputs, targets, answers=answers)
+    return scores(outputs, targets, problem_type=problem_type)
 
 
-def scores(outputs: Tensor, right: Tensor, *, answers: str) -> Tensor:
+def scores(outputs: Tensor, right: Tensor, *, problem_type: str) -> Tensor:
     """A score per image, ``(n,)``, 1 at best; a label or number that is the same everywhere says nothing.
 
     Args:
         outputs: ``(n, k)`` float64; of labels a regression of 0 and 1, of numbers the numbers.
         right: The right answers, likewise.
-        answers: ``labels``: the share of the labels that is right. ``number``: one less the squared error over the
-            variance of the numbers, so that the mean is R2.
+        problem_type: ``multilabel``: the share of the labels that is right. ``regression``: one less the squared error
+            over the variance of the numbers, so that the mean is R2.
 
     Raises:
         UserError: If all images have the same answers.
     """
     varied = varies(right)
     outputs, right = outputs[:, varied], right[:, varied]
-    if answers == "labels":
+    if problem_type == "multilabel":
         return ((outputs > 0.5) == (right > 0.5)).double().mean(dim=1)
     return (1 - (outputs - right).square() / right.var(dim=0, correction=0)).mean(dim=1)
 
@@ -111,16 +111,16 @@ def varies(labels: Tensor) -> Tensor:
     return varied
 
 
-def constant_accuracy(labels: Tensor, *, answers: str) -> float | None:
+def constant_accuracy(labels: Tensor, *, problem_type: str) -> float | None:
     """The mean score of giving each image the most frequent answer; `None` for numbers, whose R2 would be 0.
 
     Args:
         labels: The right answers, a row each.
-        answers: Their kind.
+        problem_type: What kind of targets they are.
     """
-    if answers in ("class", "level"):
+    if problem_type in ("multiclass", "ordinal"):
         return float(torch.bincount(labels).max()) / len(labels)
-    if answers == "labels":
+    if problem_type == "multilabel":
         shares = labels[:, varies(labels)].double().mean(dim=0)
         return float(torch.maximum(shares, 1 - shares).mean())
     return None

@@ -20,7 +20,7 @@ __all__ = ["Columns", "Samples", "list_source", "read_source"]
 def read_source(
     source: str,
     *,
-    answers: ProblemType = "class",
+    problem_type: ProblemType = "multiclass",
     target: str | None = None,
     columns: Columns | None = None,
     separator: str = "|",
@@ -32,7 +32,7 @@ def read_source(
         source: ``elpv``, the path of a table that ends in ``.csv`` or ``.parquet``, or a folder with one sub-folder per
             class; else ``torchvision/NAME``, or ``datasets/NAME``, ``datasets/NAME:CONFIG`` or ``datasets/FOLDER`` for
             the library ``datasets``. A path that exists is always taken for one.
-        answers: The kind of answer that is wanted.
+        problem_type: What is to be learned.
         target: What is to be learned, where the source has several answers (`elpv`: defect, level, type, probability).
         columns: Of a table, or of a set of the library ``datasets``.
         separator: Between the labels of one cell.
@@ -50,14 +50,14 @@ def read_source(
         columns=columns,
         separator=separator,
         may_be_empty=classes is not None,
-        blank_targets=answers == "labels",
+        blank_targets=problem_type == "multilabel",
     )
-    if answers in ("labels", "number") and FOLDER in listing.answers:
-        wanted = "a number" if answers == "number" else "several labels"
+    if problem_type in ("multilabel", "regression") and FOLDER in listing.answers:
+        wanted = "a number" if problem_type == "regression" else "several labels"
         raise UserError(
             f"a folder says one class of each image, not {wanted}: name a .csv or .parquet table as data.source"
         )
-    return make_samples(listing, answers=answers, classes=classes, separator=separator)
+    return make_samples(listing, problem_type=problem_type, classes=classes, separator=separator)
 
 
 def list_source(

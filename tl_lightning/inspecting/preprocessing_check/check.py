@@ -92,7 +92,7 @@ def check_preprocessing(
     task.cpu()
     labels = torch.from_numpy(data.samples.labels[outputs.readable])
     groups = None if data.samples.groups is None else data.samples.groups[outputs.readable]
-    figure = "accuracy" if task.answers == "class" else task.monitor
+    figure = "accuracy" if task.problem_type == "multiclass" else task.monitor
     answers = {name: task.predictions(given) for name, given in outputs.of.items()}
     names = [name for name in answers if name not in outputs.same]
     errors = paired_errors(task, {name: answers[name] for name in names}, labels, figure, groups)
@@ -106,7 +106,7 @@ def check_preprocessing(
         else:
             figures, error = _figures(task, outputs.of[way.name], labels), errors[way.name]
             cost = right[figure] - figures[figure]
-            cost = cost if task.figures[figure] == "max" else -cost
+            cost = cost if task.metrics[figure] == "max" else -cost
             verdict = "within the noise" if abs(cost) <= 2 * error or not cost else "worse" if cost > 0 else "better"
             changed = _changed(task, answers[ways[0].name], answers[way.name], labels)
             results.append(Result(way.name, verdict, figures, cost, error, changed))
@@ -204,11 +204,11 @@ def paired_errors(
 
 def _changed(task: TransferTask, right: Tensor, other: Tensor, labels: Tensor) -> float:
     """The share of images with another answer: class, level, any label, or a number that moved."""
-    if task.answers == "number":
+    if task.problem_type == "regression":
         moved = ((right - other).abs() > MOVED * labels.std(dim=0, correction=0)).any(dim=1)
-    elif task.answers == "labels":
+    elif task.problem_type == "multilabel":
         moved = ((right > 0.5) != (other > 0.5)).any(dim=1)
-    elif task.answers == "level":
+    elif task.problem_type == "ordinal":
         moved = median_level(right) != median_level(other)
     else:
         moved = right.argmax(dim=1) != other.argmax(dim=1)

@@ -13,6 +13,7 @@ from tl_lightning.core.options import OptionParser, writable
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.experiment.earlier import configuration_of
 from tl_lightning.experiment.evaluation import check_same_split, refuse_decided
 from tl_lightning.inspecting.preprocessing_check.check import Checked, check_preprocessing
 from tl_lightning.metrics.words import in_words
@@ -82,7 +83,7 @@ def check_command(args: list[str]) -> None:
     quiet()
     checkpoint = load_checkpoint(folder.best_checkpoint)
     with console.status("building the model"):
-        configuration = Configuration(["--config", str(folder.config), *rest], checkpoint=checkpoint)
+        configuration = Configuration([*configuration_of(folder), *rest], checkpoint=checkpoint)
     task, data, trainer = configuration.model, configuration.datamodule, configuration.trainer
     if trainer.world_size > 1:
         raise UserError(
@@ -102,6 +103,6 @@ def check_command(args: list[str]) -> None:
     console.print(_table(checked, known.split))
     if checked.broken:
         console.print(f"{checked.broken:,} images that cannot be read were left out", style="yellow")
-    console.print(worst(checked, points=task.answers in ("class", "labels")))
+    console.print(worst(checked, points=task.problem_type in ("multiclass", "multilabel")))
     if known.output is not None:
         write_text(known.output, json.dumps({"split": known.split, **asdict(checked)}, indent=2) + "\n")

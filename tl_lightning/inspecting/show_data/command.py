@@ -56,11 +56,11 @@ class DataConfiguration(Configuration):
 def count_bars(data: ImageDataModule) -> Iterator[Bars]:
     """How many images of each class each split has; of numbers, how many in each part of their range."""
     samples, columns = data.samples, ["train", "validation", "test"]
-    if samples.answers != "number":
+    if samples.problem_type != "regression":
         counts = np.stack([samples.counts(data.splits[name]) for name in SPLITS], axis=1).tolist()
         rows = [Row(name, count) for name, count in zip(samples.classes, counts, strict=True)]
         left = f"the first {MOST_ROWS} of {len(rows):,}" if len(rows) > MOST_ROWS else ""
-        word = "label" if samples.answers == "labels" else samples.answers
+        word = {"multiclass": "class", "ordinal": "level"}.get(samples.problem_type, "label")
         yield Bars("images in each split", left, [word, *columns], rows[:MOST_ROWS])
         return
     for name, column in list(zip(samples.classes, samples.labels.T, strict=True))[:MOST_NUMBERS]:
@@ -195,7 +195,7 @@ def show_data_command(args: list[str]) -> None:
     data.leave_out(store.broken)
     console.print(data_line(data.summary()))
     page = make_page(configuration, store, per_class=options.per_class)
-    console.print(number_table(data) if data.samples.answers == "number" else split_table(data.summary()))
+    console.print(number_table(data) if data.samples.problem_type == "regression" else split_table(data.summary()))
     for warning in page.warnings:
         console.print(f"note       {warning}", style="yellow")
     write_text(file, page.html())

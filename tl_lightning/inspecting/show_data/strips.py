@@ -50,7 +50,7 @@ def groups_of(samples: Samples, rows: NDArray[np.int64]) -> list[Group]:
         rows: Those to be grouped.
     """
     labels = samples.labels[rows]
-    if samples.answers == "number":
+    if samples.problem_type == "regression":
         parts = []
         for name, column in zip(samples.classes, labels.T, strict=True):
             for part in np.array_split(column.argsort(kind="stable"), PARTS):
@@ -73,9 +73,9 @@ def choose_groups(groups: Sequence[Group]) -> list[Group]:
 def target_in_words(samples: Samples, index: int) -> str:
     """What is to be learned of one image."""
     label, names = samples.labels[index], samples.classes
-    if samples.answers == "number":
+    if samples.problem_type == "regression":
         return ", ".join(f"{name} {value:.4g}" for name, value in zip(names, label, strict=True))
-    if samples.answers == "labels":
+    if samples.problem_type == "multilabel":
         return " | ".join(name for name, mark in zip(names, label, strict=True) if mark > 0.5) or "no label"
     return names[int(label)]
 
