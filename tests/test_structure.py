@@ -123,3 +123,28 @@ def test_private_names_of_lightning_and_torch_are_in_one_file():
         if name.startswith("_") and not name.startswith("__") and name not in known
     }
     assert not found
+
+
+def assigned(path: Path) -> Iterator[tuple[str, str]]:
+    """What a file assigns to: the last name before the attribute, and the attribute."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            owner = node.value
+            name = owner.id if isinstance(owner, ast.Name) else owner.attr if isinstance(owner, ast.Attribute) else ""
+            yield name.lstrip("_"), node.attr
+
+
+@pytest.mark.parametrize(
+    ("room", "names"),
+    [("tasks", {"task", "model", "pl_module"}), ("data", {"data", "datamodule"})],
+)
+def test_the_state_of_a_task_and_of_a_data_module_is_set_by_itself(room, names):
+    lightnings = {"trainer"}  # which its own trainer sets too
+    found = {
+        f"{path.name}: {name}.{attribute}"
+        for path in PACKAGE.rglob("*.py")
+        if PACKAGE / room not in path.parents
+        for name, attribute in assigned(path)
+        if name in names and attribute not in lightnings
+    }
+    assert not found

@@ -172,7 +172,7 @@ def test_a_step_multiplies_every_groups_rate_of_the_phase_by_the_factor(here):
     configuration, step = built("--phases", phases, "--trainer.max_epochs", "2", "--model.lr", "0.01", position=1)
     step(0.5)
     rates = {group["name"]: group["lr"] for group in step.optimizer.param_groups}
-    expected = {name: rate * 0.25 * 0.5 for name, rate in configuration.model.rates.items()}
+    expected = {name: rate * 0.25 * 0.5 for name, rate in configuration.model.learning_rates.items()}
     assert {name: rate for name, rate in rates.items() if "/" not in name} == pytest.approx(expected)
     assert rates["head"] == pytest.approx(0.01 * 0.125)
     assert all(parameter.grad is None for parameter in configuration.model.parameters())  # none is left for the next
@@ -207,7 +207,7 @@ def test_gradients_are_clipped_as_configured(here):
         before = weight.detach().clone()
         step(1.0)
         moved[clip] = (weight - before).abs().max().item()
-    assert moved["1.0"] == pytest.approx(configuration.model.rates["head"], rel=1e-2)
+    assert moved["1.0"] == pytest.approx(configuration.model.learning_rates["head"], rel=1e-2)
     assert moved["1e-11"] < moved["1.0"] / 100
 
 

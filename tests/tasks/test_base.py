@@ -64,9 +64,19 @@ def test_dropout_depends_on_the_seed_the_process_the_epoch_and_the_batch_alone(m
         torch.rand(100)  # whatever was drawn before
         assert torch.equal(place(task, 3, 5), first)
     others = [place(task, 3, 6), place(task, 4, 5), place(task, 5, 3), place(task, 3, 5, rank=1)]
-    task.seed = 1
+    task.seed_steps(1)
     others.append(place(task, 3, 5))
     assert not any(torch.equal(one, other) for k, one in enumerate([first, *others]) for other in others[k:])
+
+
+def test_learning_rates_are_scaled_from_those_configured_however_often():
+    task = classifier(lr=0.5, backbone_lr_scale=0.5)
+    configured = dict(task.learning_rates)
+    task.scale_learning_rates(4.0)
+    task.scale_learning_rates(2.0)
+    assert task.learning_rates == {name: 2 * lr for name, lr in configured.items()}
+    assert task.learning_rates["head"] == 1.0
+    assert task.hparams.lr == 0.5
 
 
 def test_the_penalty_is_half_the_squared_way_of_the_backbone_s_trainable_weights(tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from tiny import TINY, write_tiny
 from tl_lightning.cli import main
 from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.errors import UserError
-from tl_lightning.training.global_batch import GlobalBatch, scale_rates, share_out
+from tl_lightning.training.global_batch import GlobalBatch, lr_factor, share_out
 
 
 def shared_by(processes, accumulate=1):
@@ -66,17 +65,15 @@ def test_a_share_that_the_data_cannot_have_is_refused(options, words):
 
 
 @pytest.mark.parametrize(("rule", "factor"), [("none", 1.0), ("sqrt", 2.0), ("linear", 4.0)])
-def test_rates_follow_the_batch_by_the_rule_that_was_asked_for(rule, factor):
-    task = SimpleNamespace(rates={"stem": 1.0, "head": 3.0})
-    assert scale_rates(task, rule, GlobalBatch(128, 32, 4, 1), 32) == factor
-    assert task.rates == {"stem": factor, "head": 3 * factor}
+def test_learning_rates_follow_the_batch_by_the_rule_that_was_asked_for(rule, factor):
+    assert lr_factor(rule, GlobalBatch(128, 32, 4, 1), 32) == factor
 
 
-def test_a_rule_needs_the_batch_that_the_rates_are_for():
+def test_a_rule_needs_the_batch_that_the_learning_rates_are_for():
     with pytest.raises(UserError, match="lr_scaling sqrt needs --lr_scaling_batch"):
-        scale_rates(SimpleNamespace(rates={}), "sqrt", GlobalBatch(1, 1, 1, 1), None)
+        lr_factor("sqrt", GlobalBatch(1, 1, 1, 1), None)
     with pytest.raises(UserError, match="lr_scaling_batch is 0; it must be 1 or more"):
-        scale_rates(SimpleNamespace(rates={}), "none", GlobalBatch(1, 1, 1, 1), 0)
+        lr_factor("none", GlobalBatch(1, 1, 1, 1), 0)
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ from tl_lightning.training.callbacks import EpochLine, MetricsCsv, StepBar, Trai
 from tl_lightning.training.checkpoints import BestCheckpoint, Ingredients, WholeCheckpoints
 from tl_lightning.training.compilation import Compilation
 from tl_lightning.training.forgetting import Forgetting
-from tl_lightning.training.global_batch import LrScaling, scale_rates, share_out
+from tl_lightning.training.global_batch import LrScaling, lr_factor, share_out
 from tl_lightning.training.preemption import leave_signals_to_us
 from tl_lightning.training.wandb import check_wandb, identify, with_wandb
 
@@ -288,7 +288,6 @@ class Configuration(LightningCLI):
         try:
             super().instantiate_classes()
             if self.checkpoint is None:
-                self._configured_rates = self.model.rates
                 self.share_out(self.config.global_batch)
                 self.phases = plan(self.phases, self.model.stages)
                 check_phases(self.phases, self.config.trainer)
@@ -308,12 +307,12 @@ class Configuration(LightningCLI):
             global_batch: Images of one step; `None` for the data's batch size on each process.
 
         Raises:
-            UserError: As of `global_batch.share_out` and `scale_rates`.
+            UserError: If the images cannot be shared out, or the learning rates cannot follow.
         """
         processes, accumulate = self.trainer.world_size, self.trainer.accumulate_grad_batches
         self.batch = share_out(global_batch, self.datamodule, processes=processes, accumulate=accumulate)
-        self.model.rates = self._configured_rates
-        self.lr_factor = scale_rates(self.model, self.config.lr_scaling, self.batch, self.config.lr_scaling_batch)
+        self.lr_factor = lr_factor(self.config.lr_scaling, self.batch, self.config.lr_scaling_batch)
+        self.model.scale_learning_rates(self.lr_factor)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - the signature is Lightning's
         """Builds the trainer with our callbacks; a user's own bar or early stopping takes the place of ours."""

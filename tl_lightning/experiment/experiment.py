@@ -310,7 +310,7 @@ class Experiment:
             name=self.configuration.run_name,
             phases=self.configuration.phases,
             pretrained=hyper_parameters.weights != "none",
-            top_rate=max(rate for name, rate in self.task.rates.items() if name != "head"),
+            top_rate=max(rate for name, rate in self.task.learning_rates.items() if name != "head"),
             image_size=self.task.preprocess["size"],
             own_size=own["size"],
             preprocess=self.task.preprocess,

@@ -47,7 +47,7 @@ class Training:
         self._configuration = configuration
         self._task, self._data = configuration.model, configuration.datamodule
         self._trainer = configuration.trainer
-        self._task.seed = int(configuration.config.seed_everything)
+        self._task.seed_steps(int(configuration.config.seed_everything))
         self.records: list[dict[str, Any]] = []
         self.throughput: list[dict[str, Any]] = []
         self._position = 0  # among the configured phases
@@ -115,13 +115,15 @@ class Training:
         self._run, self._step = run, int(content["global_step"])
         self._epochs = int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
         self._checkpoint = checkpoint
-        self._data.set_batch_size(self._data.batch_size, run["micro_batch_size"])
-        if "processes" in run:  # older runs have those of their configuration
-            self._share_batches(run["batch_size"], run["micro_batch_size"] or run["batch_size"], run["processes"])
+        if "processes" in run:
+            self._share_batches(run["batch_size"], run["micro_batch_size"], run["processes"])
+        else:  # an older run, whose batch is that of its configuration
+            self._data.set_batch_size(self._data.batch_size, run["micro_batch_size"])
 
-    def _share_batches(self, batch_size: int, part: int, processes: int) -> None:
+    def _share_batches(self, batch_size: int, part: int | None, processes: int) -> None:
         """Keeps the images of a step, and in how many parts each process takes its share of them."""
-        now, together, parts = self._trainer.world_size, batch_size * processes, batch_size // part
+        now, together = self._trainer.world_size, batch_size * processes
+        parts = batch_size // (part or batch_size)
         fitting = [count for count in range(1, together // parts + 1) if together % (count * parts) == 0]
         if now not in fitting:
             near = [[count for count in fitting if count < now][-1:], [count for count in fitting if count > now][:1]]
@@ -131,7 +133,7 @@ class Training:
                 f"{' or '.join(str(count) for counts in near for count in counts)} could"
             )
         share = together // now
-        self._data.set_batch_size(share, None if self._data.micro_batch_size is None else share // parts)
+        self._data.set_batch_size(share, None if part is None else share // parts)
 
     def take_up(self) -> None:
         """Goes back to the state that was read, or to the beginning.
@@ -220,28 +222,29 @@ class Training:
         return bool(self._run.get("diverged", False)) if loss is None else not math.isfinite(loss)
 
     def _train(self, phase: Phase) -> None:
-        self._task.start_phase(phase)
         self._data.set_augmentation(phase.augmentation)
-        plan, rows = self._cached_or_not(phase), self._task.phase_rows()
-        length = "solved" if plan.solved else _epochs(phase.epochs)
-        title = f"phase {self._position + 1}/{len(self._configuration.phases)}: {phase.name}, {length}"
+        plan = self._cached_or_not(phase)
+        self._task.start_phase(phase, solved=plan.solved)
+        rows = self._task.phase_rows()
+        lasting = "solved" if plan.solved else _epochs(phase.epochs)
+        title = f"phase {self._position + 1}/{len(self._configuration.phases)}: {phase.name}, {lasting}"
         console.print(stage_table(phase, rows, title=title))
         if plan.reason:
             console.print(f"{'not solved' if plan.cut else 'not kept':<10} {plan.reason}", style="dim")
         checkpoint, self._checkpoint = self._checkpoint, None
         if checkpoint is None:
             self._begin(phase, rows)
-        record = self.records[-1]
+        record, length = self.records[-1], self._length(phase, solved=plan.solved)
         # A phase that had already run out of patience only takes up its state.
         ended = checkpoint is not None and self._stopped
-        self._trainer.fit_loop.max_epochs = self._epochs if ended else record["first_epoch"] + self._length(phase)
+        self._trainer.fit_loop.max_epochs = self._epochs if ended else record["first_epoch"] + length
         self._be_patient(phase)
         try:
             path = None if checkpoint is None else str(checkpoint)
             self._trainer.fit(self._task, datamodule=self._data, ckpt_path=path, weights_only=True)
         finally:
             record["epochs"] = self._trainer.current_epoch - record["first_epoch"]
-        if record["epochs"] < self._length(phase):
+        if record["epochs"] < self._length(phase, solved=self._task.solved):
             console.print(f"phase {phase.name} stopped early after {_epochs(record['epochs'])}")
 
     def _cached_or_not(self, phase: Phase) -> Plan:
@@ -250,17 +253,17 @@ class Training:
         if before is None:
             return self._keeping.begin(phase)
         first, solved = before["first_epoch"], before.get("solved", False)
-        self._task.solved = solved
-        if self._checkpoint is not None and (self._stopped or self._epochs >= first + self._length(phase)):
+        length = self._length(phase, solved=solved)
+        if self._checkpoint is not None and (self._stopped or self._epochs >= first + length):
             return self._keeping.begin(phase, keep=False, solved=solved)  # it is over: nothing will be read
         return self._keeping.begin(phase, keep=before.get("kept") is not None, solved=solved)
 
-    def _length(self, phase: Phase) -> int:
+    def _length(self, phase: Phase, *, solved: bool) -> int:
         """Epochs of a phase; one look at what is solved is enough, where each epoch keeps the weights it validates."""
         assert phase.epochs is not None  # parse_phases filled it in
         best = self._configuration.config.checkpoint
         keeps = best.every_n_epochs in (None, 1) and best.every_n_train_steps is best.train_time_interval is None
-        return 1 if self._task.solved and keeps and self._trainer.check_val_every_n_epoch == 1 else phase.epochs
+        return 1 if solved and keeps and self._trainer.check_val_every_n_epoch == 1 else phase.epochs
 
     def _begin(self, phase: Phase, rows: Sequence[StageRow]) -> None:
         """Notes a phase that starts at its beginning."""

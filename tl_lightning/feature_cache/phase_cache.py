@@ -178,7 +178,6 @@ class PhaseCache:
 
     def _serve(self) -> None:
         self._task.start_above(None)
-        self._task.solved = self.plan.solved
         if isinstance(self._data, TransferDataModule):
             self._data.serve(self._open if self.plan.cut else None)
 
@@ -197,7 +196,8 @@ class PhaseCache:
             console.print(f"not kept   {error}; going on from images", style="yellow")
             if self.plan.solved:  # one epoch was to be enough, to look at the result
                 self._trainer.fit_loop.max_epochs = self._trainer.current_epoch + (self._phase.epochs or 1)
-            self.plan, self._task.solved = Plan(reason=str(error)), False
+            self.plan = Plan(reason=str(error))
+            self._task.train_by_steps()
         self.seconds += time.perf_counter() - begun
         return self.kept
 

@@ -314,8 +314,9 @@ def lr_find_command(args: list[str]) -> None:
     factor = suggestion(curve)
     title = f"learning-rate range test, phase {options.phase}/{len(phases)}: {phase.name}"
     console.print(_rate_table(rows, factor, title=title))
-    head_rate = task.rates["head"] * phase.lr_scale
-    for line in _explanation(curve, factor, head_rate=head_rate, lr=task.rates["head"] / configuration.lr_factor):
+    head_lr = task.learning_rates["head"]
+    head_rate = head_lr * phase.lr_scale
+    for line in _explanation(curve, factor, head_rate=head_rate, lr=head_lr / configuration.lr_factor):
         console.print(line)
     if options.output is not None:
         draw(curve, options.output, head_rate=head_rate, suggested=factor, title=title)

@@ -71,7 +71,7 @@ class TransferTask(LightningModule):
         classes: Names of what the outputs stand for.
         phase: What trains now, and how.
         solved: Whether the phase's head is solved rather than trained: its steps move nothing.
-        seed: Of dropout and the like; with it the draws of a step depend on its epoch and batch alone.
+        learning_rates: The peak learning rate of each stage and of the head, by name.
     """
 
     problem_type: ClassVar[str]
@@ -137,7 +137,10 @@ class TransferTask(LightningModule):
         self.num_features = built.num_features
         self.lineage = built.lineage
         self.preprocess = built.preprocess.to_dict()
-        self.rates = learning_rates(built.stages, lr, backbone_lr_scale=backbone_lr_scale, bottom_ratio=bottom_ratio)
+        self._configured_lr = learning_rates(
+            built.stages, lr, backbone_lr_scale=backbone_lr_scale, bottom_ratio=bottom_ratio
+        )
+        self.learning_rates = self._configured_lr
         self.weight_decay = weight_decay
         self.classes = list(classes)
         self.head_options = head
@@ -152,7 +155,7 @@ class TransferTask(LightningModule):
         self._suffix: list[nn.Module] = []
         self._compiled: list[Callable[..., Tensor]] = []
         self.solved = False
-        self.seed = 0
+        self._seed = 0
         self._l2_sp = l2_sp
         self._start = _copy(self.backbone) if l2_sp else {}
         self._depthwise_prepared = False
@@ -403,15 +406,39 @@ class TransferTask(LightningModule):
         metrics.reset()
         mean_loss.reset()
 
-    def start_phase(self, phase: Phase) -> None:
+    def scale_learning_rates(self, factor: float) -> None:
+        """Sets all learning rates to a multiple of those configured; a later call takes the place of an earlier one.
+
+        Args:
+            factor: Above 0.
+        """
+        self.learning_rates = {name: lr * factor for name, lr in self._configured_lr.items()}
+
+    def seed_steps(self, seed: int) -> None:
+        """Sets what the random draws of training steps follow, such as dropout's.
+
+        Args:
+            seed: With it the draws of a step depend on its epoch, its batch and its process alone.
+        """
+        self._seed = seed
+
+    def start_phase(self, phase: Phase, *, solved: bool = False) -> None:
         """Sets what trains from here on; the next ``trainer.fit`` gives it a fresh learning-rate schedule.
+
+        Args:
+            phase: What trains, and how.
+            solved: Whether its head is solved rather than trained.
 
         Raises:
             UserError: If the phase's selection matches nothing in this backbone.
         """
         freeze_all_but(self.backbone, select(self.stages, phase.train))
-        self.phase = phase
+        self.phase, self.solved = phase, solved
         self.train()
+
+    def train_by_steps(self) -> None:
+        """Has the phase's head trained after all, where what it was to be solved from cannot be had."""
+        self.solved = False
 
     def train(self, mode: bool = True) -> "TransferTask":
         """Sets train or eval mode; what is frozen stays in eval mode."""
@@ -422,7 +449,7 @@ class TransferTask(LightningModule):
 
     def phase_rows(self) -> list[StageRow]:
         """What each stage does in the current phase, the head last."""
-        rates = {name: rate * self.phase.lr_scale for name, rate in self.rates.items()}
+        rates = {name: rate * self.phase.lr_scale for name, rate in self.learning_rates.items()}
         rows = stage_rows(self.backbone, self.head, self.stages, rates=rates, bn=self.phase.bn)
         return [replace(row, learning_rate=None) for row in rows] if self.solved else rows
 
@@ -443,7 +470,7 @@ class TransferTask(LightningModule):
             self.backbone,
             {"head": self.head},
             self.stages,
-            learning_rates=self.rates,
+            learning_rates=self.learning_rates,
             weight_decay=self.weight_decay,
             fused=fused,
         )
@@ -524,7 +551,7 @@ class TransferTask(LightningModule):
         """Where the schedule stands: the head's learning rate as a share of what the phase set out with."""
         assert self._optimizer is not None
         rate = next(group["lr"] for group in self._optimizer.param_groups if group["name"].startswith("head"))
-        return float(rate) / (self.rates["head"] * self.phase.lr_scale)
+        return float(rate) / (self.learning_rates["head"] * self.phase.lr_scale)
 
     def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any | None) -> None:  # noqa: ANN401
         """Moves the rates; a plateau is looked for in `on_train_epoch_end`, before the checkpoint is written."""
@@ -545,7 +572,7 @@ class TransferTask(LightningModule):
 
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
         """Seeds the step's random draws, and logs the learning rate that it is about to use in each trainable stage."""
-        seed_generators(self.seed, self.current_epoch, batch_idx, self.global_rank, 2)
+        seed_generators(self._seed, self.current_epoch, batch_idx, self.global_rank, 2)
         if self._optimizer is None or self.global_step % self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
         if self.solved or batch_idx % self.trainer.accumulate_grad_batches:

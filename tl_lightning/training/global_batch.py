@@ -6,7 +6,6 @@ from typing import Literal
 
 from tl_lightning.data.base import TransferDataModule
 from tl_lightning.errors import UserError
-from tl_lightning.tasks.base import TransferTask
 
 LrScaling = Literal["none", "sqrt", "linear"]
 WORDS = {"sqrt": "square root of ", "linear": ""}
@@ -64,11 +63,10 @@ def share_out(global_batch: int | None, data: TransferDataModule, *, processes: 
     return GlobalBatch(data.batch_size * together, data.batch_size, processes, accumulate)
 
 
-def scale_rates(task: TransferTask, rule: LrScaling, batch: GlobalBatch, reference: int | None) -> float:
-    """Scales the learning rates from the batch that they were set for to the one that is used.
+def lr_factor(rule: LrScaling, batch: GlobalBatch, reference: int | None) -> float:
+    """The factor that takes learning rates from the batch that they were set for to the one that is used.
 
     Args:
-        task: Its rates are changed; its hyper-parameters stay what was configured, so that nothing is scaled twice.
         rule: ``sqrt`` for AdamW (Malladi et al. 2022, arXiv:2205.10287), ``linear`` for SGD (Goyal et al. 2017,
             arXiv:1706.02677), or ``none``.
         batch: What is used.
@@ -89,9 +87,7 @@ def scale_rates(task: TransferTask, rule: LrScaling, batch: GlobalBatch, referen
             f"lr_scaling {rule} needs --lr_scaling_batch: the batch, over all processes, that model.lr is for"
         )
     ratio = batch.images / reference
-    factor = math.sqrt(ratio) if rule == "sqrt" else ratio
-    task.rates = {name: rate * factor for name, rate in task.rates.items()}
-    return factor
+    return math.sqrt(ratio) if rule == "sqrt" else ratio
 
 
 def _count(processes: int) -> str:
