@@ -5,11 +5,10 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
 from types import ModuleType
 
 from tl_lightning.core.interruption import STOPS, end_with_launcher, exit_code, signals_interrupt
+from tl_lightning.core.packaged import find_configs
 from tl_lightning.core.processes import ProcessLost
 from tl_lightning.errors import UserError, nearest
 
@@ -30,6 +29,10 @@ class Command:
 
 
 COMMANDS = {
+    "configs": Command(
+        "tl_lightning.inspecting.configs", "configs_command", "list the configurations that come with the package"
+    ),
+    "init": Command("tl_lightning.choosing.init", "init_command", "write a commented configuration for your own data"),
     "show_data": Command(
         "tl_lightning.inspecting.show_data.command", "show_data_command", "make a page of what a model will see"
     ),
@@ -76,9 +79,9 @@ def usage() -> str:
         "usage: tl COMMAND [OPTIONS]\n\n"
         "From a pretrained model to a model you can trust on your own data, paying only for what trains.\n\n"
         f"commands:\n{commands}\n\n"
-        "  tl fit --config configs/elpv.yaml                      train the demo\n"
-        "  tl fit --config configs/folder.yaml --data.source DIR  train on your own images\n"
-        "  tl COMMAND --help                                      every option of a command"
+        "  tl fit --config elpv             train the demo\n"
+        "  tl init mine --source DIR        write mine.yaml for your own images; then tl fit --config mine.yaml\n"
+        "  tl COMMAND --help                every option of a command"
     )
 
 
@@ -88,20 +91,6 @@ def _load(module: str) -> ModuleType:
 
     with console.status("starting"):
         return importlib.import_module(module)
-
-
-def _check_configs(args: list[str]) -> None:
-    """Finds a misspelt configuration before the imports that take seconds."""
-    separate = [value for option, value in pairwise([*args, ""]) if option in ("--config", "-c")]
-    joined = [option.partition("=")[2] for option in args if option.startswith("--config=")]
-    for path in separate + joined:
-        if not path.startswith("{") and not Path(path).is_file():  # a mapping in JSON is a configuration too
-            raise UserError(f"--config {path}: there is no such file{_similar(path)}")
-
-
-def _similar(path: str) -> str:
-    parent = Path(path).parent
-    return nearest(path, map(str, parent.glob("*.yaml"))) if parent.is_dir() else ""
 
 
 def main(args: list[str] | None = None) -> int:
@@ -129,7 +118,7 @@ def _main(args: list[str] | None) -> int:
     try:
         if name not in COMMANDS:
             raise UserError(f"there is no command {name!r}{nearest(name, COMMANDS)} (commands: {', '.join(COMMANDS)})")
-        _check_configs(rest)
+        rest = find_configs(rest)  # a misspelt one is found before the imports that take seconds
         command = COMMANDS[name]
         code: int | None = getattr(_load(command.module), command.function)(rest)
     except BaseException as stop:

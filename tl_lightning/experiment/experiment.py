@@ -21,6 +21,7 @@ from tl_lightning.core.console import console
 from tl_lightning.core.files import write_text
 from tl_lightning.core.interruption import GRACE, INTERRUPTED, asked_to_end, exit_code, finish_undisturbed, interruption
 from tl_lightning.core.options import OptionParser
+from tl_lightning.core.packaged import find_configs
 from tl_lightning.core.predictions_file import save_predictions
 from tl_lightning.core.private import SubprocessLauncher
 from tl_lightning.core.processes import ProcessLost, is_started_by_lightning, process_rank
@@ -62,7 +63,7 @@ def fit(config: str | Path | Mapping[str, Any], /, **overrides: Any) -> RunFolde
     """Trains as ``tl fit --config`` does.
 
     Args:
-        config: A YAML file, or its content as a mapping.
+        config: A YAML file, the name of a packaged one such as ``elpv``, or the content as a mapping.
         **overrides: Values for dotted keys, such as ``**{"model.lr": 1e-3}``.
 
     Returns:
@@ -78,7 +79,7 @@ def fit(config: str | Path | Mapping[str, Any], /, **overrides: Any) -> RunFolde
         for part in reversed(key.split(".")):
             nested = {part: nested}
         args += ["--config", json.dumps(nested, default=os.fspath)]
-    return run(args)
+    return run(find_configs(args))
 
 
 def run(args: list[str], *, watch: Watch | None = None) -> RunFolder:

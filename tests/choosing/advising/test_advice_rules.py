@@ -8,8 +8,8 @@ from known_facts import FACTS, FAR, MEDIUM, MODEL, NEAR, PROBE, SPEEDS, facts
 from tl_lightning.choosing.advising.cost import Plan, affordable, in_time, parse_budget, run_seconds
 from tl_lightning.choosing.advising.decision import TREE, Question, Strategy, advise_strategy, strategies
 from tl_lightning.choosing.advising.facts import Machine, Score
+from tl_lightning.choosing.advising.reasons import OWN
 from tl_lightning.choosing.advising.rules import advise, batch_size, epochs, image_size, top_stages
-from tl_lightning.choosing.advising.settings import OWN
 from tl_lightning.errors import UserError
 from tl_lightning.finetuning.phases import PRESETS, parse_phases
 

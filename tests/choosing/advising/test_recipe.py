@@ -7,9 +7,9 @@ import yaml
 from known_facts import FACTS
 
 from tl_lightning.choosing.advising.own_settings import given_keys
+from tl_lightning.choosing.advising.reasons import OWN, Reason
 from tl_lightning.choosing.advising.recipe import MARK, check_output, comment, recipe
 from tl_lightning.choosing.advising.rules import advise
-from tl_lightning.choosing.advising.settings import OWN, Reason
 from tl_lightning.errors import UserError
 
 

@@ -288,7 +288,10 @@ def test_what_the_command_gives_to_fit_is_told_apart_from_the_parameters(monkeyp
         (["tl", "fit", "--config", "run.yaml"], 'command must end with --config, "${args_json_file}"'),
         (["tl", "fit", "--config", "${args_json_file}", "--config", "run.yaml"], "command must end with --config"),
         (["tl", "fit", None, "--config", "${args_json_file}"], "command[2] is None; it must be a word"),
-        (["tl", "fit", "--config", "rum.yaml", "--config", "${args_json_file}"], "there is no such file in "),
+        (
+            ["tl", "fit", "--config", "rum.yaml", "--config", "${args_json_file}"],
+            "there is no such file; did you mean run.yaml? (looked for from ",
+        ),
         (["tl", "fit", "--config=rum.yaml", "--config", "${args_json_file}"], "did you mean run.yaml?"),
         (["tl", "fit", "--run_dir", "x", "--config", "${args_json_file}"], "--run_dir x would be every trial's folder"),
         (["tl", "fit", "--a=${envvar:NOT_THERE}", "--config", "${args_json_file}"], "NOT_THERE, which is not set"),

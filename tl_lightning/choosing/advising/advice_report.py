@@ -12,7 +12,7 @@ from tl_lightning.choosing.advising.cost import Plan, in_time
 from tl_lightning.choosing.advising.decision import TREE, Question, Step, Strategy, similarity_number, similarity_word
 from tl_lightning.choosing.advising.facts import Facts, Speeds
 from tl_lightning.choosing.advising.gather import Looked
-from tl_lightning.choosing.advising.settings import Reason
+from tl_lightning.choosing.advising.reasons import Reason
 
 WORDS = {"multiclass": "classes", "ordinal": "levels", "multilabel": "labels", "regression": "numbers"}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from tl_lightning.choosing.advising.settings import OWN, Reason
+from tl_lightning.choosing.advising.reasons import OWN, Reason
 from tl_lightning.core.options import writable
 from tl_lightning.errors import UserError
 
@@ -42,7 +42,12 @@ def check_output(name: str | None, *, default: str) -> Path:
 
 
 def recipe(
-    reasons: Sequence[Reason], own: Mapping[str, Any], *, about: Sequence[str], classes: Mapping[str, str]
+    reasons: Sequence[Reason],
+    own: Mapping[str, Any],
+    *,
+    about: Sequence[str],
+    classes: Mapping[str, str],
+    mark: str = MARK,
 ) -> str:
     """Writes the configuration.
 
@@ -51,6 +56,7 @@ def recipe(
         own: The user's settings, by dotted key; they go in whether or not a reason names them, and win.
         about: Lines for the head of the file.
         classes: The class paths of ``model`` and ``data``, where they are not the package's defaults.
+        mark: The beginning of the first line, which says who wrote it.
 
     Returns:
         YAML with comments.
@@ -61,7 +67,7 @@ def recipe(
     for key, value in own.items():
         if not key.endswith(".class_path") and not any(reason.setting == key for reason in reasons):
             _place(rows, key, value, OWN)
-    lines = [f"{MARK}; tl fit --config runs it as it is.", *(f"# {line}" for line in about)]
+    lines = [f"{mark}; tl fit --config runs it as it is.", *(f"# {line}" for line in about)]
     for group in [*FIRST, *sorted(rows.keys() - set(FIRST))]:
         settings = rows.get(group, {})
         if not settings:

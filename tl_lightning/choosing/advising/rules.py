@@ -9,7 +9,7 @@ from tl_lightning.choosing.advising import settings
 from tl_lightning.choosing.advising.cost import STEP, Plan, affordable, run_seconds
 from tl_lightning.choosing.advising.decision import Step, Strategy, advise_strategy, better_below
 from tl_lightning.choosing.advising.facts import Facts, Images, Model
-from tl_lightning.choosing.advising.settings import OWN, Reason
+from tl_lightning.choosing.advising.reasons import OWN, Reason
 from tl_lightning.finetuning.phases import GRADUAL
 
 STEPS = 500  # of BiT below 20,000 images, whose steps are of larger batches

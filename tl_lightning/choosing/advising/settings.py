@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from tl_lightning.choosing.advising.cost import VIEWS, Plan
 from tl_lightning.choosing.advising.decision import MANY, Step, Strategy
 from tl_lightning.choosing.advising.facts import Facts
+from tl_lightning.choosing.advising.reasons import Reason
 from tl_lightning.experiment.cautions import FEW_FOR_ALL
 
 BIT = "BiT's 500 steps, 8 to 40 epochs"  # Kolesnikov et al. 2020, arXiv:1912.11370; the bounds are ours
@@ -16,28 +16,8 @@ FASTAI = "fastai"
 FIXRES = "FixRes"  # Touvron et al. 2019, arXiv:1906.06423: what is trained at one scale wants to be tested at it
 JUDGEMENT = "judgement"
 ELPV = "measured on ELPV"
-OWN = "yours"
 UNEVEN = 3.0  # the most frequent class over the rarest, from which classes are weighed
 VERY_UNEVEN = 20.0
-
-
-@dataclass(frozen=True)
-class Reason:
-    """One setting and why.
-
-    Attributes:
-        setting: Its dotted key.
-        value: As YAML has it.
-        why: In words.
-        number: What it rests on; empty where on nothing measured.
-        source: The rule that it comes from, or ``yours``.
-    """
-
-    setting: str
-    value: Any
-    why: str
-    number: str = ""
-    source: str = ""
 
 
 def backbone(plan: Plan, facts: Facts) -> list[Reason]:

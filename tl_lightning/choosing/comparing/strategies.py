@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+from tl_lightning.core.packaged import find, hint
 from tl_lightning.errors import UserError, nearest
 from tl_lightning.finetuning.phases import PRESETS
 
@@ -94,9 +95,9 @@ def _strategy(word: str) -> Strategy:
     if not is_named and Path(word).suffix not in (".yaml", ".yml"):
         known = [*PRESETS, CONFIGURED]
         raise UserError(f"--strategies: {word!r} is no strategy{nearest(word, known)} (valid: {list_choices()})")
-    if not Path(file).is_file():
-        similar = nearest(file, map(str, Path(file).parent.glob("*.y*ml")))
-        raise UserError(f"--strategies {word}: there is no file {file}{similar}")
+    found = find("configs", file)
+    if found is None:
+        raise UserError(f"--strategies {word}: there is no file {file}{hint('configs', file)}")
     name = name.strip() or Path(file).stem
     if not re.fullmatch(r"\w[\w.+-]*", name):
         raise UserError(f"--strategies {word}: {name!r} cannot be a name; use letters, digits, and _ . + -")
@@ -104,7 +105,7 @@ def _strategy(word: str) -> Strategy:
         raise UserError(
             f"--strategies {word}: {name} is a strategy of its own; give the file another name: NAME={file}"
         )
-    return Strategy(name, ("--config", file))
+    return Strategy(name, ("--config", found))
 
 
 def parse_fractions(text: str | None) -> list[float | None]:

@@ -70,7 +70,7 @@ def _parser() -> OptionParser:
         "submit",
         "Has SLURM run tl fit, resume, crossval, compare or sweep: writes a batch script that you can read, and queues "
         "it. A job that is pre-empted is queued again and goes on where it was. What stands behind -- is the command: "
-        "tl submit slurm --nodes 2 --gpus_per_node 4 -- fit --config configs/elpv.yaml",
+        "tl submit slurm --nodes 2 --gpus_per_node 4 -- fit --config elpv",
     )
     parser.add_argument("system", choices=["slurm"], help="which batch system")
     add_options(parser)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tl_lightning.core.options import OF_FIT
+from tl_lightning.core.packaged import find_configs
 from tl_lightning.errors import UserError, nearest
 from tl_lightning.running.sweeping.fit_options import options
 
@@ -44,7 +45,10 @@ def read_command(command: Any, where: str) -> tuple[str, ...]:  # noqa: ANN401 -
         )
     given = [_filled(word, where) for word in args[:-2]]
     _check_given(given, where)
-    return tuple(given)
+    try:
+        return tuple(find_configs(given))
+    except UserError as error:
+        raise UserError(f"{where}: {error} (looked for from {Path.cwd()})") from error
 
 
 def _word(word: Any, where: str) -> str:  # noqa: ANN401 - whatever the file says
@@ -89,7 +93,3 @@ def _check_given(args: list[str], where: str) -> None:
         value = value if joined else following
         if option == "--run_dir":
             raise UserError(f"{where}: --run_dir {value} would be every trial's folder; leave it out")
-        if option in ("--config", "-c") and not value.startswith("{") and not Path(value).is_file():
-            parent = Path(value).parent
-            near = nearest(value, map(str, parent.glob("*.yaml"))) if parent.is_dir() else ""
-            raise UserError(f"{where}: --config {value}: there is no such file in {Path.cwd()}{near}")

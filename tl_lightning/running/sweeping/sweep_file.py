@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from tl_lightning.core.options import OF_FIT
+from tl_lightning.core.packaged import find, hint
 from tl_lightning.errors import UserError, nearest
 from tl_lightning.running.sweeping.command import read_command
 from tl_lightning.running.sweeping.distributions import check_keys, exact, number, read_parameter
@@ -87,13 +88,13 @@ def read_sweep(path: str | Path) -> SweepFile:
     """Reads and checks a W&B sweep file.
 
     Args:
-        path: A YAML file, as ``wandb sweep`` takes it. Configurations that its command names are looked for from the
-            current folder, as W&B's agent does.
+        path: A YAML file, as ``wandb sweep`` takes it, or the name of a packaged one. Configurations that its command
+            names are looked for from the current folder, as W&B's agent does, and among the packaged ones.
 
     Raises:
         UserError: If there is no such file, W&B would refuse it, or it asks for what a sweep here cannot do.
     """
-    path = Path(path)
+    path = Path(find("sweeps", str(path)) or path)
     text = _text(path)
     try:
         content = yaml.safe_load(text)
@@ -122,8 +123,7 @@ def read_sweep(path: str | Path) -> SweepFile:
 
 def _text(path: Path) -> str:
     if not path.is_file():
-        near = nearest(str(path), map(str, path.parent.glob("*.y*ml"))) if path.parent.is_dir() else ""
-        raise UserError(f"{path}: there is no such sweep file{near}")
+        raise UserError(f"{path}: there is no such sweep file{hint('sweeps', str(path))}")
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
