@@ -107,7 +107,7 @@ def test_levels_are_asked_for_because_names_do_not_say_it(here):
     write_table(["1", "2", "3"] * 4)
     assert written("--source", "table.csv")["model"].get("class_path") is None
     assert "# If these are levels with an order:" in Path("mine.yaml").read_text()
-    model = written("--source", "table.csv", "--problem_type", "level", name="levels")["model"]
+    model = written("--source", "table.csv", "--problem_type", "ordinal", name="levels")["model"]
     assert model["class_path"] == "OrdinalTask"
 
 

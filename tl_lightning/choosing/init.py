@@ -24,10 +24,10 @@ from tl_lightning.data.sources.read import list_source
 from tl_lightning.errors import UserError
 
 TASKS: dict[ProblemType, str] = {
-    "class": "ClassificationTask",
-    "level": "OrdinalTask",
-    "labels": "MultiLabelTask",
-    "number": "RegressionTask",
+    "multiclass": "ClassificationTask",
+    "ordinal": "OrdinalTask",
+    "multilabel": "MultiLabelTask",
+    "regression": "RegressionTask",
 }
 SEPARATOR = "|"
 MANY_NUMBERS = 20  # different whole numbers in a column from which they are measurements rather than classes
@@ -70,11 +70,11 @@ class Look:
         return [int(count) for count in self.samples.counts(np.arange(len(self.samples)))]
 
     def __str__(self) -> str:
-        kinds = {"class": "classes", "level": "levels", "labels": "labels", "number": "numbers"}
+        kinds = {"multiclass": "classes", "ordinal": "levels", "multilabel": "labels", "regression": "numbers"}
         names, counts = self.samples.classes, self.counts
         parts = [f"{name} {count:,}" for name, count in zip(names, counts, strict=False)] or names
         listed = ", ".join([*parts[:NAMED], *(["..."] if len(parts) > NAMED else [])])
-        kind = kinds[self.samples.answers]
+        kind = kinds[self.samples.problem_type]
         kind = kind.removesuffix("es" if kind == "classes" else "s") if len(names) == 1 else kind
         return f"{len(self.samples):,} images of {len(names)} {kind} ({listed})"
 
@@ -125,7 +125,7 @@ def look_at(source: str, *, columns: Columns, problem_type: ProblemType | None =
     """
     listing = list_source(source, columns=columns, may_be_empty=False)
     kind = problem_type or guess(listing)
-    return Look(source, columns, make_samples(listing, answers=kind), is_table="folder" not in listing.answers)
+    return Look(source, columns, make_samples(listing, problem_type=kind), is_table="folder" not in listing.answers)
 
 
 def guess(listing: Listing) -> ProblemType:
@@ -134,13 +134,13 @@ def guess(listing: Listing) -> ProblemType:
     cells = [cell for column in columns for cell in column]
     distinct = {cell for cell in cells if cell}
     if len(columns) > 1 and all(cell.lower() in YES | NO for cell in distinct):
-        return "labels"
+        return "multilabel"
     if len(columns) == 1 and listing.known is None and any(SEPARATOR in cell or not cell for cell in cells):
-        return "labels"
+        return "multilabel"
     whole = all(re.fullmatch(r"[+-]?\d+", cell) for cell in distinct)
     if listing.known is None and distinct and _all_numbers(distinct) and (not whole or len(distinct) > MANY_NUMBERS):
-        return "number"
-    return "number" if len(columns) > 1 else "class"
+        return "regression"
+    return "regression" if len(columns) > 1 else "multiclass"
 
 
 def _all_numbers(cells: set[str]) -> bool:
@@ -160,23 +160,23 @@ def configuration_for(look: Look, *, name: str) -> str:
     Returns:
         YAML with a reason above each setting.
     """
-    kind, classes = look.samples.answers, look.samples.classes
+    kind, classes = look.samples.problem_type, look.samples.classes
     about = [f"{look}.", "tl fit --help explains every setting. What is a rule of thumb here is measured by:"]
     about.append(f"  tl advise --config {name} --output advice.yaml")
-    if kind == "class" and are_numbers(classes) and len(classes) > 2:
-        about.append(f"If these are levels with an order: tl init NAME --source {look.source} --problem_type level")
+    if kind == "multiclass" and are_numbers(classes) and len(classes) > 2:
+        about.append(f"If these are levels with an order: tl init NAME --source {look.source} --problem_type ordinal")
     if look.samples.split is not None:
         stated = Counter(str(name) for name in look.samples.split)
         counts = ", ".join(f"{stated[name]:,} {name}" for name in SPLITS if stated[name])
         about.append(f"The data say what trains: {counts}.")
     reasons = [_phases(look), *_model(look), *_data(look), _length(look)]
-    task = {} if kind == "class" else {"model": TASKS[kind]}
+    task = {} if kind == "multiclass" else {"model": TASKS[kind]}
     return recipe(reasons, {}, about=about, classes=task, mark="# Written by tl init")
 
 
 def _phases(look: Look) -> Reason:
     training, classes = look.training, len(look.samples.classes)
-    classed = look.samples.answers in ("class", "level")
+    classed = look.samples.problem_type in ("multiclass", "ordinal")
     number = f"about {training:,} training images"
     if training < VERY_FEW or (classed and training < VERY_FEW_PER_CLASS * classes):
         return Reason("phases", "feature_extraction", "so few would be learned by heart by more than a head", number)
@@ -198,7 +198,7 @@ def _model(look: Look) -> list[Reason]:
     else:
         found.append(Reason("model.weights", "pretrained", "fetched by timm"))
     counts = [count for count in look.counts if count]
-    if look.samples.answers == "class" and max(counts) >= UNEVEN * min(counts):
+    if look.samples.problem_type == "multiclass" and max(counts) >= UNEVEN * min(counts):
         number = f"the most frequent class has {max(counts) / min(counts):.0f} times the images of the rarest"
         if max(counts) < VERY_UNEVEN * min(counts):
             found.append(Reason("model.class_weights", "balanced", "each class counts the same in the loss", number))
