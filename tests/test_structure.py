@@ -148,3 +148,13 @@ def test_the_state_of_a_task_and_of_a_data_module_is_set_by_itself(room, names):
         if name in names and attribute not in lightnings
     }
     assert not found
+
+
+def test_commands_build_a_configuration_in_one_way():
+    calls = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Configuration"
+    }
+    assert calls == {"experiment/preamble.py", "experiment/experiment.py", "experiment/evaluation.py"}

@@ -59,8 +59,8 @@ def test_the_list_shows_what_there_is_and_who_uses_it(shown):
     leftover.mkdir()
     (leftover / "data.bin").write_bytes(b"x" * 2**20)
     assert shown("list").splitlines() == [
-        "kind         key                    images     size  last used  what",
-        f"images     {KEYS[1]}          8 / 9  2.0 MiB    5 d ago  /data",
+        "kind         key                      images     size  last used  what",
+        f"images       {KEYS[1]}          8 / 9  2.0 MiB    5 d ago  /data",
         f"activations  {KEYS[0]}  1,100 / 1,200  2.0 MiB     in use  timm/resnet18 to layer3, plain, elpv",
         f"activations  {KEYS[2]}                 2.0 MiB  2 min ago",
         f"activations  {'d4' * 8}                 1.0 MiB        now  unfinished",

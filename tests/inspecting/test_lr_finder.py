@@ -322,7 +322,7 @@ def test_a_wrong_option_is_one_line_and_leaves_no_trace(here, capsys, args, word
 def test_without_matplotlib_one_line_says_so_before_anything_is_built(here, capsys, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name))
-    monkeypatch.setattr("tl_lightning.inspecting.lr_finder.Configuration", None)
+    monkeypatch.setattr("tl_lightning.inspecting.lr_finder.assemble", None)
     error = fails(capsys, *OPTIONS)
     assert "pip install 'tl_lightning[plots]', or --output none" in error
 

@@ -16,8 +16,9 @@ from tl_lightning.core.predictions_file import PredictionsFile, load_predictions
 from tl_lightning.core.run_folder import RunFolder, open_folder
 from tl_lightning.data.samples import Samples
 from tl_lightning.errors import UserError
-from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.experiment.many_runs import make_run
+from tl_lightning.experiment.preamble import assemble, refuse
 from tl_lightning.experiment.tables import score_table
 from tl_lightning.metrics.words import TABLES, in_words
 from tl_lightning.tasks import TransferTask
@@ -50,11 +51,8 @@ def cross_validate(args: Sequence[str], *, run_dir: str | None = None) -> dict[s
     Raises:
         UserError: If an argument is wrong, or the folder holds something else.
     """
-    if any(argument.partition("=")[0] == "--data.fold" for argument in args):
-        raise UserError("--data.fold has no effect here: all folds are run; tl fit --data.fold runs one")
-    quiet()
-    with console.status("building the model"):
-        configuration = Configuration([*args, "--data.fold", "0"], folder=None)
+    refuse(args, {"--data.fold": "all folds are run, and tl fit --data.fold runs one"})
+    configuration = assemble([*args, "--data.fold", "0"], command="crossval", alone=False)
     splits = draw_folds(configuration)
     folder = open_folder(
         run_dir,

@@ -21,8 +21,8 @@ from tl_lightning.core.plots import INSTALL, can_draw, new_figure, save_figure
 from tl_lightning.data.base import TransferDataModule
 from tl_lightning.data.splits import fold_numbers
 from tl_lightning.errors import UserError
-from tl_lightning.experiment.configuration import Configuration, quiet
-from tl_lightning.experiment.tables import data_line
+from tl_lightning.experiment.configuration import Configuration
+from tl_lightning.experiment.preamble import assemble, read_data, refuse_run_dir
 from tl_lightning.feature_cache.activation_store import ActivationStore, TensorLayout
 from tl_lightning.feature_cache.extractor import Extractor, layout_of
 from tl_lightning.metrics.classification import majority_accuracy
@@ -146,17 +146,10 @@ def probe_command(args: list[str]) -> None:
     )
     options, rest = parser.parse_known_args(args)
     table, image = writable(f"{options.output}.csv"), writable(f"{options.output}.png")
-    if any(argument.partition("=")[0] == "--run_dir" for argument in rest):
-        raise UserError("--run_dir has no effect here: tl probe makes no run folder; leave it out")
-    quiet()
-    with console.status("building the model"):
-        configuration = Configuration(rest, folder=None)
-    task, data, trainer = configuration.model, configuration.datamodule, configuration.trainer
-    if trainer.world_size > 1:
-        raise UserError(f"tl probe runs in one process, and trainer.devices asks for {trainer.world_size}")
-    data.prepare_data()
-    data.setup("fit")
-    console.print(data_line(data.summary()))
+    refuse_run_dir(rest, "probe")
+    configuration = assemble(rest, command="probe")
+    task, data = configuration.model, configuration.datamodule
+    read_data(configuration)
     if len(data.splits["train"]) < FOLDS:
         raise UserError(f"{len(data.splits['train'])} training images are too few to probe: {FOLDS} or more are needed")
     if data.samples.problem_type not in ("multiclass", "ordinal"):
@@ -164,7 +157,7 @@ def probe_command(args: list[str]) -> None:
             f"tl probe compares how well classes can be told apart, and the problem here is {data.samples.problem_type}"
         )
     majority = majority_accuracy(data.answers("train").labels, data.answers("val").labels)
-    task.to(trainer.strategy.root_device)
+    task.to(configuration.trainer.strategy.root_device)
     probes = probe_stages(data, pooled(configuration, splits=data.splits), task.stages, splits=data.splits)
     console.print(_table(probes, majority=majority))
     console.print(advice(probes))

@@ -14,8 +14,9 @@ from tl_lightning.core.options import OptionParser, writable
 from tl_lightning.data.base import TransferDataModule
 from tl_lightning.data.leaks import Duplicate
 from tl_lightning.errors import UserError, shown
-from tl_lightning.experiment.configuration import Configuration, quiet
-from tl_lightning.experiment.tables import data_line, leak_table
+from tl_lightning.experiment.configuration import Configuration
+from tl_lightning.experiment.preamble import assemble, read_data, refuse
+from tl_lightning.experiment.tables import leak_table
 from tl_lightning.feature_cache.activation_store import TensorLayout
 from tl_lightning.feature_cache.extractor import Extractor, layout_of
 
@@ -48,17 +49,10 @@ def leaks_command(args: list[str]) -> None:
         help="look for sections, by one forward pass (%(default)s)",
     )
     options, rest = parser.parse_known_args(args)
-    for argument in rest:
-        name = argument.partition("=")[0].replace(".init_args.", ".")
-        if name in DECIDED:
-            raise UserError(f"{name} has no effect here: {DECIDED[name]}; leave it out")
-    quiet()
-    with console.status("building the model"):
-        configuration = Configuration([*rest, "--data.on_leak", "ignore", "--data.on_error", "skip"], folder=None)
+    refuse(rest, DECIDED)
+    configuration = assemble([*rest, "--data.on_leak", "ignore", "--data.on_error", "skip"], command="leaks")
     data = configuration.datamodule
-    data.prepare_data()
-    data.setup("fit")
-    console.print(data_line(data.summary()))
+    read_data(configuration)
     features = _features(configuration) if options.crops == "true" else None
     duplicates = data.duplicates(data.store, features)
     report = data.report_leaks(duplicates)

@@ -18,8 +18,7 @@ from tl_lightning.core.console import console, track
 from tl_lightning.core.options import OptionParser, writable
 from tl_lightning.core.plots import INSTALL, can_draw, new_figure, save_figure
 from tl_lightning.errors import UserError
-from tl_lightning.experiment.configuration import Configuration, quiet
-from tl_lightning.experiment.tables import data_line
+from tl_lightning.experiment.preamble import assemble, read_data, refuse_run_dir
 from tl_lightning.feature_cache.phase_cache import PhaseCache
 from tl_lightning.finetuning.batch_norm import estimate_statistics
 from tl_lightning.finetuning.freezing import StageRow
@@ -277,24 +276,19 @@ def lr_find_command(args: list[str]) -> None:
         raise UserError(f"--steps is {options.steps}; it must be {FEWEST_STEPS} or more: fewer steps show no slope")
     if not 0 < options.lowest < options.highest < math.inf:
         raise UserError(f"--lowest {options.lowest:g} --highest {options.highest:g}: give factors above 0 that rise")
-    if any(argument.partition("=")[0] == "--run_dir" for argument in rest):
-        raise UserError("--run_dir has no effect here: tl lr_find makes no run folder; leave it out")
-    quiet()
-    with console.status("building the model"):
-        configuration = Configuration(rest, folder=None)
+    refuse_run_dir(rest, "lr_find")
+    configuration = assemble(rest, command="lr_find")
     task, data, phases = configuration.model, configuration.datamodule, configuration.phases
     if not 1 <= options.phase <= len(phases):
         known = ", ".join(f"{number} ({phase.name})" for number, phase in enumerate(phases, 1))
         raise UserError(f"--phase is {options.phase}, but the phases are {known}; name one of them by its number")
     phase = phases[options.phase - 1]
-    data.prepare_data()
-    data.setup("fit")
+    read_data(configuration)
     data.set_augmentation(phase.augmentation)
     task.set_training_targets(data.answers("train").labels)
     divide_batches(task, data, configuration.trainer, [phase])
     task.start_phase(phase)
     rows = task.phase_rows()
-    console.print(data_line(data.summary()))
     if PhaseCache(task, data, configuration.trainer, configuration.config.cache).plan_for(phase).solved:
         solved = (
             f"phase {phase.name} is solved, not trained by steps: it will use no rate (--model.head_solver sgd would)"

@@ -30,7 +30,8 @@ from tl_lightning.core.files import write_text
 from tl_lightning.core.options import OptionParser
 from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.errors import UserError
-from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.experiment.configuration import Configuration
+from tl_lightning.experiment.preamble import assemble, refuse
 from tl_lightning.experiment.tables import data_line
 from tl_lightning.tasks import ClassificationTask
 
@@ -69,10 +70,7 @@ def advise_command(args: list[str]) -> None:
     options, rest = parser.parse_known_args(args)
     budget = None if options.budget is None else parse_budget(options.budget)
     file = check_output(options.output, default=DEFAULT)
-    for argument in rest:
-        if reason := ELSEWHERE.get(argument.partition("=")[0]):
-            raise UserError(f"{argument.partition('=')[0]} has no effect here: {reason}; leave it out")
-    quiet()
+    refuse(rest, ELSEWHERE)
     looked, chosen = _choose(rest, options.backbones)
     own = own_settings(rest, looked.configuration)
     if options.backbones is not None:  # which chose another than the configuration's
@@ -87,8 +85,7 @@ def advise_command(args: list[str]) -> None:
     if options.explain:
         console.print(decision_tree(advice.path), soft_wrap=False)  # or long questions are cut off
     text = text_of(looked.configuration, facts, advice, own)
-    with console.status("reading the advice back"):
-        Configuration(["--config", json.dumps(yaml.safe_load(text))], folder=None)
+    assemble(["--config", json.dumps(yaml.safe_load(text))], command="advise", status="reading the advice back")
     write_text(file, text)
     if advice.seconds is not None:
         console.print(estimate_line(advice.plan, advice.seconds, budget=budget, fits=advice.fits))

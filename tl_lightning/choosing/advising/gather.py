@@ -21,6 +21,7 @@ from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.data.workers import usable_cores
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration
+from tl_lightning.experiment.preamble import assemble, read_data
 from tl_lightning.inspecting.show_data.image_sizes import read_headers
 
 HEADERS = 200  # files whose size is looked at
@@ -128,21 +129,13 @@ def set_up(args: list[str]) -> tuple[Configuration, list[str]]:
     Raises:
         UserError: If it asks for several processes, or something that ``tl fit`` would say.
     """
-    with console.status("building the model"):
-        configuration = Configuration(args, folder=None)
-        if not isinstance(configuration.datamodule, ImageDataModule):
-            name = type(configuration.datamodule).__name__
-            raise UserError(f"data is {name}; only images of an ImageDataModule can be looked at")
-        if configuration.trainer.world_size > 1:
-            devices = configuration.trainer.world_size
-            raise UserError(f"tl advise runs in one process, and trainer.devices asks for {devices}")
-        if "data.image_size" not in given_keys(args):
-            size = image_size(image_facts(configuration.datamodule), model_facts(configuration))
-            if size != configuration.model.preprocess["size"]:
-                args = [*args, "--data.image_size", str(size)]
-                configuration = Configuration(args, folder=None)
-    configuration.datamodule.prepare_data()
-    configuration.datamodule.setup("fit")
+    configuration = assemble(args, command="advise")
+    if "data.image_size" not in given_keys(args):
+        size = image_size(image_facts(configuration.datamodule), model_facts(configuration))
+        if size != configuration.model.preprocess["size"]:
+            args = [*args, "--data.image_size", str(size)]
+            configuration = assemble(args, command="advise")
+    read_data(configuration, say=False)
     configuration.model.to(configuration.trainer.strategy.root_device)
     return configuration, args
 

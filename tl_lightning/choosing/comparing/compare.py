@@ -19,7 +19,6 @@ from tl_lightning.choosing.comparing.strategies import (
 from tl_lightning.core.console import console
 from tl_lightning.core.options import OptionParser
 from tl_lightning.core.run_folder import open_folder
-from tl_lightning.experiment.configuration import quiet
 
 FAILED, NEGATIVE = 1, 3  # exit codes
 
@@ -115,7 +114,6 @@ def compare(
     """
     chosen, shares = parse_strategies(strategies, reference=reference), parse_fractions(fractions)
     check_arguments(args, shares, more=more)
-    quiet()
     plan = make_plan(args, chosen, shares, seeds=seeds, reference=reference)
     measure = choose_measure(plan, figure)
     plan.check_made(None if run_dir is None else Path(run_dir))

@@ -11,11 +11,11 @@ import yaml
 from numpy.typing import NDArray
 
 from tl_lightning.choosing.comparing.strategies import Job, Strategy, list_jobs
-from tl_lightning.core.console import console
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.experiment.experiment import Experiment
+from tl_lightning.experiment.preamble import assemble, refuse
 
 DECIDED = {
     "--phases": "the strategies say what trains; the strategy config is the configuration's own phases",
@@ -159,8 +159,7 @@ def make_plan(
     Raises:
         UserError: If something of it could not be run, or its runs could not be compared.
     """
-    with console.status("building the model"):
-        base = Configuration(list(args), folder=None)
+    base = assemble(args, command="compare", alone=False)
     data = base.datamodule
     if fractions != [None] and data.on_leak == "move":
         raise UserError(
@@ -193,10 +192,9 @@ def check_arguments(args: Sequence[str], fractions: Sequence[float | None], *, m
     """
     if more < 1:
         raise UserError(f"--more is {more}; it must be 1 or more labels")
+    refuse(args, DECIDED)
     for argument in args:
         option = argument.partition("=")[0]
-        if option in DECIDED:
-            raise UserError(f"{option} has no effect here: {DECIDED[option]}; leave it out")
         if option == "--data.labelled_fraction" and fractions != [None]:
             raise UserError(f"{option} has no effect beside --fractions; leave one of them out")
 
@@ -221,8 +219,8 @@ def check_share(base: Configuration, fraction: float | None) -> None:
 
 def _check_strategy(args: Sequence[str], job: Job) -> Configuration:
     try:
-        with console.status(f"checking strategy {job.strategy.name}"):
-            configuration = Configuration([*args, *job.options], folder=None)
+        status = f"checking strategy {job.strategy.name}"
+        configuration = assemble([*args, *job.options], command="compare", status=status, alone=False)
         Experiment(configuration, time.perf_counter(), None).check()
     except UserError as error:
         raise UserError(f"strategy {job.strategy.name}: {error}") from error

@@ -14,11 +14,10 @@ from tl_lightning.backbones import CannotSplit, load_source_model, source_classi
 from tl_lightning.choosing.ranking.candidates import Candidate
 from tl_lightning.choosing.ranking.solved import folds_and_kin
 from tl_lightning.core.cache_folder import NoRoom
-from tl_lightning.core.console import console
 from tl_lightning.data.base import TransferDataModule
 from tl_lightning.data.samples import ProblemType
 from tl_lightning.errors import UserError
-from tl_lightning.experiment.configuration import Configuration
+from tl_lightning.experiment.preamble import assemble, read_data
 from tl_lightning.experiment.tables import data_line
 from tl_lightning.feature_cache.activation_store import TensorLayout
 from tl_lightning.feature_cache.extractor import BATCH, Extractor, layout_of
@@ -110,16 +109,10 @@ def measure(args: Sequence[str], candidate: Candidate) -> Measured:
     """
     begun = time.perf_counter()
     options = [*args, "--phases", "feature_extraction", *candidate.options]
-    with console.status(f"building {candidate.name}"):
-        configuration = Configuration(options, folder=None)
+    configuration = assemble(options, command="rank", status=f"building {candidate.name}")
     task, data, trainer = configuration.model, configuration.datamodule, configuration.trainer
-    if not isinstance(data, TransferDataModule):
-        raise UserError(f"data is {type(data).__name__}; only images of an TransferDataModule can be looked at")
-    if trainer.world_size > 1:
-        raise UserError(f"backbones are measured in one process, and trainer.devices asks for {trainer.world_size}")
     data.expect_leaks()  # what is also in the test split is tl fit's to say, not each candidate's once more
-    data.prepare_data()
-    data.setup("fit")
+    read_data(configuration, say=False)
     rows = np.union1d(data.splits["train"], data.splits["val"])
     fold_of, kin = folds_and_kin(data, rows)
     trainer.precision_plugin.convert_module(task)  # as a fit would; in place, or nothing

@@ -13,7 +13,7 @@ from tl_lightning.core.console import console
 from tl_lightning.core.options import OptionParser, writable
 from tl_lightning.core.plots import INSTALL, can_draw
 from tl_lightning.errors import UserError
-from tl_lightning.experiment.configuration import quiet
+from tl_lightning.experiment.preamble import refuse_run_dir
 
 LONGEST = 500  # of a line in a log file
 
@@ -44,9 +44,7 @@ def rank_command(args: list[str]) -> None:
     )
     options, rest = parser.parse_known_args(args)
     table, image = writable(f"{options.output}.csv"), writable(f"{options.output}.png")
-    if any(argument.partition("=")[0] == "--run_dir" for argument in rest):
-        raise UserError("--run_dir has no effect here: tl rank makes no run folder; leave it out")
-    quiet()
+    refuse_run_dir(rest, "rank")
     with console.status("looking for backbones"):
         candidates, asked_for = _candidates(options.backbones, rest)
     ranking = _ranking(candidates, asked_for, rest)

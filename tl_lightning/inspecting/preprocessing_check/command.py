@@ -12,9 +12,9 @@ from tl_lightning.core.files import write_text
 from tl_lightning.core.options import OptionParser, writable
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
-from tl_lightning.experiment.configuration import Configuration, quiet
 from tl_lightning.experiment.earlier import configuration_of
 from tl_lightning.experiment.evaluation import check_same_split, refuse_decided
+from tl_lightning.experiment.preamble import assemble
 from tl_lightning.inspecting.preprocessing_check.check import Checked, check_preprocessing
 from tl_lightning.metrics.words import in_words
 from tl_lightning.preprocess.image import Preprocess
@@ -80,15 +80,10 @@ def check_command(args: list[str]) -> None:
         raise UserError(f"--limit is {known.limit}; it must be 1 or more")
     refuse_decided(rest)
     folder = RunFolder.open(known.run_dir)
-    quiet()
     checkpoint = load_checkpoint(folder.best_checkpoint)
-    with console.status("building the model"):
-        configuration = Configuration([*configuration_of(folder), *rest], checkpoint=checkpoint)
+    options = [*configuration_of(folder), *rest]
+    configuration = assemble(options, command="check_preprocessing", checkpoint=checkpoint)
     task, data, trainer = configuration.model, configuration.datamodule, configuration.trainer
-    if trainer.world_size > 1:
-        raise UserError(
-            f"trainer.devices asks for {trainer.world_size} processes, this runs in one: --trainer.devices 1"
-        )
     task.load_state_dict(checkpoint["state_dict"])
     if data.on_leak == "move":  # the split depends on what the images show
         data.prepare_data()

@@ -16,6 +16,7 @@ from tl_lightning.data.images.store import ImageStore
 from tl_lightning.data.samples import SPLITS, name_some
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.experiment.preamble import refuse_run_dir
 from tl_lightning.experiment.tables import data_line, split_table
 from tl_lightning.inspecting.show_data.contact_sheet import Bars, Page, Row, Section
 from tl_lightning.inspecting.show_data.image_sizes import read_headers, size_bars, size_line
@@ -184,8 +185,7 @@ def show_data_command(args: list[str]) -> None:
     file = writable(f"{options.output.removesuffix('.html')}.html")
     if not 1 <= options.per_class <= MOST_PER_CLASS:
         raise UserError(f"--per_class is {options.per_class}; it must be from 1 to {MOST_PER_CLASS}")
-    if any(argument.partition("=")[0] == "--run_dir" for argument in rest):
-        raise UserError("--run_dir has no effect here: tl show_data makes no run folder; leave it out")
+    refuse_run_dir(rest, "show_data")
     quiet()
     with console.status("reading the configuration"):
         configuration = DataConfiguration(rest)

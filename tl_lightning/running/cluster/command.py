@@ -120,18 +120,17 @@ def _check_fit(work: Work, resources: Resources) -> None:
     """Builds what a job would build, here and in one process, so that mistakes do not wait in a queue."""
     if not work.checked:
         return
-    with console.status("checking the configuration"):
-        from tl_lightning.experiment.configuration import Configuration, quiet
+    with console.status("starting"):
+        from tl_lightning.experiment.preamble import assemble
         from tl_lightning.training.global_batch import share_out
 
-        quiet()
-        here = ["--trainer.num_nodes", "1", "--trainer.devices", "1", "--trainer.accelerator", "cpu"]
-        if resources.gpus_per_node:  # of which this machine may have none
-            here += ["--trainer.precision", "32-true", "--trainer.sync_batchnorm", "false"]
-        for fit in work.checked:
-            configuration = Configuration([*fit, *here], folder=None)
-            if work.after is not None:
-                _check_after(work.after.args[0], configuration)
+    here = ["--trainer.num_nodes", "1", "--trainer.devices", "1", "--trainer.accelerator", "cpu"]
+    if resources.gpus_per_node:  # of which this machine may have none
+        here += ["--trainer.precision", "32-true", "--trainer.sync_batchnorm", "false"]
+    for fit in work.checked:
+        configuration = assemble([*fit, *here], command="fit", status="checking the configuration", alone=False)
+        if work.after is not None:
+            _check_after(work.after.args[0], configuration)
     batch = share_out(
         configuration.config.global_batch,
         configuration.datamodule,
