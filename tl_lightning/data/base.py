@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from tl_lightning.core.interruption import leave_signals_to_parent
 from tl_lightning.data.cached import Cached, CachedDataset
-from tl_lightning.data.dataset import Item, SampleDataset, Store, Targets, Transform, View
+from tl_lightning.data.dataset import Sample, SampleDataset, Store, Targets, Transform, View
 from tl_lightning.data.leaks import (
     Duplicate,
     LeakReport,
@@ -223,7 +223,7 @@ class TransferDataModule(LightningDataModule):
         raise NotImplementedError
 
     @staticmethod
-    def collate(samples: Sequence[Any]) -> dict[str, Any]:
+    def collate(samples: Sequence[Sample]) -> dict[str, Any]:
         """Makes a batch of a list of samples; a static method, as worker processes that are spawned get it pickled."""
         batch: dict[str, Any] = default_collate(list(samples))
         return batch
@@ -484,7 +484,7 @@ class TransferDataModule(LightningDataModule):
         """
         self._cached = cached
 
-    def train_dataloader(self) -> DataLoader[Item]:
+    def train_dataloader(self) -> DataLoader[Sample]:
         """Shuffled or balanced, and augmented; a last batch that is not full is dropped, unless it is the only one."""
         sampler = self._sampler("train", shuffle=True, balanced=self.sampler == "balanced")
         if self.trainer is not None:
@@ -504,18 +504,18 @@ class TransferDataModule(LightningDataModule):
         """Batches of an epoch that `train_dataloader` will give this process."""
         return math.ceil(len(self._sampler("train", shuffle=True)) / self.loaded_batch_size)
 
-    def val_dataloader(self) -> DataLoader[Item]:
+    def val_dataloader(self) -> DataLoader[Sample]:
         """In order, as prediction sees the samples."""
         if (cached := self._cached and self._cached()) is not None:
             dataset = CachedDataset([cached.evaluation], self._targets)
             return self._cached_loader(dataset, self._sampler("val", shuffle=False))
         return self.plain_loader("val")
 
-    def test_dataloader(self) -> DataLoader[Item] | list[DataLoader[Item]]:
+    def test_dataloader(self) -> DataLoader[Sample] | list[DataLoader[Sample]]:
         """In order, as prediction sees the samples; an empty list where there is no test split."""
         return self.plain_loader("test") if len(self.splits["test"]) else []
 
-    def plain_loader(self, split: str, *, shuffle: bool = False) -> DataLoader[Item]:
+    def plain_loader(self, split: str, *, shuffle: bool = False) -> DataLoader[Sample]:
         """The samples of a split, as evaluation sees them; with several processes, this one's share.
 
         Its batches are to be `normalized`.
@@ -534,7 +534,7 @@ class TransferDataModule(LightningDataModule):
         """The version of the samples that evaluation sees."""
         return View("plain", self.transform("plain"))
 
-    def view_loader(self, view: View, indices: NDArray[np.int64], batch_size: int) -> DataLoader[Item]:
+    def view_loader(self, view: View, indices: NDArray[np.int64], batch_size: int) -> DataLoader[Sample]:
         """One fixed version of some samples, in order; its batches are to be `normalized`.
 
         Args:
@@ -567,7 +567,7 @@ class TransferDataModule(LightningDataModule):
 
     def _loader(
         self, sampler: EpochSampler, transform: Transform, *, seed: int | None = None, batch_size: int | None = None
-    ) -> DataLoader[Item]:
+    ) -> DataLoader[Sample]:
         workers = self._workers()
         dataset = SampleDataset(self.store, self._targets, transform=transform, collate=self.collate, seed=seed)
         return TimedLoader(
@@ -583,9 +583,9 @@ class TransferDataModule(LightningDataModule):
             generator=torch.Generator().manual_seed(self.seed),
         )
 
-    def _cached_loader(self, dataset: CachedDataset, sampler: EpochSampler) -> DataLoader[Item]:
+    def _cached_loader(self, dataset: CachedDataset, sampler: EpochSampler) -> DataLoader[Sample]:
         return TimedLoader(
-            dataset,  # type: ignore[arg-type]  # its batches have activations in the place of the image
+            dataset,
             batch_size=self.loaded_batch_size,
             sampler=sampler,
             collate_fn=as_it_is,  # type: ignore[arg-type]  # the data set makes whole batches

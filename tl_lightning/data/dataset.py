@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NotRequired, Protocol, TypedDict
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,19 +12,12 @@ from torch.utils.data import Dataset
 
 from tl_lightning.core.randomness import seeded
 
-Transform = Callable[[Tensor], Tensor]
+Sample = dict[str, Any]
+"""One sample by name: what the model takes (such as ``image``), its ``index`` among all samples, its targets (such as
+``label``), what else goes with it (such as ``weight``, boxes and masks)."""
 
-
-class Item(TypedDict):
-    """One sample: ``uint8`` pixels ``(channels, size, size)``, its answer, its index among all samples, its weight.
-
-    The answer is a class, ``int64``, or ``float32`` ``(outputs,)``; a weight is there where the source states weights.
-    """
-
-    image: Tensor
-    label: Tensor
-    index: int
-    weight: NotRequired[Tensor]
+Transform = Callable[[Sample], Sample]
+"""From what the store and the targets say of a sample to what the model is to see, boxes and masks moved alike."""
 
 
 class Store(Protocol):
@@ -44,7 +37,8 @@ class Store(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> Tensor: ...
+    def sample(self, index: int, /) -> Sample:
+        """What the model takes of one file, under the names that it takes it by, before any `Transform`."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +78,7 @@ class Targets:
         return Targets(self.labels[rows], None if self.weights is None else self.weights[rows])
 
 
-class SampleDataset(Dataset[Item]):
+class SampleDataset(Dataset[Sample]):
     """Stored samples, addressed by (epoch, index) so that worker processes need no state of their own."""
 
     def __init__(
@@ -93,7 +87,7 @@ class SampleDataset(Dataset[Item]):
         targets: Targets,
         *,
         transform: Transform,
-        collate: Callable[[Sequence[Any]], dict[str, Any]],
+        collate: Callable[[Sequence[Sample]], dict[str, Any]],
         seed: int | None = None,
     ) -> None:
         """Puts the parts together.
@@ -114,18 +108,16 @@ class SampleDataset(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.store)
 
-    def __getitem__(self, place: tuple[int, int]) -> Item:
+    def __getitem__(self, place: tuple[int, int]) -> Sample:
         epoch, index = place
-        stored = self.store[index]
+        sample = {**self.store.sample(index), "index": index, **self.targets.of(index)}
         if self.seed is None:
-            image = self.transform(stored)
-        else:
-            with seeded(self.seed, epoch, index):
-                image = self.transform(stored)
-        return {"image": image, "index": index, **self.targets.of(index)}  # type: ignore[typeddict-item]
+            return self.transform(sample)
+        with seeded(self.seed, epoch, index):
+            return self.transform(sample)
 
     def __getitems__(self, places: list[tuple[int, int]]) -> dict[str, Any]:
-        """A batch of items; in one thread, and the number of threads is changed once only, as that has its price."""
+        """A batch of samples; in one thread, and the number of threads is changed once only, as that has its price."""
         with _one_thread():
             return self.collate([self[place] for place in places])
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from tl_lightning.data.dataset import Item
+from tl_lightning.data.dataset import Sample
 
 
-class TimedLoader(DataLoader[Item]):
+class TimedLoader(DataLoader[Sample]):
     """A `DataLoader` that knows how long its batches took to arrive, or to be made where it has no workers.
 
     Attributes:

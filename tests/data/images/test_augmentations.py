@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tl_lightning.core.randomness import seeded
+from tl_lightning.data.dataset import Transform
 from tl_lightning.data.images.augmentations import augmentation, evaluation, views
 from tl_lightning.data.images.policies import CROP_SCALE
 from tl_lightning.data.images.preparing import crop
@@ -14,12 +15,20 @@ from tl_lightning.preprocess.image import Preprocess
 PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 20, 26), dtype=np.uint8))
 
 
+def seen(transform: Transform, pixels: torch.Tensor) -> torch.Tensor:
+    """What becomes of the image of a sample."""
+    sample = transform({"image": pixels, "index": 3})
+    assert set(sample) == {"image", "index"} and sample["index"] == 3
+    image: torch.Tensor = sample["image"]
+    return image
+
+
 def outcomes(name: str, preprocess: Preprocess, pixels: torch.Tensor = PIXELS) -> list[bytes]:
     transform = augmentation(name, preprocess)
     results = []
     for epoch in range(200):
         with seeded(0, epoch, 0):
-            result = transform(pixels)
+            result = seen(transform, pixels)
         assert result.shape == (3, 16, 16) and result.dtype == torch.uint8
         results.append(result.numpy().tobytes())
     return results
@@ -27,7 +36,7 @@ def outcomes(name: str, preprocess: Preprocess, pixels: torch.Tensor = PIXELS) -
 
 def test_none_is_the_evaluation_crop(small: Preprocess) -> None:
     assert set(outcomes("none", small)) == {crop(PIXELS, small).numpy().tobytes()}
-    assert torch.equal(evaluation(small)(PIXELS), crop(PIXELS, small))
+    assert torch.equal(seen(evaluation(small), PIXELS), crop(PIXELS, small))
 
 
 def test_flips_mirror_half_of_the_time(small: Preprocess) -> None:
@@ -68,7 +77,7 @@ def test_the_crop_knows_the_interpolations_of_all_weights(small: Preprocess, int
 def test_augmentations_of_colour_are_refused_for_other_numbers_of_channels(small: Preprocess, name: str) -> None:
     with pytest.raises(UserError, match=rf"^data.augmentation {name} is for images of 1 or 3 channels, and .* takes 5"):
         augmentation(name, replace(small, channels=5))
-    assert augmentation("dihedral", replace(small, channels=5))(PIXELS[:1]).shape == (5, 16, 16)
+    assert seen(augmentation("dihedral", replace(small, channels=5)), PIXELS[:1]).shape == (5, 16, 16)
 
 
 def test_unknown_augmentation_is_named(small: Preprocess) -> None:
@@ -81,7 +90,7 @@ def test_the_versions_are_exactly_what_the_augmentation_draws(small: Preprocess)
     turned = [plain.rot90(k, (1, 2)) for k in range(4)]
     expected = {"none": [plain], "flips": [plain, plain.flip(-1)], "dihedral": turned + [t.flip(-1) for t in turned]}
     for name, images in expected.items():
-        found = [view.transform(PIXELS) for view in views(name, small, count=None)]
+        found = [seen(view.transform, PIXELS) for view in views(name, small, count=None)]
         assert len(found) == len(images)
         assert all(torch.equal(one, other) for one, other in zip(found, images, strict=True))
         assert {image.numpy().tobytes() for image in found} == set(outcomes(name, small))
@@ -89,14 +98,14 @@ def test_the_versions_are_exactly_what_the_augmentation_draws(small: Preprocess)
 
 def test_versions_with_equal_pixels_have_equal_names(small: Preprocess) -> None:
     named = {
-        view.name: view.transform(PIXELS)
+        view.name: seen(view.transform, PIXELS)
         for name in ("dihedral", "flips", "none")
         for view in views(name, small, count=None)
     }
     assert len(named) == 8
     for name in ("flips", "none"):
         for view in views(name, small, count=None):
-            assert torch.equal(named[view.name], view.transform(PIXELS))
+            assert torch.equal(named[view.name], seen(view.transform, PIXELS))
 
 
 def test_an_endless_augmentation_has_as_many_versions_as_are_asked_for(small: Preprocess) -> None:

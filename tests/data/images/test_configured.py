@@ -15,6 +15,7 @@ from jsonargparse import Namespace
 from torch import Tensor
 
 from tl_lightning.core.randomness import seeded
+from tl_lightning.data.dataset import Transform
 from tl_lightning.data.images.augmentations import augmentation, evaluation, title, views
 from tl_lightning.data.images.configured import plain
 from tl_lightning.data.images.decoding import DecodedImage
@@ -24,6 +25,16 @@ from tl_lightning.errors import UserError
 from tl_lightning.preprocess.image import Preprocess
 
 PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 20, 26), dtype=np.uint8))
+
+
+def seen(transform: Transform, pixels: torch.Tensor) -> torch.Tensor:
+    """What becomes of the image of a sample."""
+    sample = transform({"image": pixels, "index": 3})
+    assert set(sample) == {"image", "index"} and sample["index"] == 3
+    image: torch.Tensor = sample["image"]
+    return image
+
+
 V2 = "torchvision.transforms.v2."
 
 
@@ -55,7 +66,7 @@ def users(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_a_transform_sees_the_whole_stored_image_and_the_crop_comes_last(small: Preprocess) -> None:
     turned = augmentation(by_class("RandomHorizontalFlip", p=1.0), small)
-    assert torch.equal(turned(PIXELS), evaluation(small)(PIXELS.flip(-1)))
+    assert torch.equal(seen(turned, PIXELS), seen(evaluation(small), PIXELS.flip(-1)))
 
 
 def test_a_transform_may_crop_to_the_models_size_itself(small: Preprocess) -> None:
@@ -64,11 +75,11 @@ def test_a_transform_may_crop_to_the_models_size_itself(small: Preprocess) -> No
         square.numpy().tobytes()
         for square in PIXELS.unfold(1, 16, 1).unfold(2, 16, 1).permute(1, 2, 0, 3, 4).flatten(0, 1)
     }
-    seen = set()
+    drawn = set()
     for epoch in range(50):
         with seeded(0, epoch, 0):
-            seen.add(transform(PIXELS).numpy().tobytes())
-    assert seen <= squares and len(seen) > 20
+            drawn.add(seen(transform, PIXELS).numpy().tobytes())
+    assert drawn <= squares and len(drawn) > 20
 
 
 def test_a_result_of_another_size_is_prepared_like_any_image(small: Preprocess) -> None:
@@ -76,19 +87,19 @@ def test_a_result_of_another_size_is_prepared_like_any_image(small: Preprocess) 
     middle = DecodedImage(PIXELS[:, 5:15, 8:18].permute(1, 2, 0).contiguous().numpy(), (10, 10), (0, 0, 10, 10))
     expected = torch.from_numpy(resize(middle, small).copy()).permute(2, 0, 1)
     assert expected.shape == (3, 20, 20)
-    assert torch.equal(transform(PIXELS), evaluation(small)(expected))
+    assert torch.equal(seen(transform, PIXELS), seen(evaluation(small), expected))
 
 
 def test_a_list_is_applied_in_its_order(small: Preprocess) -> None:
     flip, crop = by_class("RandomHorizontalFlip", p=1.0), by_class("Pad", padding=[0, 0, 10, 0])
     both, reverse = augmentation([flip, crop], small), augmentation([crop, flip], small)
-    assert not torch.equal(both(PIXELS), reverse(PIXELS))
-    assert torch.equal(augmentation([flip, flip], small)(PIXELS), evaluation(small)(PIXELS))
+    assert not torch.equal(seen(both, PIXELS), seen(reverse, PIXELS))
+    assert torch.equal(seen(augmentation([flip, flip], small), PIXELS), seen(evaluation(small), PIXELS))
 
 
 def test_objects_within_the_arguments_are_made_too(small: Preprocess) -> None:
     nested = by_class("RandomApply", transforms=[by_class("RandomHorizontalFlip", p=1.0)], p=1.0)
-    assert torch.equal(augmentation(nested, small)(PIXELS), evaluation(small)(PIXELS.flip(-1)))
+    assert torch.equal(seen(augmentation(nested, small), PIXELS), seen(evaluation(small), PIXELS.flip(-1)))
 
 
 def test_transforms_of_pil_images_can_be_wrapped(small: Preprocess) -> None:
@@ -100,7 +111,7 @@ def test_transforms_of_pil_images_can_be_wrapped(small: Preprocess) -> None:
     drawn = set()
     for epoch in range(20):
         with seeded(0, epoch, 0):
-            drawn.add(transform(PIXELS).numpy().tobytes())
+            drawn.add(seen(transform, PIXELS).numpy().tobytes())
     assert len(drawn) > 5
 
 
@@ -108,7 +119,7 @@ def test_transforms_of_pil_images_can_be_wrapped(small: Preprocess) -> None:
 def test_a_transform_sees_the_models_channels_and_may_write_into_them(small: Preprocess, channels: int) -> None:
     transform = augmentation({"class_path": "users_own.Threads"}, replace(small, channels=channels))
     for given in (PIXELS, PIXELS[:1]):
-        assert transform(given.clone()).shape == (channels, 16, 16)
+        assert seen(transform, given.clone()).shape == (channels, 16, 16)
 
 
 def test_it_is_picklable_for_workers_that_are_spawned(small: Preprocess) -> None:
@@ -117,7 +128,7 @@ def test_it_is_picklable_for_workers_that_are_spawned(small: Preprocess) -> None
     results = []
     for one in (transform, again):
         with seeded(0, 1, 2):
-            results.append(one(PIXELS))
+            results.append(seen(one, PIXELS))
     assert torch.equal(*results)
 
 
@@ -206,4 +217,4 @@ def test_mistakes_are_named_before_anything_trains(small: Preprocess, configured
 def test_what_fails_on_some_images_only_is_named_when_it_does(small: Preprocess) -> None:
     transform = augmentation({"class_path": "users_own.Unlucky"}, small)
     with pytest.raises(UserError, match=r"^data.augmentation gives shape \(20, 26\); it must be \(3, height, width\)$"):
-        transform(PIXELS)
+        seen(transform, PIXELS)

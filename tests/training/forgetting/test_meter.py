@@ -55,7 +55,7 @@ def change(task, prefix, *, buffers=False):
 
 def features(module, data, rows):
     module = module.eval()
-    images = torch.stack([data.plain_view.transform(data.store[int(row)]) for row in rows])
+    images = torch.stack([data.plain_view.transform(data.store.sample(int(row)))["image"] for row in rows])
     with torch.no_grad():
         return stage_outputs(module, build_backbone("timm/test_efficientnet", "none").stages)(
             data.normalized({"image": images})["image"]

@@ -6,13 +6,13 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from tl_lightning.data.dataset import Transform, View
+from tl_lightning.data.dataset import Sample, Transform, View
 from tl_lightning.data.images.configured import Configured, ConfiguredTransform, canonical
 from tl_lightning.data.images.decoding import DecodedImage
+from tl_lightning.data.images.following import crop_all, followers, resize_to, turn_to
 from tl_lightning.data.images.policies import randaugment, standard, trivial
-from tl_lightning.data.images.preparing import crop, resize, to_channels
+from tl_lightning.data.images.preparing import resize, to_channels
 from tl_lightning.errors import UserError, nearest
 from tl_lightning.preprocess.image import Preprocess
 
@@ -39,8 +39,9 @@ def augmentation(name: Augmentation, preprocess: Preprocess, *, key: str = "data
         key: What an error calls the setting.
 
     Returns:
-        A function from ``uint8`` pixels ``(1 or 3, height, width)`` to ``uint8`` ``(channels, size, size)``. It draws
-        from the global generators; see `tl_lightning.core.randomness.seeded`.
+        A function from a sample to a sample: its ``image`` is ``uint8`` pixels ``(1 or 3, height, width)`` and becomes
+        ``uint8`` ``(channels, size, size)``; boxes and masks follow, see `following`. It draws from the global
+        generators; see `tl_lightning.core.randomness.seeded`.
 
     Raises:
         UserError: If the name is unknown, the class cannot be used, or the augmentation is for 1 or 3 channels and the
@@ -113,24 +114,29 @@ def evaluation(preprocess: Preprocess) -> Transform:
 
 
 # Partial functions rather than closures: worker processes that are spawned get them pickled.
-def _evaluate(pixels: Tensor, *, preprocess: Preprocess) -> Tensor:
-    return to_channels(crop(pixels, preprocess), preprocess.channels)
+def _evaluate(sample: Sample, *, preprocess: Preprocess) -> Sample:
+    sample = crop_all(sample, preprocess)
+    return {**sample, "image": to_channels(sample["image"], preprocess.channels)}
 
 
 # numpy rather than torch, whose threads cost more than they bring for one image, the more so on a busy machine.
-def _symmetric(pixels: Tensor, *, symmetry: int, preprocess: Preprocess) -> Tensor:
-    square = np.rot90(crop(pixels, preprocess).numpy(), symmetry % 4, (1, 2))
+def _symmetric(sample: Sample, *, symmetry: int, preprocess: Preprocess) -> Sample:
+    sample = crop_all(sample, preprocess)
+    square = np.rot90(sample["image"].numpy(), symmetry % 4, (1, 2))
     if symmetry >= 4:
         square = square[:, :, ::-1]
-    return to_channels(torch.from_numpy(np.ascontiguousarray(square)), preprocess.channels)
+    sample["image"] = to_channels(torch.from_numpy(np.ascontiguousarray(square)), preprocess.channels)
+    for key, follower in followers(sample).items():
+        sample[key] = turn_to(follower, symmetry)
+    return sample
 
 
-def _flip(pixels: Tensor, *, preprocess: Preprocess) -> Tensor:
-    return _symmetric(pixels, symmetry=4 if random.random() < 0.5 else 0, preprocess=preprocess)
+def _flip(sample: Sample, *, preprocess: Preprocess) -> Sample:
+    return _symmetric(sample, symmetry=4 if random.random() < 0.5 else 0, preprocess=preprocess)
 
 
-def _turn(pixels: Tensor, *, preprocess: Preprocess) -> Tensor:
-    return _symmetric(pixels, symmetry=random.randrange(8), preprocess=preprocess)
+def _turn(sample: Sample, *, preprocess: Preprocess) -> Sample:
+    return _symmetric(sample, symmetry=random.randrange(8), preprocess=preprocess)
 
 
 def _configured(configured: Configured, preprocess: Preprocess, key: str) -> Transform:
@@ -139,13 +145,16 @@ def _configured(configured: Configured, preprocess: Preprocess, key: str) -> Tra
     return partial(_through_configured, transform=transform, preprocess=preprocess)
 
 
-def _through_configured(pixels: Tensor, *, transform: Transform, preprocess: Preprocess) -> Tensor:
+def _through_configured(sample: Sample, *, transform: Transform, preprocess: Preprocess) -> Sample:
+    pixels = sample["image"]
     if pixels.shape[0] != preprocess.channels:
         pixels = to_channels(pixels, preprocess.channels).contiguous()  # a transform may write into it
-    result = transform(pixels)
+    moved = {key: resize_to(follower, *pixels.shape[-2:]) for key, follower in followers(sample).items()}
+    sample = transform({**sample, **moved, "image": pixels})
+    result = sample["image"]
     if result.shape not in (pixels.shape, (preprocess.channels, preprocess.size, preprocess.size)):
         rows = result.permute(1, 2, 0).contiguous().numpy()
         height, width = rows.shape[:2]
         image = DecodedImage(rows, (width, height), (0, 0, width, height))
         result = torch.from_numpy(resize(image, preprocess).copy()).permute(2, 0, 1)
-    return crop(result, preprocess)
+    return crop_all({**sample, "image": result}, preprocess)

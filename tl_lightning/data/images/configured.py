@@ -10,6 +10,8 @@ from torch import Tensor
 
 from tl_lightning.core.class_path import one_line, resolve
 from tl_lightning.core.randomness import seeded
+from tl_lightning.data.dataset import Sample
+from tl_lightning.data.images.following import followers
 from tl_lightning.errors import UserError, nearest
 
 Configured = Mapping[str, Any] | Sequence[Mapping[str, Any]]
@@ -32,7 +34,12 @@ def canonical(configured: Configured) -> str:
 
 
 class ConfiguredTransform:
-    """One or several transforms in a row, which turn ``uint8`` pixels into ``uint8`` pixels of any height and width."""
+    """One or several transforms in a row, which turn ``uint8`` pixels into ``uint8`` pixels of any height and width.
+
+    Each gets the image as a tensor. Where boxes or masks are to follow it, torchvision's own (``transforms.v2``, and
+    what derives from its ``Transform``) get the whole sample; others still get the image alone, and must leave its
+    size and every pixel's place as they are.
+    """
 
     def __init__(self, configured: Configured, *, channels: int, height: int, width: int, key: str) -> None:
         """Makes the transforms, and tries them on a few images of noise.
@@ -58,24 +65,30 @@ class ConfiguredTransform:
         noise = torch.randint(0, 256, (channels, height, width), dtype=torch.uint8, generator=torch.Generator())
         for trial in range(_TRIALS):
             with seeded(0, trial, 0):
-                self(noise)
+                self({"image": noise})
 
-    def __call__(self, pixels: Tensor) -> Tensor:
+    def __call__(self, sample: Sample) -> Sample:
         """Applies the transforms.
 
         Args:
-            pixels: ``uint8`` of shape ``(channels, height, width)``.
+            sample: Its ``image`` is ``uint8`` of shape ``(channels, height, width)``.
 
         Returns:
-            The same but for height and width.
+            The same sample but for the height and width of the image, and the places of what follows it.
 
         Raises:
             UserError: As when it was made, for an image or a draw that the trial did not have.
         """
+        pixels: Tensor = sample["image"]
         result: Any = pixels
+        whole = bool(followers(sample))
         for where, transform in self._chain:
             try:
-                result = transform(result)
+                if whole and _takes_samples(transform):
+                    sample = transform({**sample, "image": _as_image(result)})
+                    result = sample["image"]
+                else:
+                    result = transform(result)
             except Exception as error:  # whatever the class raises is for its user to read
                 raise UserError(
                     f"{where} fails on uint8 pixels {tuple(pixels.shape)}; {one_line(error)} (leave out Normalize: "
@@ -93,7 +106,30 @@ class ConfiguredTransform:
             )
         if result.ndim != 3 or result.shape[0] != pixels.shape[0] or not result.numel():
             raise UserError(f"{where} gives shape {tuple(result.shape)}; it must be ({pixels.shape[0]}, height, width)")
-        return result.as_subclass(Tensor)
+        if whole and not all(_fits(follower, result) for follower in followers(sample).values()):
+            raise UserError(
+                f"{where} changes the size of the image, and not that of the boxes or masks in it; use a transform of "
+                "torchvision.transforms.v2"
+            )
+        return {**sample, "image": result.as_subclass(Tensor)}
+
+
+def _takes_samples(transform: object) -> bool:
+    from torchvision.transforms import v2
+
+    return isinstance(transform, v2.Transform)
+
+
+def _as_image(pixels: object) -> object:
+    from torchvision import tv_tensors
+
+    return tv_tensors.Image(pixels) if isinstance(pixels, Tensor) else pixels
+
+
+def _fits(follower: Tensor, pixels: Tensor) -> bool:
+    from torchvision.transforms.v2 import functional
+
+    return tuple(functional.get_size(follower)) == tuple(pixels.shape[-2:])
 
 
 def _transform(configured: object, where: str) -> Callable[[Any], Any]:

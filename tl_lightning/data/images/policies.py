@@ -6,8 +6,10 @@ from functools import partial
 from PIL import Image
 from torch import Tensor
 
-from tl_lightning.data.dataset import Transform
+from tl_lightning.data.dataset import Sample, Transform
+from tl_lightning.data.images.following import followers
 from tl_lightning.data.images.preparing import to_channels
+from tl_lightning.errors import UserError
 from tl_lightning.preprocess.image import Preprocess
 
 # Of the image's area. timm's 0.08 suits training from scratch; on small sets it often cuts away what the label says.
@@ -55,12 +57,24 @@ def _cropped_and(policy: Callable[[Tensor], Tensor], preprocess: Preprocess) -> 
 
 
 # Partial functions rather than closures: worker processes that are spawned get them pickled.
-def _in_a_row(pixels: Tensor, *, chain: Sequence[Callable[[Tensor], Tensor]], channels: int) -> Tensor:
+def _in_a_row(sample: Sample, *, chain: Sequence[Callable[[Tensor], Tensor]], channels: int) -> Sample:
+    _check_alone(sample)
+    pixels: Tensor = sample["image"]
     for transform in chain:
         pixels = transform(pixels)
-    return to_channels(pixels, channels)  # last: the operations know grey, and one channel is a third of the work
+    # Last: the operations know grey, and one channel is a third of the work.
+    return {**sample, "image": to_channels(pixels, channels)}
 
 
-def _through_pil(pixels: Tensor, *, chain: Callable[[Image.Image], Tensor], channels: int) -> Tensor:
-    image = Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).contiguous().numpy())
-    return to_channels(chain(image), channels)
+def _through_pil(sample: Sample, *, chain: Callable[[Image.Image], Tensor], channels: int) -> Sample:
+    _check_alone(sample)
+    image = Image.fromarray(sample["image"].permute(1, 2, 0).squeeze(-1).contiguous().numpy())
+    return {**sample, "image": to_channels(chain(image), channels)}
+
+
+def _check_alone(sample: Sample) -> None:
+    if found := followers(sample):
+        raise UserError(
+            "data.augmentation standard, randaugment and trivial move the image alone, and here are "
+            f"{', '.join(found)} in it: use none, flips or dihedral, or one of torchvision.transforms.v2 by class_path"
+        )

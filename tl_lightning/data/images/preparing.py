@@ -80,9 +80,14 @@ def crop(pixels: Tensor, preprocess: Preprocess) -> Tensor:
         top, left = max(0, size - height) // 2, max(0, size - width) // 2
         whole[:, top : top + height, left : left + width] = pixels
         pixels, height, width = whole, *whole.shape[-2:]
-    # Python rounds halves to even, and so does torchvision.
-    top, left = round((height - size) / 2), round((width - size) / 2)
+    top, left = place_of_square(height, width, size)
     return pixels[:, top : top + size, left : left + size]
+
+
+def place_of_square(height: int, width: int, size: int) -> tuple[int, int]:
+    """Where the square that the model sees begins in an image, from its top and its left; negative in a border."""
+    # Python rounds halves to even, and so does torchvision.
+    return tuple(-((size - side) // 2) if side < size else round((side - size) / 2) for side in (height, width))  # type: ignore[return-value]
 
 
 def to_channels(pixels: Tensor, channels: int) -> Tensor:

@@ -118,6 +118,10 @@ class ImageStore:
         pixels = np.array(self._pixels[start : start + height * width * channels])
         return torch.from_numpy(pixels.reshape(height, width, channels)).permute(2, 0, 1)
 
+    def sample(self, index: int) -> dict[str, Tensor]:
+        """The pixels of one image as the ``image`` of a sample."""
+        return {"image": self[index]}
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pixels": None}
 

@@ -110,14 +110,14 @@ class Shown:
     def strip(self, index: int) -> Strip:
         """One sample: whole, as evaluation sees it, and as the first epochs of a training would see it."""
         data, header = self._data, self._headers[index]
-        path, stored = data.samples.paths[index], self._store[index]
+        path, stored = data.samples.paths[index], self._store.sample(index)
         images = [
             DecodedImage("file", encoded(self._whole(path, header), self._side)),
-            DecodedImage("as prepared", encoded(self._evaluation(stored), self._side)),
+            DecodedImage("as prepared", encoded(self._evaluation(stored)["image"], self._side)),
         ]
         for epoch in range(self._draws):
             with seeded(data.seed, epoch, index):
-                images.append(DecodedImage(f"epoch {epoch + 1}", encoded(self._augment(stored), self._side)))
+                images.append(DecodedImage(f"epoch {epoch + 1}", encoded(self._augment(stored)["image"], self._side)))
         size = f", {header.width} x {header.height}" if header else ""
         return Strip(f"{path.parent.name}/{path.name}", target_in_words(data.samples, index) + size, images)
 

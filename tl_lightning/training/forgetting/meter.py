@@ -188,7 +188,7 @@ class ForgettingMeter:
         given: list[list[Tensor]] = []
         with Extractor(self._task, self._data, self._trainer).computing():
             for batch in track(batches, "comparing with the pretrained weights", total=len(batches)):
-                pixels = torch.stack([transform(store[int(row)]) for row in batch]).to(device)
+                pixels = torch.stack([transform(store.sample(int(row)))["image"] for row in batch]).to(device)
                 images = self._data.normalized({"image": pixels})["image"].to(dtype)
                 outputs = torch.func.functional_call(part, own, (images,))
                 given.append([each.cpu() for each in ([outputs] if isinstance(outputs, Tensor) else outputs)])
