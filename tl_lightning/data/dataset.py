@@ -110,7 +110,9 @@ class SampleDataset(Dataset[Sample]):
 
     def __getitem__(self, place: tuple[int, int]) -> Sample:
         epoch, index = place
-        sample = {**self.store.sample(index), "index": index, **self.targets.of(index)}
+        sample = self.store.sample(index)
+        sample["index"] = index
+        sample |= self.targets.of(index)
         if self.seed is None:
             return self.transform(sample)
         with seeded(self.seed, epoch, index):

@@ -116,7 +116,8 @@ def evaluation(preprocess: Preprocess) -> Transform:
 # Partial functions rather than closures: worker processes that are spawned get them pickled.
 def _evaluate(sample: Sample, *, preprocess: Preprocess) -> Sample:
     sample = crop_all(sample, preprocess)
-    return {**sample, "image": to_channels(sample["image"], preprocess.channels)}
+    sample["image"] = to_channels(sample["image"], preprocess.channels)
+    return sample
 
 
 # numpy rather than torch, whose threads cost more than they bring for one image, the more so on a busy machine.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def followers(sample: Sample) -> dict[str, Tensor]:
     """The parts of a sample that have a place in its image: tensors of torchvision's, other than a plain one."""
-    return {key: value for key, value in sample.items() if isinstance(value, Tensor) and type(value) is not Tensor}
+    return {key: value for key, value in sample.items() if type(value) is not Tensor and isinstance(value, Tensor)}
 
 
 def crop_all(sample: Sample, preprocess: Preprocess) -> Sample:

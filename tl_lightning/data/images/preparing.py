@@ -87,7 +87,9 @@ def crop(pixels: Tensor, preprocess: Preprocess) -> Tensor:
 def place_of_square(height: int, width: int, size: int) -> tuple[int, int]:
     """Where the square that the model sees begins in an image, from its top and its left; negative in a border."""
     # Python rounds halves to even, and so does torchvision.
-    return tuple(-((size - side) // 2) if side < size else round((side - size) / 2) for side in (height, width))  # type: ignore[return-value]
+    top = round((height - size) / 2) if height >= size else -((size - height) // 2)
+    left = round((width - size) / 2) if width >= size else -((size - width) // 2)
+    return top, left
 
 
 def to_channels(pixels: Tensor, channels: int) -> Tensor:
