@@ -15,10 +15,10 @@ from skimage.data import astronaut
 from tiny import TINY, write_images, write_tiny
 
 from tl_lightning.cli import main
+from tl_lightning.core.pages.page import Bar
 from tl_lightning.data.images.preparing import prepare
 from tl_lightning.experiment.configuration import quiet
 from tl_lightning.inspecting.show_data.command import DataConfiguration
-from tl_lightning.inspecting.show_data.contact_sheet import Bars, Page, Row, Section
 from tl_lightning.inspecting.show_data.image_sizes import Header, read_headers, size_bars, size_line
 from tl_lightning.inspecting.show_data.strips import choose_groups, encoded, groups_of, image_side
 from tl_lightning.preprocess.image import Preprocess
@@ -59,7 +59,7 @@ def test_every_class_has_its_counts_and_its_images(here, capsys):
     for number, name in enumerate(data.classes):
         counts = [int((data.samples.labels[data.splits[split]] == number).sum()) for split in ("train", "val", "test")]
         assert f'<h3>{name} <span class="dim">{counts[0]} in training' in page
-        row = re.search(f'<td class="name">{name}</td>(.*)</tr>', page)[1]
+        row = re.search(f"<tr><td>{name}</td>(.*)</tr>", page)[1]
         assert [int(count) for count in re.findall(r"</span>(\d+)<", row)] == counts
         assert re.search(rf"{name}\s+│\s+{counts[0]} │\s+{counts[1]} │\s+{counts[2]} │", printed)
     assert {caption: len(shown) for caption, shown in images_of(page).items()} == {"file": 8, "as prepared": 8}
@@ -191,22 +191,15 @@ def test_sizes_in_a_line():
 
 
 def test_the_models_size_stands_between_smaller_and_larger_images():
-    mark = Row("resized to 40, of which the model sees 32 x 32; smaller ones are enlarged")
+    mark = Bar("resized to 40, of which the model sees 32 x 32; smaller ones are enlarged")
     few = [Header(30, 20, True), Header(40, 40, False), Header(40, 40, False)]
-    assert size_bars(few, OWN).rows == [Row("30 x 20", [1]), mark, Row("40 x 40", [2])]
+    assert size_bars(few, OWN).rows == [Bar("30 x 20", [1]), mark, Bar("40 x 40", [2])]
     many = [Header(side, side + 5, False) for side in range(20, 120)]
     rows = size_bars(many, OWN).rows
     place = rows.index(mark)
     assert sum(row.counts[0] for row in rows[:place]) == 20  # those below 40
     assert sum(row.counts[0] for row in rows[place + 1 :]) == 80
     assert (rows[0].name.split()[0], rows[-1].name.split()[-1]) == ("20", "119")
-
-
-def test_names_cannot_break_the_page():
-    bars = Bars("b", "", ["class", "train"], [Row("<b>", [0])])
-    page = Page(title="<i>", facts=[("a", "<u>")], bars=[bars], sections=[Section("<s>", "", [])]).html()
-    assert not {"<b>", "<i>", "<u>", "<s>"} & set(re.findall("<.>", page))
-    assert "&lt;b&gt;" in page
 
 
 @pytest.mark.parametrize(

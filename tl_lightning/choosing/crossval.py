@@ -45,7 +45,7 @@ def cross_validate(args: Sequence[str], *, run_dir: str | None = None) -> dict[s
         run_dir: The folder for the runs; `None` for a new one.
 
     Returns:
-        What the folder's ``summary.json`` holds: ``folds``, ``out_of_fold`` figures, their ``standard_errors`` from the
+        What the folder's ``summary.json`` holds: ``folds``, ``out_of_fold`` metrics, their ``standard_errors`` from the
         images (of whole groups, where there are groups) and from the spread of the folds.
 
     Raises:
@@ -100,19 +100,19 @@ def _summarise(
         _check_fold(one, part, samples, split["test"])
     answers = _together(parts)
     task.set_training_targets(torch.from_numpy(samples.labels))
-    figures = _figures(task, answers)
+    metrics = _metrics(task, answers)
     results = [{name: _number(value) for name, value in run.summary["test"].items()} for run in runs]
     constants = [run.summary["baseline"] for run in runs]
     sizes = np.array([len(part.indices) for part in parts])
-    figures["loss"] = float(np.average([result["loss"] for result in results], weights=sizes))
+    metrics["loss"] = float(np.average([result["loss"] for result in results], weights=sizes))
     groups = None if samples.groups is None else samples.groups[answers.indices.numpy()]
     details: dict[str, Any] = task.details(answers.predictions, answers.labels, groups)
-    spread = {name: _standard_error([result[name] for result in results]) for name in figures}
+    spread = {name: _standard_error([result[name] for result in results]) for name in metrics}
     summary = {
         "folds": [{"run": str(run.path), "test": result} for run, result in zip(runs, results, strict=True)],
         "images": len(answers.indices),
         "groups": None if groups is None else len(np.unique(groups)),
-        "out_of_fold": figures,
+        "out_of_fold": metrics,
         "fold_standard_errors": spread,
         # Like the answers, it comes from each fold's own training images.
         "baseline": {
@@ -151,11 +151,11 @@ def _together(parts: Sequence[PredictionsFile]) -> PredictionsFile:
     return PredictionsFile(predictions[order], labels[order], indices[order])
 
 
-def _figures(task: TransferTask, answers: PredictionsFile) -> dict[str, float]:
+def _metrics(task: TransferTask, answers: PredictionsFile) -> dict[str, float]:
     task.test_metrics.update(*task.compared(answers.predictions, answers.labels))
-    figures = task.finished(task.test_metrics.compute())
+    metrics = task.finished(task.test_metrics.compute())
     task.test_metrics.reset()
-    return {name.partition("/")[2]: float(value) for name, value in figures.items()}
+    return {name.partition("/")[2]: float(value) for name, value in metrics.items()}
 
 
 def _standard_error(values: Sequence[float]) -> float:

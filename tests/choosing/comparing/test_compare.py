@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pages import check_page
 from tiny import TINY, write_tiny
 
 from tl_lightning.choosing.comparing import runs
@@ -85,7 +86,13 @@ def test_a_comparison_leaves_runs_a_summary_and_a_table(finished):
         lines = list(csv.DictReader(file))
     assert [line["strategy"] for line in lines] == ["scratch", "feature_extraction"]
     assert float(lines[1]["difference"]) == pytest.approx(gain)
-    assert (finished / "cmp/comparison.png").stat().st_size > 5000
+    text = (finished / "cmp/comparison.html").read_text()
+    page = check_page(text)
+    assert page.headings[0] == "strategies compared" and page.headings[2] == "and what they took"
+    assert f"<th>verdict</th><td>{result['verdict']['text']}</td>" in text.replace("&#39;", "'").replace("&gt;", ">")
+    assert f'<td>scratch</td><td class="right">{rows["scratch"]["value"]:.3f} ±' in text
+    (chart,) = page.charts
+    assert f">scratch: {rows['scratch']['value']:.3f}</text>" in chart and "(best on validation)" in chart
 
 
 def test_an_interrupted_comparison_goes_on_to_the_same_summary(finished, here, monkeypatch, capsys):
@@ -128,7 +135,7 @@ def test_strategies_and_shares_are_added_to_a_finished_comparison(there, capsys)
     curves = result["curves"]
     assert (curves["now"], curves["more"]) == (18, 30)
     assert [line["labelled"] for line in curves["strategies"]] == [[10, 18]] * 2
-    assert Path("cmp/curves.png").is_file()
+    assert len(check_page(Path("cmp/comparison.html").read_text()).charts) == 2
     said = " ".join(capsys.readouterr().out.split())
     assert "labels what 30 more labels would bring config cannot be said: that needs 3 different sizes" in said
 

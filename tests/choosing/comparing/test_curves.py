@@ -1,14 +1,17 @@
 import math
+import re
 
 import numpy as np
 import pytest
-from PIL import Image
+from pages import check_page
 from scipy.optimize import nnls
 
-from tl_lightning.choosing.comparing.curve_chart import Line, draw_curves
+from tl_lightning.choosing.comparing.charts import draw_curves
 from tl_lightning.choosing.comparing.curves import catches_up, forecast, gain_in_words, gain_of
 from tl_lightning.choosing.comparing.differences import Difference
+from tl_lightning.choosing.comparing.growth import Line
 from tl_lightning.choosing.comparing.power_law import EXPONENTS, fit_curve
+from tl_lightning.core.pages.page import Charts, to_html
 
 SIZES = [100, 200, 490, 980, 1960]
 
@@ -187,13 +190,14 @@ def test_without_curves_nothing_is_foretold():
     assert found.text.endswith("where scratch would catch up cannot be said: that needs 3 different sizes")
 
 
-def test_curves_are_drawn(tmp_path):
+def test_curves_are_drawn():
     scores = law(0.05, 0.23, 0.5)(SIZES)
     lines = [
         Line("scratch", SIZES, scores, [0.01] * 5, fitted(scores, error=0.01)),
         Line("full", SIZES[:2], [0.8, 0.85], [0.01] * 2, None),
     ]
-    draw_curves(lines, tmp_path / "curves.png", figure="accuracy")
-    with Image.open(tmp_path / "curves.png") as image:
-        assert image.size == (900, 540)
-    assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
+    chart = draw_curves(lines, metric="accuracy", perfect=1.0, until=2 * SIZES[-1])
+    page = check_page(to_html("curves", [Charts("", [chart])]))
+    written = re.findall(r">([^<>]+)</text>", page.charts[0])
+    assert {"scratch", "full", f"{2 * SIZES[-1]:,}", "labelled images", "test accuracy (± 1 s.e.)"} <= {*written}
+    assert len(re.findall("stroke-dasharray", page.charts[0])) == 1  # the fitted curve; full has none

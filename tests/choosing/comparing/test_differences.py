@@ -123,21 +123,21 @@ def test_macro_f1_is_drawn_like_accuracy():
     labels = np.arange(40) % 4
     one, other = (np.where(rng.random(40) < 0.6, labels, rng.integers(4, size=40)) for _ in range(2))
 
-    def figure(rows):
+    def metric(rows):
         right = labels[rows]
         first, second = (f1_score(right, side[rows], average="macro", zero_division=0) for side in (one, other))
         return first - second
 
     found = metric_difference("macro_f1", labels, one[None], other[None], classes=4, draws=60)
-    moved = np.array([figure(rows) for rows in drawn_naively(40, 60)])
-    low, high = in_interval(figure(np.arange(40)), moved, 40)
+    moved = np.array([metric(rows) for rows in drawn_naively(40, 60)])
+    low, high = in_interval(metric(np.arange(40)), moved, 40)
     added = NORMAL * np.sqrt(2) / 40  # an image counts 1/40, as all classes are as frequent
-    assert found.value == pytest.approx(figure(np.arange(40)))
+    assert found.value == pytest.approx(metric(np.arange(40)))
     assert found.low == pytest.approx(found.value - np.hypot(found.value - low, added))
     assert found.high == pytest.approx(found.value + np.hypot(high - found.value, added))
 
 
-def test_figures_of_a_confusion_matrix_leave_out_classes_that_do_not_occur():
+def test_metrics_of_a_confusion_matrix_leave_out_classes_that_do_not_occur():
     confusion = np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
     assert of_confusion("accuracy", confusion) == pytest.approx(7 / 10)
     assert of_confusion("balanced_accuracy", confusion) == pytest.approx((3 / 4 + 4 / 6) / 2)

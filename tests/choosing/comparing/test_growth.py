@@ -12,12 +12,12 @@ ERROR = Measure("mean_absolute_error", "mean_absolute_error", "min", None, is_er
 SIZES = {0.1: 100, 0.25: 250, 0.5: 500, 1.0: 1000}
 
 
-def outcome(figure, fractions=tuple(SIZES)):
+def outcome(metric, fractions=tuple(SIZES)):
     """Scratch follows a power law, and full another one; each row's difference is that of the two."""
     rows = []
     for fraction in fractions:
         size = SIZES[fraction]
-        scratch, full = figure(4 * size**-0.5), figure(0.8 * size**-0.4)
+        scratch, full = metric(4 * size**-0.5), metric(0.8 * size**-0.4)
         gain = abs(full - scratch)
         for name, value, difference in (
             ("scratch", scratch, None),

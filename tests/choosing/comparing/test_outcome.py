@@ -106,7 +106,7 @@ def test_a_row_holds_means_over_seeds_and_the_middle_test():
     assert rows[0].difference is rows[0].p is None
 
 
-def test_a_figure_has_the_standard_error_of_its_images_and_seeds():
+def test_a_metric_has_the_standard_error_of_its_images_and_seeds():
     (row, _) = judge(
         made(*seeds("scratch", 0.8, 1), *seeds("full", 0.9, 1)),
         yardstick(),
@@ -117,7 +117,7 @@ def test_a_figure_has_the_standard_error_of_its_images_and_seeds():
     assert row.error == pytest.approx((row.value * (1 - row.value) / IMAGES) ** 0.5, rel=0.1)
 
 
-def test_macro_f1_and_balanced_accuracy_are_compared_as_figures():
+def test_macro_f1_and_balanced_accuracy_are_compared_as_metrics():
     for name in ("macro_f1", "balanced_accuracy"):
         measure = Measure(name, name, "max", None)
         scratch, full = result("scratch", 0, 0.8), result("full", 0, 0.9)

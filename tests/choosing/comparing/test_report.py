@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+from pages import check_page
 
 from tl_lightning.choosing.comparing import report
 from tl_lightning.choosing.comparing.outcome import Outcome, Row
@@ -28,7 +29,7 @@ def printed(monkeypatch):
     return lines
 
 
-def test_a_test_of_right_and_wrong_is_named_so_beside_another_figure():
+def test_a_test_of_right_and_wrong_is_named_so_beside_another_metric():
     tables = [comparison_table(FAILED, measure, reference="scratch", baseline=None) for measure in (ACCURACY, MACRO_F1)]
     assert [table.columns[3].header for table in tables] == ["McNemar p", "McNemar p, accuracy"]
 
@@ -42,5 +43,6 @@ def test_only_what_did_not_complete_is_said_to_be_tried_again(printed):
 
 def test_nothing_is_drawn_where_all_failed(printed, tmp_path):
     write(outcome("died"), None, ACCURACY, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["comparison.csv", "summary.json"]
-    assert "summary.json, comparison.csv and a run" in printed[-1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["comparison.csv", "comparison.html", "summary.json"]
+    text = (tmp_path / "comparison.html").read_text()
+    assert not check_page(text).charts and "<th>failed</th><td>full-seed0: died</td>" in text

@@ -40,8 +40,8 @@ def test_a_failure_is_one_short_line():
     assert len(why_failed(RuntimeError("x" * 1000))) == 160
 
 
-def plan(problem_type, monitor="macro_f1", mode="max", figures=("accuracy", "macro_f1", "mean_absolute_error")):
-    base = SimpleNamespace(model=SimpleNamespace(metrics=dict.fromkeys(figures, "max")))
+def plan(problem_type, monitor="macro_f1", mode="max", metrics=("accuracy", "macro_f1", "mean_absolute_error")):
+    base = SimpleNamespace(model=SimpleNamespace(metrics=dict.fromkeys(metrics, "max")))
     return SimpleNamespace(tested=SimpleNamespace(problem_type=problem_type), monitor=monitor, mode=mode, base=base)
 
 
@@ -64,11 +64,11 @@ def test_what_is_compared_fits_the_answers():
     assert measures["regression"].is_error
     chosen = choose_measure(plan("multiclass"), "macro_f1")
     assert (chosen.name, chosen.validation, chosen.baseline) == ("macro_f1", "macro_f1", None)
-    with pytest.raises(UserError, match="--figure macro_f1 is for classes, and the problem here is regression"):
+    with pytest.raises(UserError, match="--metric macro_f1 is for classes, and the problem here is regression"):
         choose_measure(plan("regression"), "macro_f1")
 
 
-def test_a_figure_that_the_task_does_not_log_is_refused():
-    message = "by validation accuracy, and SimpleNamespace logs no such figure .it has auroc, loss."
+def test_a_metric_that_the_task_does_not_log_is_refused():
+    message = "by validation accuracy, and SimpleNamespace logs no such metric .it has auroc, loss."
     with pytest.raises(UserError, match=message):
-        choose_measure(plan("multiclass", figures=("auroc", "loss")), None)
+        choose_measure(plan("multiclass", metrics=("auroc", "loss")), None)

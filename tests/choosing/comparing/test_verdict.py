@@ -16,7 +16,7 @@ def test_transfer_that_helped():
 
 
 def test_negative_transfer_tells_what_it_cost():
-    found = said(-0.031, -0.05, -0.012, figure="macro F1")
+    found = said(-0.031, -0.05, -0.012, metric="macro F1")
     assert found.kind == "negative"
     assert found.text == (
         "negative transfer: it cost 3.1 points (95 % CI 1.2 to 5.0), macro F1 of full against scratch"
@@ -46,7 +46,7 @@ def test_one_run_is_about_the_trained_models():
 
 
 def test_errors_are_told_in_their_own_units():
-    words = {"figure": "mean absolute error", "points": False}
+    words = {"metric": "mean absolute error", "points": False}
     assert said(0.123, 0.0512, 0.19, **words).text == (
         "transfer helped: the mean absolute error fell by 0.123 (95 % CI 0.0512 to 0.19), full against scratch"
     )
@@ -60,7 +60,7 @@ def test_errors_are_told_in_their_own_units():
 
 
 def test_errors_that_differ_by_the_same_everywhere_have_no_smallest_difference():
-    assert "four cases" not in said(0.0, 0.0, 0.0, error=0.0, figure="mean absolute error", points=False).text
+    assert "four cases" not in said(0.0, 0.0, 0.0, error=0.0, metric="mean absolute error", points=False).text
 
 
 def test_where_both_transfer_the_words_are_neutral():
@@ -79,7 +79,7 @@ def test_where_both_transfer_the_words_are_neutral():
     assert unclear.text.startswith(
         "no evidence of a difference of full to scratch: 0.4 points (95 % CI -1.2 to 2.0), accuracy; a true difference"
     )
-    words = {"figure": "mean absolute error", "points": False, "both_transfer": True}
+    words = {"metric": "mean absolute error", "points": False, "both_transfer": True}
     assert said(-0.123, -0.19, -0.0512, **words).text == (
         "full is worse than scratch by 0.123 (95 % CI 0.0512 to 0.19), more mean absolute error"
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pages import check_page
 from rich.console import Console
 from test_assess import assessment
 from tiny import TINY, write_tiny
@@ -27,7 +28,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def figures(file="rank.csv"):
+def metrics(file="rank.csv"):
     with Path(file).open() as lines:
         return list(csv.DictReader(lines))
 
@@ -35,7 +36,7 @@ def figures(file="rank.csv"):
 def test_every_candidate_gets_a_row_and_random_weights_the_last(here, capsys):
     assert main(["rank", *PLAIN, *TWO]) == 0
     shown = capsys.readouterr().out
-    rows = figures()
+    rows = metrics()
     assert {row["backbone"] for row in rows[:2]} == {"timm/test_efficientnet", "timm/test_resnet"}
     assert [row["control"] for row in rows] == ["0", "0", "1"]
     assert (rows[2]["backbone"], rows[2]["weights"]) == ("timm/test_efficientnet", "none")
@@ -44,8 +45,13 @@ def test_every_candidate_gets_a_row_and_random_weights_the_last(here, capsys):
     assert all(float(row["macs"]) > 0 and float(row["speed"]) > 0 and row["log_me"] for row in rows)
     for words in ("18 images, each by a head", "random weights (test_efficientnet)", "majority class", "best: "):
         assert words in shown
-    assert "figures in rank.csv, image in rank.png" in shown
-    assert Path("rank.png").is_file() and not Path("runs").exists()
+    assert "metrics in rank.csv, page in rank.html" in shown
+    text = Path("rank.html").read_text()
+    page = check_page(text)
+    (chart,) = page.charts
+    assert all(f">{name}</text>" in chart for name in ("test_efficientnet", "test_resnet"))
+    assert f">{float(rows[0]['accuracy']):.3f} ± {float(rows[0]['standard_error']):.3f}</td>" in text
+    assert not Path("rank.png").exists() and not Path("runs").exists()
 
 
 def test_the_backbone_of_the_configuration_is_a_candidate_too(here, monkeypatch):
@@ -67,7 +73,7 @@ def test_random_weights_that_are_named_are_the_control_and_run_once(here, monkey
     both = "timm/test_efficientnet=start.pth,timm/test_efficientnet=none"
     assert main(["rank", *PLAIN, "--backbones", both]) == 0
     assert len(names) == 2
-    assert [row["control"] for row in figures()] == ["0", "1"]
+    assert [row["control"] for row in metrics()] == ["0", "1"]
 
 
 def test_what_does_not_take_the_images_is_left_out_unless_it_was_named(here, capsys, monkeypatch):
@@ -76,7 +82,7 @@ def test_what_does_not_take_the_images_is_left_out_unless_it_was_named(here, cap
     assert main(["rank", *PLAIN]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out")]
     assert line.startswith("left out   test_vit: model.weights is 'start.pth', which does not fit timm/test_vit")
-    assert len(figures()) == 2
+    assert len(metrics()) == 2
     assert main(["rank", *PLAIN, "--backbones", "timm/test_vit=start.pth,timm/test_efficientnet=start.pth"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "does not fit timm/test_vit" in line
@@ -149,8 +155,8 @@ def test_columns_that_do_not_go_with_the_answers_are_left_out():
     assert "R2" in text and "majority" not in text
 
 
-def test_the_figures_of_labels_are_called_what_they_are(tmp_path):
+def test_the_metrics_of_labels_are_called_what_they_are(tmp_path):
     write_metrics(ranking(many(350), problem_type="multilabel"), tmp_path / "rank.csv")
-    (row, control) = figures(tmp_path / "rank.csv")
+    (row, control) = metrics(tmp_path / "rank.csv")
     assert (row["label_accuracy"], row["within_noise"], control["control"]) == ("0.875", "1", "1")
     assert (float(control["behind"]), control["within_noise"]) == (0.375, "0")

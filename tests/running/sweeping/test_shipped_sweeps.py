@@ -107,7 +107,7 @@ def test_each_command_of_a_shipped_sweep_builds_its_model_and_trainer(name):
 def test_a_shipped_sweep_searches_by_what_its_runs_pick_their_weights_by(name):
     sweep = read_sweep(f"sweeps/{name}")
     assert sweep.metric == f"val/{ClassificationTask.monitor}"
-    assert (sweep.goal[:3], sweep.name) == (ClassificationTask.figures[ClassificationTask.monitor], Path(name).stem)
+    assert (sweep.goal[:3], sweep.name) == (ClassificationTask.metrics[ClassificationTask.monitor], Path(name).stem)
     if sweep.method != "grid":
         assert sweep.run_cap is not None  # else W&B would go on for ever
 

@@ -106,7 +106,7 @@ def test_a_warm_trial_gives_what_a_cold_process_gives_and_best_yaml_gives_it_aga
     tested = {
         path.parent.name: json.loads(path.read_text())["test"] for path in Path("s/trials").glob("*/summary.json")
     }
-    assert [name for name, figures in tested.items() if figures is not None] == [f"{best['number']:03}"]
+    assert [name for name, metrics in tested.items() if metrics is not None] == [f"{best['number']:03}"]
 
 
 @pytest.mark.slow

@@ -129,7 +129,7 @@ def rates(plan: Plan, facts: Facts) -> list[Reason]:
         ]
     else:
         found = [
-            Reason("model.lr", 3e-3, "of the head", "the rates behind our figures of the strategies", ELPV),
+            Reason("model.lr", 3e-3, "of the head", "the learning rates of our measured strategies", ELPV),
             Reason("model.backbone_lr_scale", 0.3, "the top stage at 9e-4", "likewise", ELPV),
         ]
     decay, large = 1e-3, not facts.model.convolutions and facts.images.training >= MANY

@@ -16,7 +16,7 @@ Two measures, never compared with each other:
   | noise | .62 | .60 | .58 | .63 | .78 | .66 | .67 | .84 |
 
   So: below 0.33 near, from 0.42 on far. Far below the size of the pretraining even photographs are no longer near: the
-  weights have not seen things that small. With 16 images instead of 128 the figures move by .05 or less, twice by up
+  weights have not seen things that small. With 16 images instead of 128 the metrics move by .05 or less, twice by up
   to .08.
 - ``doubt``: LayerNorm and its kin keep no statistics. What such weights may still have is the classifier of their
   pretraining: how unsure it is of the images, as the entropy of its softmax over the logarithm of the number of

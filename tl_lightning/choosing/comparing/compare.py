@@ -8,7 +8,7 @@ from tl_lightning.choosing.comparing.growth import grow
 from tl_lightning.choosing.comparing.outcome import judge
 from tl_lightning.choosing.comparing.plan import check_arguments, make_plan
 from tl_lightning.choosing.comparing.report import show, write
-from tl_lightning.choosing.comparing.results import FIGURES, choose_measure
+from tl_lightning.choosing.comparing.results import METRICS, choose_measure
 from tl_lightning.choosing.comparing.runs import make_runs
 from tl_lightning.choosing.comparing.strategies import (
     DEFAULT_STRATEGIES,
@@ -44,7 +44,7 @@ def compare_command(args: list[str]) -> int:
         reference=options.reference,
         fractions=options.fractions,
         more=options.more,
-        figure=options.figure,
+        metric=options.metric,
     )
     if options.fail_on_negative_transfer and (summary["verdict"] or {}).get("kind") == "negative":
         return NEGATIVE
@@ -72,7 +72,7 @@ def option_parser() -> OptionParser:
     )
     parser.add_argument("--fractions", help="shares of the labels for learning curves, such as 0.05,0.1,0.25,0.5,1")
     parser.add_argument("--more", type=int, default=200, help="labels to forecast the gain of (default: %(default)s)")
-    parser.add_argument("--figure", choices=FIGURES, help="of classes: what is compared (default: accuracy)")
+    parser.add_argument("--metric", choices=METRICS, help="of classes: what is compared (default: accuracy)")
     parser.add_argument(
         "--fail_on_negative_transfer", action="store_true", help="exit with code 3 where the verdict is negative"
     )
@@ -89,7 +89,7 @@ def compare(
     reference: str = "scratch",
     fractions: str | None = None,
     more: int = 200,
-    figure: str | None = None,
+    metric: str | None = None,
 ) -> dict[str, Any]:
     """Makes the runs that are missing, compares all, and writes what came out into the folder.
 
@@ -101,11 +101,11 @@ def compare(
         reference: The strategy that the others are compared with.
         fractions: Shares of the labels, with commas, for learning curves; `None` for none.
         more: Labels to forecast the gain of, 1 or more; matters with ``fractions``.
-        figure: Of classes: accuracy, macro_f1 or balanced_accuracy; `None` for what is usual for the answers.
+        metric: For classes: accuracy, macro_f1 or balanced_accuracy; `None` for what is usual for the problem type.
 
     Returns:
         What the folder's ``summary.json`` holds: ``runs`` (each with its ``status``, and its ``error`` where it
-        failed), ``strategies`` (a row each, with figures and differences), ``verdict`` (``kind`` helped, no_evidence or
+        failed), ``strategies`` (a row each, with metrics and differences), ``verdict`` (``kind`` helped, no_evidence or
         negative, or, where the reference transfers, too, better, no_evidence or worse; and ``text``; `None` where runs
         that it needs failed) and ``curves``.
 
@@ -115,7 +115,7 @@ def compare(
     chosen, shares = parse_strategies(strategies, reference=reference), parse_fractions(fractions)
     check_arguments(args, shares, more=more)
     plan = make_plan(args, chosen, shares, seeds=seeds, reference=reference)
-    measure = choose_measure(plan, figure)
+    measure = choose_measure(plan, metric)
     plan.check_made(None if run_dir is None else Path(run_dir))
     folder = open_folder(
         run_dir,

@@ -15,7 +15,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Difference:
-    """One strategy's figure less another's.
+    """One strategy's metric less another's.
 
     Attributes:
         value: On these images, of these runs.
@@ -65,17 +65,17 @@ def paired_difference(
     """
     scores = np.concatenate([one, other]).astype(np.float64)
 
-    def figures(times: NDArray[np.int64]) -> NDArray[np.float64]:
+    def metrics(times: NDArray[np.int64]) -> NDArray[np.float64]:
         return np.asarray(scores @ times / times.sum())
 
     images = scores.shape[1]
     moves = (one.mean(axis=0) - other.mean(axis=0)) / images
     unseen = _unseen(moves, np.full(images, float(shares) / images), groups)
-    return _difference(figures, unseen, len(one), rows=images, groups=groups, level=level, draws=draws, seed=seed)
+    return _difference(metrics, unseen, len(one), rows=images, groups=groups, level=level, draws=draws, seed=seed)
 
 
 def metric_difference(
-    figure: str,
+    metric: str,
     labels: NDArray[np.int64],
     one: NDArray[np.int64],
     other: NDArray[np.int64],
@@ -86,10 +86,10 @@ def metric_difference(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Difference:
-    """The difference between two strategies' figures that are no mean over images; otherwise `paired_difference`.
+    """The difference between two strategies' metrics that are no mean over images; otherwise `paired_difference`.
 
     Args:
-        figure: ``accuracy``, ``balanced_accuracy`` or ``macro_f1``; the mean of the runs' own figures is compared.
+        metric: ``accuracy``, ``balanced_accuracy`` or ``macro_f1``; the mean of the runs' own metrics is compared.
         labels: The right class of each image, ``(images,)``.
         one: The class that was answered, ``(runs, images)``.
         other: Likewise; it may have another number of runs.
@@ -105,20 +105,20 @@ def metric_difference(
     kind_of = kind_of.ravel()  # numpy 2.0 gives it a second axis
     cells = kinds[0] * classes + kinds[1:] + classes**2 * np.arange(len(answers))[:, None]
 
-    def figures(times: NDArray[np.int64]) -> NDArray[np.float64]:
+    def metrics(times: NDArray[np.int64]) -> NDArray[np.float64]:
         counts = np.bincount(kind_of, weights=times, minlength=kinds.shape[1])
         size = len(answers) * classes**2
         confusion = np.bincount(cells.ravel(), weights=np.tile(counts, len(answers)), minlength=size)
-        return of_confusion(figure, confusion.reshape(len(answers), classes, classes))
+        return of_confusion(metric, confusion.reshape(len(answers), classes, classes))
 
-    # What one image of a class moves the figure by, about.
+    # What one image of a class moves the metric by, about.
     of_class = np.bincount(labels, minlength=classes)
     weights = np.full(len(labels), 1 / len(labels))
-    if figure != "accuracy":
+    if metric != "accuracy":
         weights = 1 / (np.count_nonzero(of_class) * of_class[labels])
     moves = weights * ((one == labels).mean(axis=0) - (other == labels).mean(axis=0))
     unseen = _unseen(moves, weights, groups)
-    return _difference(figures, unseen, len(one), rows=len(labels), groups=groups, level=level, draws=draws, seed=seed)
+    return _difference(metrics, unseen, len(one), rows=len(labels), groups=groups, level=level, draws=draws, seed=seed)
 
 
 def _unseen(moves: NDArray[np.float64], weights: NDArray[np.float64], groups: NDArray[np.str_] | None) -> float:
@@ -137,7 +137,7 @@ def _unseen(moves: NDArray[np.float64], weights: NDArray[np.float64], groups: ND
 
 
 def _difference(
-    figures: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+    metrics: Callable[[NDArray[np.int64]], NDArray[np.float64]],
     unseen: float,
     ones: int,
     *,
@@ -147,9 +147,9 @@ def _difference(
     draws: int,
     seed: int,
 ) -> Difference:
-    """Draws images; `figures` gives every run's, first those of `ones` runs; see `_combined`."""
-    here = figures(np.ones(rows, dtype=np.int64))
-    drawn = np.stack([figures(times) for times in resampled(rows, groups=groups, draws=draws, seed=seed)])
+    """Draws images; `metrics` gives every run's, first those of `ones` runs; see `_combined`."""
+    here = metrics(np.ones(rows, dtype=np.int64))
+    drawn = np.stack([metrics(times) for times in resampled(rows, groups=groups, draws=draws, seed=seed)])
     units = rows if groups is None else len(np.unique(groups))
     return _combined(here, drawn, ones, units=units, unseen=unseen, level=level)
 
@@ -166,7 +166,7 @@ def _combined(
     components).
 
     Args:
-        here: Each run's figure, ``(runs,)``.
+        here: Each run's metric, ``(runs,)``.
         drawn: The same on drawn images, ``(draws, runs)``.
         ones: How many of the runs, from the first, are those of the one strategy.
         units: Images, or groups of them.

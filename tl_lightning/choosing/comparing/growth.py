@@ -1,13 +1,32 @@
 """How strategies grow with the number of labels: lines to draw, and what follows from them in words."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tl_lightning.choosing.comparing.curve_chart import Line
 from tl_lightning.choosing.comparing.curves import CatchUp, catches_up, gain_in_words, gain_of
 from tl_lightning.choosing.comparing.outcome import Outcome
-from tl_lightning.choosing.comparing.power_law import fit_curve
+from tl_lightning.choosing.comparing.power_law import Curve, fit_curve
 from tl_lightning.choosing.comparing.results import Measure
+
+
+@dataclass(frozen=True)
+class Line:
+    """What was measured of a strategy.
+
+    Attributes:
+        name: The strategy's.
+        sizes: Labelled images, ascending.
+        scores: With each size; minus the metric where that is an error.
+        errors: The standard errors of the scores.
+        curve: Fitted to the scores; `None` where there are too few sizes.
+    """
+
+    name: str
+    sizes: Sequence[int]
+    scores: Sequence[float]
+    errors: Sequence[float]
+    curve: Curve | None
 
 
 @dataclass(frozen=True)
@@ -15,7 +34,7 @@ class Growth:
     """Learning curves of a comparison with several shares of the labels.
 
     Attributes:
-        lines: One per strategy that has a figure; scores are minus the figure where that is an error.
+        lines: One per strategy that has a metric.
         now: Labelled images with the largest share.
         more: Labels whose gain is forecast.
         catch_up: Where the reference is as good as the strategy that stands for transfer; `None` without one of them.

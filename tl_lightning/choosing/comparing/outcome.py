@@ -14,7 +14,7 @@ from tl_lightning.choosing.comparing.strategies import Job
 from tl_lightning.choosing.comparing.verdict import Verdict, holm, mcnemar, verdict
 from tl_lightning.metrics.words import in_words
 
-MEANS = ("accuracy", "right_labels", "mean_absolute_error")  # figures that are means over the images
+MEANS = ("accuracy", "right_labels", "mean_absolute_error")  # metrics that are means over the images
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Row:
     Attributes:
         strategy: Its name.
         fraction: The share; `None` for what the configuration says.
-        seeds: Of the runs that ended well; the figures are means over them.
+        seeds: Of the runs that ended well; the metrics are means over them.
         failures: Why the others did not.
-        value: The test figure; `None` where all failed, as are the others.
+        value: The test metric; `None` where all failed, as are the others.
         error: Its standard error, from the images and, with several seeds, from training.
-        validation: The validation figure.
+        validation: The validation metric.
         difference: How much better than the reference on the same images with the same seeds; `None` for the
             reference.
         p: Of McNemar's test, the middle one of the seeds; `None` where answers are not right or wrong, or where
@@ -66,7 +66,7 @@ class Outcome:
             the best on validation.
         verdict: Whether it helped, or, where the reference transfers, too, which is better; `None` where its runs or
             the reference's failed.
-        baseline: The figure of the answer without a model; `None` for none.
+        baseline: The metric of the answer without a model; `None` for none.
     """
 
     made: Mapping[Job, Result | str]
@@ -115,7 +115,7 @@ def judge(
             seeds=min(runs),
             what=best.strategy,
             reference=reference,
-            figure=words,
+            metric=words,
             points=points,
             both_transfer=reference in transferring,
         )
@@ -173,7 +173,7 @@ def _row(
     )
     if not results:
         return empty
-    value, error = _figure(results, tested, measure)
+    value, error = _metric(results, tested, measure)
     return replace(
         empty,
         value=-value if measure.is_error else value,
@@ -197,14 +197,14 @@ def _difference(
     return metric_difference(measure.name, tested.labels, one, other, classes=len(tested.classes), groups=tested.groups)
 
 
-def _figure(results: Sequence[Result], tested: Yardstick, measure: Measure) -> tuple[float, float]:
-    """The figure and its standard error: its difference to what is the same for every image."""
+def _metric(results: Sequence[Result], tested: Yardstick, measure: Measure) -> tuple[float, float]:
+    """The metric and its standard error: its difference to what is the same for every image."""
     if measure.name in MEANS:
         scores = np.stack([result.scores for result in results])
         difference = paired_difference(scores, np.full_like(scores, -1.0), shares=False, groups=tested.groups)
         return difference.value - 1, difference.error
     classes = np.stack([_classes(result) for result in results])
-    wrong = np.broadcast_to((tested.labels + 1) % len(tested.classes), classes.shape)  # where these figures are 0
+    wrong = np.broadcast_to((tested.labels + 1) % len(tested.classes), classes.shape)  # where these metrics are 0
     difference = metric_difference(
         measure.name, tested.labels, classes, wrong, classes=len(tested.classes), groups=tested.groups
     )
@@ -212,7 +212,7 @@ def _figure(results: Sequence[Result], tested: Yardstick, measure: Measure) -> t
 
 
 def _classes(result: Result) -> NDArray[np.int64]:
-    assert result.predicted is not None  # `choose_measure` allows these figures for classes alone
+    assert result.predicted is not None  # `choose_measure` allows these metrics for classes alone
     return result.predicted
 
 

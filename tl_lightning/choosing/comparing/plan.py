@@ -76,7 +76,7 @@ class Plan:
         settings: The whole configuration of the first run of each strategy, as YAML, by its name.
         tested: What all are tested on.
         transferring: The names of the strategies with pretrained weights.
-        monitor: The figure that picks the best weights of a run, by its plain name.
+        monitor: The metric that picks the best weights of a run, by its plain name.
         mode: Whether its best value is the largest (max) or the smallest (min).
     """
 

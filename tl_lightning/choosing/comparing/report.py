@@ -1,8 +1,8 @@
-"""What a comparison shows and writes: tables for people, ``summary.json`` and ``comparison.csv`` for programs."""
+"""What a comparison shows and writes: tables and a page, ``summary.json`` and ``comparison.csv``."""
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ from rich.table import Table
 
 from tl_lightning.choosing.comparing.growth import Growth
 from tl_lightning.choosing.comparing.outcome import Outcome, Row
-from tl_lightning.choosing.comparing.results import DIVERGED, FIGURES, Measure, Result
+from tl_lightning.choosing.comparing.results import DIVERGED, METRICS, Measure, Result
 from tl_lightning.core.console import console
 from tl_lightning.core.files import write_text
-from tl_lightning.core.plots import INSTALL, can_draw
+from tl_lightning.core.pages import page as pages
+from tl_lightning.core.pages.page import NO_CHARTS, Charts, Facts, Part, to_html
+from tl_lightning.core.plots import can_draw
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.metrics.words import in_words
 
@@ -34,13 +36,13 @@ def comparison_table(rows: Sequence[Row], measure: Measure, *, reference: str, b
         rows: With one share of the labels.
         measure: What is compared.
         reference: The strategy that the others are compared with.
-        baseline: The figure of the answer without a model.
+        baseline: The metric of a prediction without a model.
     """
     labelled = next((f" with {row.labelled:,} labelled images" for row in rows if row.labelled is not None), "")
     table = Table(title=f"strategies{labelled}, on test", title_justify="left", title_style="bold")
     table.add_column("strategy")
     gain = f"less error than {reference}" if measure.is_error else f"points more than {reference}"
-    test = "McNemar p, accuracy" if measure.name in FIGURES[1:] else "McNemar p"  # it knows right and wrong alone
+    test = "McNemar p, accuracy" if measure.name in METRICS[1:] else "McNemar p"  # it knows right and wrong alone
     for column in (in_words(measure.name), f"{gain} (95 % CI)", test, "of all"):
         table.add_column(column, justify="right")
     for row in rows:
@@ -72,12 +74,12 @@ def cost_table(rows: Sequence[Row], measure: Measure) -> Table:
 
 
 def with_error(row: Row) -> str:
-    """The test figure and its standard error."""
+    """The test metric and its standard error."""
     return "failed" if row.value is None else f"{row.value:.3f} ± {row.error:.3f}"
 
 
 def in_interval(row: Row, measure: Measure) -> str:
-    """A difference with its interval, in points where the figure is a share."""
+    """A difference with its interval, in points where the metric is a share."""
     if row.difference is None:
         return ""
     scale, digits = (1, ".3g") if measure.is_error else (100, ".1f")
@@ -86,7 +88,7 @@ def in_interval(row: Row, measure: Measure) -> str:
 
 
 def shares_table(rows: Sequence[Row], measure: Measure) -> Table:
-    """The test figure of every strategy with every share of the labels."""
+    """The test metric of every strategy with every share of the labels."""
     table = Table(title=f"test {in_words(measure.name)} by labelled images", title_justify="left", title_style="bold")
     table.add_column("strategy")
     fractions = list(dict.fromkeys(row.fraction for row in rows))
@@ -99,27 +101,54 @@ def shares_table(rows: Sequence[Row], measure: Measure) -> Table:
     return table
 
 
-def show(outcome: Outcome, growth: Growth | None, measure: Measure) -> None:
-    """Prints the tables, the verdict, and what the learning curves say."""
-    console.rule("comparison")
+def tables(outcome: Outcome, measure: Measure) -> list[Table]:
+    """Everything that is compared: the strategies, what they took, and every share of the labels."""
     rows = outcome.last
-    console.print(comparison_table(rows, measure, reference=outcome.reference, baseline=outcome.baseline))
-    console.print(cost_table(rows, measure))
-    if len(outcome.rows) > len(rows):
-        console.print(shares_table(outcome.rows, measure))
+    shown = [comparison_table(rows, measure, reference=outcome.reference, baseline=outcome.baseline)]
+    shown.append(cost_table(rows, measure))
+    return [*shown, shares_table(outcome.rows, measure)] if len(outcome.rows) > len(rows) else shown
+
+
+def conclusions(outcome: Outcome, growth: Growth | None, measure: Measure) -> Iterator[tuple[str, str, str]]:
+    """What follows: a word, a sentence and its style."""
     failures = {job.name: result for job, result in outcome.made.items() if isinstance(result, str)}
     for name, reason in failures.items():
-        console.print(f"failed     {name}: {reason}", style="red")
+        yield "failed", f"{name}: {reason}", "red"
     if outcome.verdict is not None:
-        console.print(f"verdict    {outcome.verdict.text}", style=STYLES[outcome.verdict.kind])
-        chosen = f"it is about {outcome.transfer}, as that is best on validation ({in_words(measure.validation)})"
-        console.print(f"           {chosen}")
+        yield "verdict", outcome.verdict.text, STYLES[outcome.verdict.kind]
+        yield "", f"it is about {outcome.transfer}, as that is best on validation ({in_words(measure.validation)})", ""
     else:
         again = "; the same command with --run_dir tries again what did not complete"
         broken = any(not reason.startswith(DIVERGED) for reason in failures.values())
-        console.print(f"verdict    none: the runs that it needs failed{again if broken else ''}")
+        yield "verdict", f"none: the runs that it needs failed{again if broken else ''}", ""
     for sentence in () if growth is None else growth.sentences:
-        console.print(f"labels     {sentence}")
+        yield "labels", sentence, ""
+
+
+def show(outcome: Outcome, growth: Growth | None, measure: Measure) -> None:
+    """Prints the tables, the verdict, and what the learning curves say."""
+    console.rule("comparison")
+    for table in tables(outcome, measure):
+        console.print(table)
+    for word, sentence, style in conclusions(outcome, growth, measure):
+        console.print(f"{word:<11}{sentence}", style=style or None)
+
+
+def page(outcome: Outcome, growth: Growth | None, measure: Measure) -> str:
+    """The same as a page, with charts where matplotlib is installed."""
+    parts: list[Part] = [Facts([(word, sentence) for word, sentence, _ in conclusions(outcome, growth, measure)])]
+    if can_draw():
+        from tl_lightning.choosing.comparing.charts import draw_comparison, draw_curves
+
+        charts = [draw_comparison(outcome, measure)] if any(row.value is not None for row in outcome.last) else []
+        if growth is not None:
+            until = max(2 * growth.now, growth.now + growth.more)
+            perfect = 0.0 if measure.is_error else 1.0
+            charts.append(draw_curves(growth.lines, metric=in_words(measure.name), perfect=perfect, until=until))
+        parts += [Charts("", charts)] if charts else []
+    else:
+        parts.append(NO_CHARTS)
+    return to_html("strategies compared", [*parts, *map(pages.Table.of, tables(outcome, measure))])
 
 
 def summarise(outcome: Outcome, growth: Growth | None, measure: Measure) -> dict[str, Any]:
@@ -132,7 +161,7 @@ def summarise(outcome: Outcome, growth: Growth | None, measure: Measure) -> dict
         else:
             runs.append({**entry, "status": "failed", "error": result})
     return {
-        "figure": measure.name,
+        "metric": measure.name,
         "validated_by": measure.validation,
         "reference": outcome.reference,
         "transfer": outcome.transfer,
@@ -170,7 +199,7 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def write(outcome: Outcome, growth: Growth | None, measure: Measure, folder: Path) -> dict[str, Any]:
-    """Writes the summary, the table and, where matplotlib is installed, the images; says where they are.
+    """Writes the summary, the table and the page; says where they are.
 
     Returns:
         The summary.
@@ -178,20 +207,6 @@ def write(outcome: Outcome, growth: Growth | None, measure: Measure, folder: Pat
     summary = summarise(outcome, growth, measure)
     RunFolder(folder).write_summary(summary)
     write_text(folder / "comparison.csv", as_csv(outcome.rows))
-    files = ["summary.json", "comparison.csv"]
-    if can_draw():
-        from tl_lightning.choosing.comparing.curve_chart import draw_curves
-        from tl_lightning.choosing.comparing.forest_chart import draw_comparison
-
-        if any(row.value is not None for row in outcome.last):
-            files.append("comparison.png")
-            draw_comparison(outcome, measure, folder / "comparison.png")
-        if growth is not None:
-            files.append("curves.png")
-            perfect = 0.0 if measure.is_error else 1.0
-            until = max(2 * growth.now, growth.now + growth.more)
-            file, figure = folder / "curves.png", in_words(measure.name)
-            draw_curves(growth.lines, file, figure=figure, perfect=perfect, until=until)
-    hint = "" if can_draw() else f"; {INSTALL} for an image"
-    console.print(f"folder {folder}: {', '.join(files)} and a run per strategy and seed{hint}")
+    write_text(folder / "comparison.html", page(outcome, growth, measure))
+    console.print(f"folder {folder}: summary.json, comparison.csv, comparison.html and a run per strategy and seed")
     return summary

@@ -16,7 +16,7 @@ from tl_lightning.errors import UserError
 from tl_lightning.tasks.ordinal import median_level
 
 DIVERGED = "diverged: "  # how the reason begins where a run completed, but is no result
-FIGURES = ("accuracy", "macro_f1", "balanced_accuracy")
+METRICS = ("accuracy", "macro_f1", "balanced_accuracy")
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Measure:
     """What is compared.
 
     Attributes:
-        name: The test figure, by its plain name.
-        validation: The validation figure that decides which strategy stands for transfer, by its plain name.
+        name: The test metric, by its plain name.
+        validation: The validation metric that decides which strategy stands for transfer, by its plain name.
         mode: Whether that is best where it is largest (max) or smallest (min).
-        baseline: The figure of the answer without a model, as a run's summary names it; `None` for none.
-        is_error: Whether the test figure is an error in units of its own, of which less is better; else it is a share.
+        baseline: The metric of the answer without a model, as a run's summary names it; `None` for none.
+        is_error: Whether the test metric is an error in units of its own, of which less is better; else it is a share.
     """
 
     name: str
@@ -38,35 +38,35 @@ class Measure:
     is_error: bool = False
 
 
-def choose_measure(plan: Plan, figure: str | None) -> Measure:
+def choose_measure(plan: Plan, metric: str | None) -> Measure:
     """Says what is compared for a kind of answers.
 
     Args:
         plan: Of the comparison.
-        figure: One of `FIGURES`, which only classes have; `None` for the usual one.
+        metric: One of `METRICS`, which only classes have; `None` for the usual one.
 
     Raises:
-        UserError: If the figure is not for these answers, or the task does not log it.
+        UserError: If the metric is not for these answers, or the task does not log it.
     """
-    measure, task = _measure(plan, figure), plan.base.model
+    measure, task = _measure(plan, metric), plan.base.model
     if measure.validation not in task.metrics:
         raise UserError(
-            f"strategies are chosen by validation {measure.validation}, and {type(task).__name__} logs no such figure "
+            f"strategies are chosen by validation {measure.validation}, and {type(task).__name__} logs no such metric "
             f"(it has {', '.join(task.metrics)}); add it to the metrics of the task"
         )
     return measure
 
 
-def _measure(plan: Plan, figure: str | None) -> Measure:
+def _measure(plan: Plan, metric: str | None) -> Measure:
     problem_type = plan.tested.problem_type
-    if figure is not None and problem_type != "multiclass":
-        raise UserError(f"--figure {figure} is for classes, and the problem here is {problem_type}; leave it out")
+    if metric is not None and problem_type != "multiclass":
+        raise UserError(f"--metric {metric} is for classes, and the problem here is {problem_type}; leave it out")
     if problem_type == "regression":
         name = "mean_absolute_error"
         return Measure(name, name, "min", "constant_mean_absolute_error", is_error=True)
     if problem_type == "multilabel":  # the share of right labels is not logged
         return Measure("right_labels", plan.monitor, plan.mode, None)
-    name = figure or "accuracy"
+    name = metric or "accuracy"
     constant = {"multiclass": "majority_accuracy", "ordinal": "median_accuracy"}[problem_type]
     return Measure(name, name, "max", constant if name == "accuracy" else None)
 
@@ -80,8 +80,8 @@ class Result:
         scores: Of each test image, the larger the better, ``float64`` ``(n,)``: 1 or 0 for right or wrong, the share
             of right labels, or minus the absolute error.
         predicted: The class that was answered, ``int64`` ``(n,)``; `None` where the answers are no classes or levels.
-        validation: The validation figure.
-        test: The test figures by name.
+        validation: The validation metric.
+        test: The test metrics by name.
         baseline: Of the answer without a model; `None` for none.
         labelled: Training and validation images.
         trainable: Parameters that trained in any phase.

@@ -94,7 +94,7 @@ def verdict(
     seeds: int,
     what: str,
     reference: str,
-    figure: str = "accuracy",
+    metric: str = "accuracy",
     points: bool = True,
     both_transfer: bool = False,
 ) -> Verdict:
@@ -105,8 +105,8 @@ def verdict(
         seeds: Runs per strategy; with one, the words say that the claim is about these trained models.
         what: The strategy that transfers, such as ``full``.
         reference: What it was compared with, such as ``scratch``.
-        figure: What was measured, in words, such as ``accuracy`` or ``mean absolute error``.
-        points: Whether the figure is a share, told in points; otherwise an error, told in its own units.
+        metric: What was measured, in words, such as ``accuracy`` or ``mean absolute error``.
+        points: Whether the metric is a share, told in points; otherwise an error, told in its own units.
         both_transfer: Whether the reference has pretrained weights, too: the words are about the two of them then.
     """
     kind: Kind = "no_evidence"
@@ -115,10 +115,10 @@ def verdict(
     elif difference.high < 0:
         kind = "worse" if both_transfer else "negative"
     if both_transfer:
-        text = _of_two(difference, kind, figure, what, reference, points)
+        text = _of_two(difference, kind, metric, what, reference, points)
     else:
-        text = _in_points(difference, kind) if points else _in_units(difference, kind, figure)
-        text += f", {figure} of {what} against {reference}" if points else f", {what} against {reference}"
+        text = _in_points(difference, kind) if points else _in_units(difference, kind, metric)
+        text += f", {metric} of {what} against {reference}" if points else f", {what} against {reference}"
     if seeds == 1:
         text += ", of these trained models"
     least = smallest_difference(difference)
@@ -139,7 +139,7 @@ def _in_points(difference: Difference, kind: Kind) -> str:
     return f"{claim} {_plain(value, '.1f')} points ({level} {_plain(low, '.1f')} to {_plain(high, '.1f')})"
 
 
-def _in_units(difference: Difference, kind: Kind, figure: str) -> str:
+def _in_units(difference: Difference, kind: Kind, metric: str) -> str:
     value, low, high = difference.value, difference.low, difference.high
     claim = {
         "helped": "transfer helped",
@@ -152,10 +152,10 @@ def _in_units(difference: Difference, kind: Kind, figure: str) -> str:
     numbers = (
         f"{_plain(value, '.3g')} ({100 * difference.level:.0f} % CI {_plain(low, '.3g')} to {_plain(high, '.3g')})"
     )
-    return f"{claim[kind]}: the {figure} {'fell' if fell else 'rose'} by {numbers}"
+    return f"{claim[kind]}: the {metric} {'fell' if fell else 'rose'} by {numbers}"
 
 
-def _of_two(difference: Difference, kind: Kind, figure: str, what: str, reference: str, points: bool) -> str:
+def _of_two(difference: Difference, kind: Kind, metric: str, what: str, reference: str, points: bool) -> str:
     claim = {"better": f"{what} is better than {reference} by", "worse": f"{what} is worse than {reference} by"}
     scale, digits, unit = (100, ".1f", " points") if points else (1, ".3g", "")
     numbers = [scale * number for number in (difference.value, difference.low, difference.high)]
@@ -164,7 +164,7 @@ def _of_two(difference: Difference, kind: Kind, figure: str, what: str, referenc
     value, low, high = (_plain(number, digits) for number in numbers)
     said = claim.get(kind, f"no evidence of a difference of {what} to {reference}:")
     how = "" if points else "less " if kind != "worse" else "more "
-    return f"{said} {value}{unit} ({100 * difference.level:.0f} % CI {low} to {high}), {how}{figure}"
+    return f"{said} {value}{unit} ({100 * difference.level:.0f} % CI {low} to {high}), {how}{metric}"
 
 
 def _plain(number: float, digits: str) -> str:

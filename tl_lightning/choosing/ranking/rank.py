@@ -7,11 +7,11 @@ from rich.measure import Measurement
 from tl_lightning.choosing.ranking.assess import Assessment, assess
 from tl_lightning.choosing.ranking.candidates import Candidate, available, check, configured, named
 from tl_lightning.choosing.ranking.measure import Measured, measure
-from tl_lightning.choosing.ranking.rank_report import Ranking, advice, draw, rank_table, write_metrics
+from tl_lightning.choosing.ranking.rank_report import Ranking, advice, page, rank_table, write_metrics
 from tl_lightning.choosing.ranking.solved import constant_accuracy
 from tl_lightning.core.console import console
+from tl_lightning.core.files import write_text
 from tl_lightning.core.options import OptionParser, writable
-from tl_lightning.core.plots import INSTALL, can_draw
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.preamble import refuse_run_dir
 
@@ -39,11 +39,9 @@ def rank_command(args: list[str]) -> None:
         help="timm/NAME, each with =WEIGHTS as --model.weights; default: what is installed, or can be fetched of a "
         "short list",
     )
-    parser.add_argument(
-        "--output", default="rank", metavar="NAME", help="writes NAME.csv and, with matplotlib, NAME.png"
-    )
+    parser.add_argument("--output", default="rank", metavar="NAME", help="writes NAME.csv and NAME.html")
     options, rest = parser.parse_known_args(args)
-    table, image = writable(f"{options.output}.csv"), writable(f"{options.output}.png")
+    table, html = writable(f"{options.output}.csv"), writable(f"{options.output}.html")
     refuse_run_dir(rest, "rank")
     with console.status("looking for backbones"):
         candidates, asked_for = _candidates(options.backbones, rest)
@@ -54,11 +52,8 @@ def rank_command(args: list[str]) -> None:
     console.print(shown)
     console.print(advice(ranking))
     write_metrics(ranking, table)
-    if can_draw():
-        draw(ranking, image)
-        console.print(f"figures in {table}, image in {image}")
-    else:
-        console.print(f"figures in {table}; {INSTALL} for an image")
+    write_text(html, page(ranking))
+    console.print(f"metrics in {table}, page in {html}")
 
 
 def _candidates(backbones: str | None, args: Sequence[str]) -> tuple[list[Candidate], set[Candidate]]:

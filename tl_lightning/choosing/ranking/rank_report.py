@@ -1,4 +1,4 @@
-"""What ``tl rank`` shows: a table, a sentence of advice, and estimate against cost as figures and as an image."""
+"""What ``tl rank`` shows: a table, a sentence of advice, and estimate against cost as numbers and as a chart."""
 
 import csv
 import io
@@ -10,7 +10,9 @@ from rich.table import Table
 
 from tl_lightning.choosing.ranking.assess import Assessment, titles
 from tl_lightning.core.files import write_text
-from tl_lightning.core.plots import new_figure, save_figure
+from tl_lightning.core.pages import page as pages
+from tl_lightning.core.pages.page import NO_CHARTS, Chart, Charts, Text, to_html
+from tl_lightning.core.plots import as_svg, can_draw, log_scale, new_figure
 
 ESTIMATES = {"multiclass": "accuracy", "ordinal": "accuracy", "multilabel": "label accuracy", "regression": "R2"}
 CONSTANTS = {"multiclass": "majority class", "ordinal": "majority level", "multilabel": "majority of each label"}
@@ -151,14 +153,9 @@ def write_metrics(ranking: Ranking, file: Path) -> None:
     write_text(file, text.getvalue())
 
 
-def draw(ranking: Ranking, file: Path) -> None:
-    """Draws the estimate against the arithmetic that an image takes, and the control as a line.
-
-    Args:
-        ranking: What was found.
-        file: The PNG to write.
-    """
-    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+def draw(ranking: Ranking) -> Chart:
+    """Draws the estimate against the arithmetic that an image takes, and the control as a line."""
+    from matplotlib.ticker import EngFormatter
 
     figure, axes = new_figure()
     by_cost = sorted(zip(ranking.names, ranking.found, strict=True), key=lambda pair: pair[1].macs)
@@ -166,7 +163,7 @@ def draw(ranking: Ranking, file: Path) -> None:
         colour = "tab:blue" if each.within_noise_of(ranking.best) else "tab:gray"
         axes.errorbar(each.macs, each.accuracy, yerr=each.error, marker="o", capsize=4, color=colour)
         offset = (7, 6 if place % 2 else -13)  # neighbours of about the same cost do not write over each other
-        axes.annotate(name, (each.macs, each.accuracy), xytext=offset, textcoords="offset points")
+        axes.annotate(name, (each.macs, each.accuracy), xytext=offset, textcoords="offset points", fontsize=9)
     control = ranking.control
     label = f"{ranking.control_name}: {control.accuracy:.3f} ± {control.error:.3f}"
     axes.axhline(control.accuracy, color="tab:red", linestyle="--", label=label)
@@ -175,13 +172,19 @@ def draw(ranking: Ranking, file: Path) -> None:
         label = f"{CONSTANTS[ranking.problem_type]}: {ranking.constant:.3f}"
         axes.axhline(ranking.constant, color="gray", linestyle=":", label=label)
     axes.plot([], [], "o", color="tab:blue", label="the best, and what is within the noise of it")
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0, 7.0)))
+    log_scale(axes)
     axes.xaxis.set_major_formatter(EngFormatter())
-    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.3, y=0.15)
     axes.set_xlabel("multiplications with an addition, per image")
     axes.set_ylabel(f"{ESTIMATES[ranking.problem_type]} of a linear probe (± 1 s.e.)")
-    axes.set_title("what the features of each backbone give, and what they cost")
-    axes.legend(loc="best")
-    save_figure(figure, file)
+    figure.legend(loc="outside upper center", frameon=False, fontsize=9)
+    caption = (
+        "The cheapest backbone that is as good as the best is the leftmost blue dot; one near the red band is no gain."
+    )
+    return Chart(caption, as_svg(figure, "ranking"))
+
+
+def page(ranking: Ranking) -> str:
+    """The table, the advice and, where matplotlib is installed, the chart as a page."""
+    chart = Charts("", [draw(ranking)]) if can_draw() else NO_CHARTS
+    return to_html("backbones ranked", [Text(advice(ranking)), chart, pages.Table.of(rank_table(ranking))])

@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
-from rich.table import Table
+from rich import table as rich_table
 
 from tl_lightning.core.class_path import resolve
 from tl_lightning.core.console import console, track
 from tl_lightning.core.files import write_text
 from tl_lightning.core.options import OptionParser, writable
+from tl_lightning.core.pages.page import Bar, Bars, Facts, Part, Strips, Table, TableRow, Text, to_html
 from tl_lightning.data.images.augmentations import title
 from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.data.images.store import ImageStore
@@ -18,7 +19,6 @@ from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration, quiet
 from tl_lightning.experiment.preamble import refuse_run_dir
 from tl_lightning.experiment.tables import data_line, split_table
-from tl_lightning.inspecting.show_data.contact_sheet import Bars, Page, Row, Section
 from tl_lightning.inspecting.show_data.image_sizes import read_headers, size_bars, size_line
 from tl_lightning.inspecting.show_data.strips import Group, Shown, choose_groups, groups_of
 from tl_lightning.preprocess.image import Preprocess
@@ -59,7 +59,7 @@ def count_bars(data: ImageDataModule) -> Iterator[Bars]:
     samples, columns = data.samples, ["train", "validation", "test"]
     if samples.problem_type != "regression":
         counts = np.stack([samples.counts(data.splits[name]) for name in SPLITS], axis=1).tolist()
-        rows = [Row(name, count) for name, count in zip(samples.classes, counts, strict=True)]
+        rows = [Bar(name, count) for name, count in zip(samples.classes, counts, strict=True)]
         left = f"the first {MOST_ROWS} of {len(rows):,}" if len(rows) > MOST_ROWS else ""
         word = {"multiclass": "class", "ordinal": "level"}.get(samples.problem_type, "label")
         yield Bars("images in each split", left, [word, *columns], rows[:MOST_ROWS])
@@ -68,13 +68,13 @@ def count_bars(data: ImageDataModule) -> Iterator[Bars]:
         edges = np.histogram_bin_edges(column, BINS)
         counts = np.stack([np.histogram(column[data.splits[split]], edges)[0] for split in SPLITS], axis=1).tolist()
         ranges = [f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges)]
-        rows = [Row(title, count) for title, count in zip(ranges, counts, strict=True)]
+        rows = [Bar(title, count) for title, count in zip(ranges, counts, strict=True)]
         yield Bars(f"{name} in each split", "", [name, *columns], rows)
 
 
-def number_table(data: ImageDataModule) -> Table:
+def number_table(data: ImageDataModule) -> rich_table.Table:
     """The range and the quartiles of each number in each split."""
-    table = Table(title="numbers", title_justify="left", title_style="bold")
+    table = rich_table.Table(title="numbers", title_justify="left", title_style="bold")
     table.add_column("number")
     table.add_column("split")
     for column in ("lowest", "quartile", "median", "quartile", "highest"):
@@ -87,8 +87,8 @@ def number_table(data: ImageDataModule) -> Table:
     return table
 
 
-def make_page(configuration: DataConfiguration, store: ImageStore, *, per_class: int) -> Page:
-    """Chooses the images and puts the page together.
+def page_parts(configuration: DataConfiguration, store: ImageStore, *, per_class: int) -> list[Part]:
+    """Chooses the images and puts the page together; what stands out on it is printed too.
 
     Args:
         configuration: Its data module has no broken images in its splits any more.
@@ -106,22 +106,23 @@ def make_page(configuration: DataConfiguration, store: ImageStore, *, per_class:
         rng = np.random.default_rng((data.seed, number))
         drawn.append(np.sort(rng.choice(group.rows, min(per_class, len(group.rows)), replace=False)))
     shown = Shown(data, store, headers, sum(map(len, drawn)))
-    sections = [
-        Section(group.title, f"{len(group.rows):,} in training", [shown.strip(int(index)) for index in rows])
-        for group, rows in zip(track(chosen, "drawing images", total=len(chosen)), drawn, strict=True)
-    ]
+    parts: list[Part] = [Facts(_facts(data, preprocess, configuration))]
+    for warning in _warnings(data, store, groups, chosen):
+        console.print(f"note       {warning}", style="yellow")
+        parts.append(Text(warning, "warning"))
+    parts += count_bars(data)
     if known:
         console.print(f"sizes      {size_line(known, preprocess)}")
-    return Page(
-        title=f"{data.source}: what the model will see",
-        facts=_facts(data, preprocess, configuration),
-        warnings=list(_warnings(data, store, groups, chosen)),
-        bars=[*count_bars(data), *([size_bars(known, preprocess)] if known else [])],
-        sections=sections,
-        legend=LEGEND,
-        small=preprocess.size < 100,
-        broken=[(str(samples.paths[index]), reason) for index, reason in store.broken.items()],
-    )
+        parts.append(size_bars(known, preprocess))
+    if store.broken:
+        rows = [TableRow([str(samples.paths[index]), reason]) for index, reason in store.broken.items()]
+        parts.append(Table("images that cannot be read", [("file", False), ("reason", False)], rows))
+    if chosen:
+        parts.append(Text(LEGEND, title="images"))
+    for group, indices in zip(track(chosen, "drawing images", total=len(chosen)), drawn, strict=True):
+        strips = [shown.strip(int(index)) for index in indices]
+        parts.append(Strips(group.title, f"{len(group.rows):,} in training", strips, small=preprocess.size < 100))
+    return parts
 
 
 def _facts(data: ImageDataModule, preprocess: Preprocess, configuration: DataConfiguration) -> list[tuple[str, str]]:
@@ -194,9 +195,7 @@ def show_data_command(args: list[str]) -> None:
     store = ImageStore.open(data.samples.paths, Preprocess.from_dict(data.prepared))
     data.leave_out(store.broken)
     console.print(data_line(data.summary()))
-    page = make_page(configuration, store, per_class=options.per_class)
     console.print(number_table(data) if data.samples.problem_type == "regression" else split_table(data.summary()))
-    for warning in page.warnings:
-        console.print(f"note       {warning}", style="yellow")
-    write_text(file, page.html())
+    parts = page_parts(configuration, store, per_class=options.per_class)
+    write_text(file, to_html(f"{data.source}: what the model will see", parts))
     console.print(f"page in {file}: open it in a browser")

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tl_lightning.core.pages.page import Bar, Bars
 from tl_lightning.data.images.decoding import FORMATS
 from tl_lightning.data.workers import usable_cores
-from tl_lightning.inspecting.show_data.contact_sheet import Bars, Row
 from tl_lightning.preprocess.image import Preprocess
 
 MOST_BARS = 12
@@ -28,7 +28,7 @@ class Header:
 
     Attributes:
         width: In pixels, of the image as it is to be seen.
-        height: Likewise.
+        height: In pixels, of the image as it is to be seen.
         grey: Whether it is stored without colours.
     """
 
@@ -100,16 +100,16 @@ def size_bars(headers: Sequence[Header], preprocess: Preprocess) -> Bars:
     sizes = Counter((header.side(mode), header.width, header.height) for header in headers)
     if len(sizes) <= MOST_BARS:
         name = "width x height"
-        rows = [(side, Row(f"{width} x {height}", [count])) for (side, width, height), count in sorted(sizes.items())]
+        rows = [(side, Bar(f"{width} x {height}", [count])) for (side, width, height), count in sorted(sizes.items())]
     else:
         name = "longer side" if mode == "border" else "shorter side"
         ends = np.geomspace(sides.min(), sides.max() + 1, MOST_BARS).round().astype(int)
         edges = np.unique([*ends, min(max(target, ends[0]), ends[-1])])  # no bar stands on both sides of the mark
         counts = np.histogram(sides, edges)[0].tolist()
         bins = zip(pairwise(edges.tolist()), counts, strict=True)
-        rows = [(low, Row(f"{low} to {high - 1}", [count])) for (low, high), count in bins]
+        rows = [(low, Bar(f"{low} to {high - 1}", [count])) for (low, high), count in bins]
     place = sum(side < target for side, _ in rows)
     cut = "" if target == preprocess.size else f", of which the model sees {preprocess.size} x {preprocess.size}"
     bars = [row for _, row in rows]
-    bars.insert(place, Row(f"resized to {target}{cut}; smaller ones are enlarged"))
+    bars.insert(place, Bar(f"resized to {target}{cut}; smaller ones are enlarged"))
     return Bars("sizes of the files", size_line(headers, preprocess), [name, "images"], bars)

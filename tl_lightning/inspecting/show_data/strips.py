@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from tl_lightning.core.pages.page import EncodedImage, Strip
 from tl_lightning.core.randomness import seeded
 from tl_lightning.data.dataset import Transform
 from tl_lightning.data.images.augmentations import augmentation, evaluation
@@ -18,7 +19,6 @@ from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.data.images.preparing import prepare
 from tl_lightning.data.images.store import ImageStore
 from tl_lightning.data.samples import Samples
-from tl_lightning.inspecting.show_data.contact_sheet import DecodedImage, Strip
 from tl_lightning.inspecting.show_data.image_sizes import Header
 from tl_lightning.preprocess.image import Preprocess
 
@@ -112,12 +112,12 @@ class Shown:
         data, header = self._data, self._headers[index]
         path, stored = data.samples.paths[index], self._store.sample(index)
         images = [
-            DecodedImage("file", encoded(self._whole(path, header), self._side)),
-            DecodedImage("as prepared", encoded(self._evaluation(stored)["image"], self._side)),
+            EncodedImage("file", encoded(self._whole(path, header), self._side)),
+            EncodedImage("as prepared", encoded(self._evaluation(stored)["image"], self._side)),
         ]
         for epoch in range(self._draws):
             with seeded(data.seed, epoch, index):
-                images.append(DecodedImage(f"epoch {epoch + 1}", encoded(self._augment(stored)["image"], self._side)))
+                images.append(EncodedImage(f"epoch {epoch + 1}", encoded(self._augment(stored)["image"], self._side)))
         size = f", {header.width} x {header.height}" if header else ""
         return Strip(f"{path.parent.name}/{path.name}", target_in_words(data.samples, index) + size, images)
 

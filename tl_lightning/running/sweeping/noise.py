@@ -21,18 +21,18 @@ def summary_of(folder: Path) -> dict[str, Any]:
 
 
 def metric_of(metric: str) -> str:
-    """A figure's plain name, by which a summary has it: ``accuracy`` for ``val/accuracy``."""
+    """A metric's plain name, by which a summary has it: ``accuracy`` for ``val/accuracy``."""
     return metric.rpartition("/")[2]
 
 
 def standard_error(sweep: SweepFile, best: Trial) -> float | None:
     """The standard error of the best trial's score on the validation images.
 
-    The run's summary has that of the same figure on the test images, which is carried over by the number of images;
+    The run's summary has that of the same metric on the test images, which is carried over by the number of images;
     that of an accuracy follows from the number alone.
 
     Args:
-        sweep: Says which figure it is.
+        sweep: Says which metric it is.
         best: A trial with a score.
 
     Returns:
@@ -66,10 +66,10 @@ def within_noise(sweep: SweepFile, trials: Sequence[Trial], best: Trial, *, erro
 
 
 def test_score(sweep: SweepFile, best: Trial) -> float | None:
-    """The best trial's figure on the test images, which decided nothing; `None` where its run was not completed.
+    """The best trial's metric on the test images, which decided nothing; `None` where its run was not completed.
 
     Args:
-        sweep: Says which figure it is.
+        sweep: Says which metric it is.
         best: The best trial.
     """
     summary = summary_of(best.folder)

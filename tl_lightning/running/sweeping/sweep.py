@@ -220,15 +220,15 @@ def _test(run_dir: Path) -> None:
     summary = folder.summary
     if summary["test"] is not None or not summary["data"]["test"]:
         return
-    figures = run_dir.with_name(f".{run_dir.name}-{secrets.token_hex(4)}.json")  # several machines may end at once
+    scored = run_dir.with_name(f".{run_dir.name}-{secrets.token_hex(4)}.json")  # several machines may end at once
     log = run_dir.with_suffix(".log")
-    command = [sys.executable, "-m", "tl_lightning", "test", "--run_dir", str(run_dir), "--output", str(figures)]
+    command = [sys.executable, "-m", "tl_lightning", "test", "--run_dir", str(run_dir), "--output", str(scored)]
     with console.status("testing the best"), log.open("ab") as output:
         ended = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
-    if ended.returncode or not figures.is_file():
+    if ended.returncode or not scored.is_file():
         console.print(f"caution    the best trial could not be tested ({log})", style="yellow")
         return
-    scores = json.loads(figures.read_text(encoding="utf-8"))
+    scores = json.loads(scored.read_text(encoding="utf-8"))
     ledger = {**summary["ledger"], "tested": summary["data"]["test"]}
     folder.write_summary({**summary, **scores, "ledger": ledger})
-    figures.unlink()
+    scored.unlink()

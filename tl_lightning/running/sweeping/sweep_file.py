@@ -42,7 +42,7 @@ class SweepFile:
         text: As written.
         name: Of the sweep; without one, that of the file.
         method: How values are chosen.
-        metric: The logged figure that is searched by, such as ``val/accuracy``.
+        metric: The logged metric that is searched by, such as ``val/accuracy``.
         goal: Whether that is to be large or small.
         parameters: By dotted key, such as ``model.lr``.
         fit_args: What the command gives to ``tl fit`` beside the parameters.

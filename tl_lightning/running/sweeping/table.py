@@ -72,7 +72,7 @@ def _best(sweep: SweepFile, trials: Sequence[Trial]) -> Trial | None:
 def _table(sweep: SweepFile, shown: Sequence[Trial]) -> Table:
     names = {key: _stacked(name) for key, name in short_names(varied(sweep)).items()}
     cells = {key: [_cell(trial, key) for trial in shown] for key in names}
-    rows = [_figures(trial) for trial in shown]
+    rows = [_cells(trial) for trial in shown]
     room = WIDTH - sum(max(map(len, column)) + 1 for column in zip(HEADS, *rows, strict=True))
     columns = []
     for key, name in names.items():
@@ -96,7 +96,7 @@ def _table(sweep: SweepFile, shown: Sequence[Trial]) -> Table:
     return table
 
 
-def _figures(trial: Trial) -> tuple[str, ...]:
+def _cells(trial: Trial) -> tuple[str, ...]:
     running = trial.state == "running"
     score = (trial.history[-1] if trial.history else None) if running else trial.score
     time = "" if trial.seconds is None else duration(trial.seconds)

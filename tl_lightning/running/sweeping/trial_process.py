@@ -236,10 +236,10 @@ class _Watch:
 
 
 def _final(folder: Path, metric: str) -> float | None:
-    """The metric of the kept weights, which may be an average, or the best by another figure."""
+    """The metric of the kept weights, which may be an average, or the best by another metric."""
     split, _, name = metric.partition("/")
-    figures = RunFolder(folder).summary["validation"] if split == "val" else None
-    return None if figures is None else figures.get(name)
+    metrics = RunFolder(folder).summary["validation"] if split == "val" else None
+    return None if metrics is None else metrics.get(name)
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
