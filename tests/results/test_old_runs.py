@@ -19,7 +19,6 @@ OLD = Path(__file__).parents[1] / "fixtures" / "run_0.1"
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # What was written in float32 is compared in float32, whatever this machine is fast at.
-    monkeypatch.setattr("tl_lightning.results.predict.fast_precision", lambda: "32-true")
     monkeypatch.setattr("tl_lightning.experiment.configuration.fast_precision", lambda: "32-true")
     write_images(tmp_path / "pictures", count=8, size=(48, 40))
     shutil.copytree(OLD, tmp_path / "run")

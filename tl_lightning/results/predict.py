@@ -1,35 +1,34 @@
-"""A finished run: its summary, and answers for new images."""
+"""``tl predict``: what a run says of new images, in the arithmetic that it was trained and tested in."""
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import yaml
+from lightning.pytorch import Trainer
 from torch import Tensor
 
-from tl_lightning import experiment
-from tl_lightning.core.console import console, track
+from tl_lightning.core.console import console
 from tl_lightning.core.files import write_text
 from tl_lightning.core.options import OptionParser, writable
-from tl_lightning.core.precision import fast_precision
 from tl_lightning.core.run_folder import RunFolder
-from tl_lightning.data.images.image_files import quiet_decoders
-from tl_lightning.data.images.pixels import BrokenImage
-from tl_lightning.data.images.preparing import prepare
+from tl_lightning.data.images.prediction import FileBatches, PredictionData
 from tl_lightning.data.samples import name_some
 from tl_lightning.data.sources.columns import Columns
 from tl_lightning.data.sources.folder import find_images
 from tl_lightning.data.sources.read import list_source
 from tl_lightning.errors import UserError, shown
+from tl_lightning.experiment.configuration import quiet
 from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.results.settings import Settings
 from tl_lightning.tasks import TransferTask
 from tl_lightning.tasks.loading import load_task
 from tl_lightning.tasks.ordinal import median_level
+from tl_lightning.training.callbacks import StepBar
+from tl_lightning.training.preemption import leave_signals_to_us
 
 
 @dataclass(frozen=True)
@@ -50,109 +49,34 @@ class Prediction:
     numbers: dict[str, float] = field(default_factory=dict)
 
 
-class Run:
-    """A run and its best weights.
-
-    Args:
-        folder: The run's folder.
-        checkpoint: The weights to use; by default the best.
-    """
-
-    def __init__(self, folder: RunFolder, *, checkpoint: Path | None = None) -> None:
-        self.folder = folder
-        self._checkpoint = checkpoint
-        self._task: TransferTask | None = None
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        """What ``summary.json`` holds."""
-        return self.folder.summary
-
-    @property
-    def task(self) -> TransferTask:
-        """The trained model, in eval mode; loaded when first asked for."""
-        if self._task is None:
-            self._task = load_task(self._checkpoint or self.folder.best_checkpoint)
-        return self._task
-
-    def predict(
-        self, images: Sequence[str | Path], *, batch_size: int = 32, on_error: Literal["stop", "skip"] = "stop"
-    ) -> list[Prediction]:
-        """Classifies images, prepared as the checkpoint says.
-
-        Args:
-            images: Paths of image files.
-            batch_size: Images per forward pass.
-            on_error: ``stop`` at an image that cannot be read, or ``skip`` it.
-
-        Returns:
-            One answer for each image, in order, without those skipped.
-
-        Raises:
-            UserError: If an image cannot be read, naming up to ten of them.
-        """
-        return predict(self.task, [Path(image) for image in images], batch_size=batch_size, on_error=on_error)
-
-
-def fit(config: str | Path | Mapping[str, Any], /, **overrides: Any) -> Run:  # noqa: ANN401 - values of any key
-    """Trains as ``tl fit --config`` does.
-
-    Args:
-        config: A YAML file, or its content as a mapping.
-        **overrides: Values for dotted keys, such as ``**{"model.lr": 1e-3}``.
-
-    Returns:
-        The run: its ``folder``, its ``summary``, and ``predict``.
-
-    Raises:
-        UserError: If a key, a value, the data or the weights are wrong.
-    """
-    return Run(experiment.fit(config, **overrides))
-
-
-def load(run_dir: str | Path) -> Run:
-    """Opens the folder of an earlier run.
-
-    Args:
-        run_dir: Such as ``runs/elpv-1``.
-
-    Raises:
-        UserError: If there is no such run.
-    """
-    return Run(RunFolder.open(run_dir))
-
-
-@quiet_decoders()
 def predict(
-    task: TransferTask, paths: Sequence[Path], *, batch_size: int, on_error: Literal["stop", "skip"]
+    task: TransferTask, paths: Sequence[Path], *, settings: Settings, on_error: Literal["stop", "skip"]
 ) -> list[Prediction]:
-    """Classifies image files; see `Run.predict`."""
-    if batch_size < 1:
-        raise UserError(f"--batch_size is {batch_size}; it must be 1 or more")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    task.to(device)
+    """Predicts image files by Lightning's trainer, as ``tl test`` scores them; see `Run.predict`."""
+    quiet()
     preprocess = Preprocess.from_dict(task.hparams["preprocess"])
-    reduced = fast_precision() == "bf16-mixed"
-    predictions: list[Prediction] = []
-    broken: list[str] = []
-    batches = _prepared(paths, preprocess, batch_size)
-    for batch in track(batches, "predicting", total=-(-len(paths) // batch_size)):
-        readable = [(path, pixels) for path, pixels in batch if isinstance(pixels, Tensor)]
-        broken += [f"{shown(path)} ({reason})" for path, reason in batch if isinstance(reason, str)]
-        if not readable or (broken and on_error == "stop"):
-            continue  # where it stops, the rest is still read, to name every broken image at once
-        pixels = torch.stack([pixels for _, pixels in readable]).to(device)
-        images = preprocess.normalize(pixels).contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=reduced):
-            answers = task.predictions(task(images)).cpu()
-        predictions += [_named(task, path, row) for (path, _), row in zip(readable, answers, strict=True)]
+    batches = FileBatches(paths, preprocess, batch_size=settings.batch_size, stop=on_error == "stop")
+    trainer = Trainer(
+        accelerator="auto",
+        devices=1,
+        precision=settings.precision,  # type: ignore[arg-type]  # one of Lightning's, as the run's trainer took it
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        callbacks=[StepBar(epochs=0)],
+    )
+    leave_signals_to_us(trainer)
+    given: Any = trainer.predict(task, datamodule=PredictionData(batches, preprocess)) or []
+    broken = [f"{shown(paths[position])} ({reason})" for position, reason in batches.broken.items()]
     if broken and on_error == "stop":
         raise UserError(
             f"{len(broken)} of {len(paths)} images cannot be read: {name_some(broken)}; --on_error skip leaves them out"
         )
     if broken:
         console.print(f"{len(broken)} images that cannot be read were left out")
-    return predictions
+    readable = (path for position, path in enumerate(paths) if position not in batches.broken)
+    rows = (row for batch in given for row in batch.cpu())
+    return [_named(task, path, row) for path, row in zip(readable, rows, strict=True)]
 
 
 def _named(task: TransferTask, path: Path, row: Tensor) -> Prediction:
@@ -167,25 +91,6 @@ def _named(task: TransferTask, path: Path, row: Tensor) -> Prediction:
     return Prediction(str(path), label, values)
 
 
-def _prepared(
-    paths: Sequence[Path], preprocess: Preprocess, batch_size: int
-) -> Iterator[list[tuple[Path, Tensor | str]]]:
-    """Prepares batches in threads, one batch ahead of the model; a broken image comes as its reason."""
-
-    def attempt(path: Path) -> tuple[Path, Tensor | str]:
-        try:
-            return path, prepare(path, preprocess)
-        except BrokenImage as error:
-            return path, str(error)
-
-    with ThreadPoolExecutor() as pool:
-        ahead: list[Future[tuple[Path, Tensor | str]]] = []
-        for start in range(0, len(paths) + batch_size, batch_size):
-            ready, ahead = ahead, [pool.submit(attempt, path) for path in paths[start : start + batch_size]]
-            if ready:
-                yield [future.result() for future in ready]
-
-
 def predict_command(args: list[str]) -> None:
     """``tl predict``: writes path, class and the probability of each class for every image."""
     parser = OptionParser("predict", predict_command.__doc__)
@@ -196,7 +101,7 @@ def predict_command(args: list[str]) -> None:
     parser.add_argument(
         "--output", type=writable, default="predictions.csv", help="the CSV file to write (default: %(default)s)"
     )
-    parser.add_argument("--batch_size", type=int, default=32, help="images per forward pass (default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, help="images per forward pass (default: the run's)")
     parser.add_argument(
         "--on_error", choices=("stop", "skip"), default="stop", help="what to do at an image that cannot be read"
     )
@@ -207,8 +112,10 @@ def predict_command(args: list[str]) -> None:
         raise UserError("name what to classify: --input IMAGE_OR_FOLDER, or --config FILE for its data.source")
     paths = find_images(Path(known.input)) if known.input is not None else _images_of(Path(known.config))
     checkpoint = Path(known.ckpt_path) if known.ckpt_path else RunFolder.open(known.run_dir).best_checkpoint
+    folder = RunFolder(checkpoint.parent.parent) if known.run_dir is None else RunFolder.open(known.run_dir)
     task = load_task(checkpoint)
-    predictions = predict(task, paths, batch_size=known.batch_size, on_error=known.on_error)
+    settings = Settings.of(folder, batch_size=known.batch_size)
+    predictions = predict(task, paths, settings=settings, on_error=known.on_error)
     write_predictions(known.output, predictions, classes=task.classes, numbers=task.problem_type == "regression")
     console.print(f"{len(predictions):,} predictions written to {known.output}")
 

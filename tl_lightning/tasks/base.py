@@ -369,6 +369,10 @@ class TransferTask(LightningModule):
         """Adds a batch to the test figures."""
         self._add(batch, self.test_metrics, self.test_loss)
 
+    def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        """What is predicted for a batch, as an evaluation computes it."""
+        return self.predictions(self.outputs(self.features(batch)))
+
     def on_validation_epoch_end(self) -> None:
         """Logs the validation figures."""
         self._log_metrics("val/loss", self.val_metrics, self.val_loss)

@@ -149,6 +149,10 @@ class StepBar(ProgressBar):
         """Opens the test's bar."""
         self._start("testing", sum(trainer.num_test_batches))
 
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Opens the prediction's bar."""
+        self._start("predicting", sum(trainer.num_predict_batches))
+
     def on_validation_batch_end(self, *args: object) -> None:
         """Moves the bar."""
         self._advance()
@@ -157,11 +161,19 @@ class StepBar(ProgressBar):
         """Moves the bar."""
         self._advance()
 
+    def on_predict_batch_end(self, *args: object) -> None:
+        """Moves the bar."""
+        self._advance()
+
     def on_validation_end(self, *args: object) -> None:
         """Closes the bar."""
         self._stop()
 
     def on_test_end(self, *args: object) -> None:
+        """Closes the bar."""
+        self._stop()
+
+    def on_predict_end(self, *args: object) -> None:
         """Closes the bar."""
         self._stop()
 

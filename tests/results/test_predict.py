@@ -1,0 +1,103 @@
+"""What a run predicts for an image is what it was scored with, in the run's own arithmetic."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tiny import TINY, write_tiny
+
+from tl_lightning import load
+from tl_lightning.cli import main
+from tl_lightning.core.predictions_file import load_predictions
+from tl_lightning.core.run_folder import RunFolder
+from tl_lightning.data.images.module import ImageDataModule
+from tl_lightning.errors import UserError
+from tl_lightning.results.predict import predict
+from tl_lightning.results.settings import Settings
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(write_tiny(tmp_path))
+    return tmp_path
+
+
+def fit(*options):
+    assert main(["fit", *TINY, "--trainer.max_epochs", "1", "--run_dir", "run", *options]) == 0
+    return load("run")
+
+
+def scored(run):
+    """The files of the run's test split, in its order, and what the run predicted for each."""
+    saved = load_predictions(run.folder.test_predictions)
+    init = yaml.safe_load(Path("run/config.yaml").read_text())["data"]["init_args"]
+    names = {"test_fraction", "val_fraction", "split", "split_seed", "image_size"}
+    data = ImageDataModule("images", load("run").task.preprocess, **{name: init[name] for name in names})
+    return [data.samples.paths[index] for index in saved.indices], saved.predictions
+
+
+def probabilities(predictions):
+    return torch.tensor([list(each.probabilities.values()) for each in predictions])
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_predictions_are_those_of_the_test_to_the_last_bit(here, precision):
+    run = fit("--trainer.precision", precision)
+    paths, expected = scored(run)
+    assert len(paths) == 6  # a whole batch of 4, and the rest
+    assert torch.equal(probabilities(run.predict(paths)), expected)
+    assert torch.equal(probabilities(run.predict(paths[::-1])), expected.flip(0))
+
+    other = Settings({"32-true": "bf16-mixed", "bf16-mixed": "32-true"}[precision], 4)
+    assert not torch.equal(probabilities(predict(load("run").task, paths, settings=other, on_error="stop")), expected)
+
+
+def test_the_command_predicts_alike_from_a_run_and_from_its_checkpoint(here):
+    run = fit("--trainer.precision", "bf16-mixed")
+    paths, expected = scored(run)
+    for source in (["--run_dir", "run"], ["--ckpt_path", "run/checkpoints/best.ckpt"]):
+        assert main(["predict", *source, "--input", "images", "--output", "out.csv"]) == 0
+        with Path("out.csv").open() as file:
+            rows = {row["path"]: row for row in csv.DictReader(file)}
+        assert len(rows) == 24
+        for path, row in zip(paths, expected.tolist(), strict=True):
+            assert rows[str(path)]["class"] == run.task.classes[row.index(max(row))]
+            assert [rows[str(path)][f"probability_{name}"] for name in run.task.classes] == [f"{p:.6f}" for p in row]
+
+
+def test_the_arithmetic_is_the_run_s_and_the_machine_s_where_there_is_none(here, monkeypatch, capsys):
+    monkeypatch.setattr("tl_lightning.results.settings.fast_precision", lambda: "bf16-mixed")
+    folder = RunFolder(here / "run")
+    assert Settings.of(folder) == Settings("bf16-mixed", 32)
+    folder.path.mkdir()
+    config = {"trainer": {"precision": "32-true"}, "data": {"init_args": {"batch_size": 8, "micro_batch_size": 4}}}
+    folder.config.write_text(yaml.safe_dump(config))
+    assert Settings.of(folder) == Settings("32-true", 4)  # images that go through the model at once
+    assert Settings.of(folder, batch_size=3) == Settings("32-true", 3)
+    config["data"]["init_args"]["micro_batch_size"] = "auto"
+    folder.config.write_text(yaml.safe_dump(config))
+    assert Settings.of(folder) == Settings("32-true", 8)
+    with pytest.raises(UserError, match="--batch_size is 0; it must be 1 or more"):
+        Settings.of(folder, batch_size=0)
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    folder.config.write_text(yaml.safe_dump({"trainer": {"precision": "16-mixed"}}))
+    assert Settings.of(folder) == Settings("32-true", 32)
+    assert "precision 16-mixed needs a GPU; predicting in 32-true" in capsys.readouterr().out
+
+
+def test_what_cannot_be_read_is_named_or_left_out_wherever_it_stands(here, capsys):
+    run = fit()
+    paths, expected = scored(run)
+    for name in ("a.png", "b.png"):
+        Path(name).write_bytes(b"no image")
+    among = [Path("a.png"), *paths[:3], Path("b.png"), *paths[3:]]
+    predicted = run.predict(among, on_error="skip")
+    assert [each.path for each in predicted] == [str(path) for path in paths]
+    assert torch.equal(probabilities(predicted), expected)
+    assert "2 images that cannot be read were left out" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"2 of 8 images cannot be read: a\.png .*, b\.png"):
+        run.predict(among)
+    assert run.predict([Path("a.png")], on_error="skip") == []

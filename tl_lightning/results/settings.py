@@ -1,0 +1,53 @@
+"""With which arithmetic a run was trained and tested, so that predictions are made alike."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import yaml
+
+from tl_lightning.core.console import console
+from tl_lightning.core.precision import fast_precision
+from tl_lightning.core.run_folder import RunFolder
+from tl_lightning.errors import UserError
+
+BATCH_SIZE = 32  # where no run says
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is run over images.
+
+    Attributes:
+        precision: One of Lightning's, such as ``bf16-mixed``.
+        batch_size: Images per forward pass. Kernels may round otherwise for another number, by a last bit.
+    """
+
+    precision: str
+    batch_size: int
+
+    @classmethod
+    def of(cls, folder: RunFolder, *, batch_size: int | None = None) -> "Settings":
+        """Those of a run: what ``tl test`` takes from its ``config.yaml``.
+
+        Args:
+            folder: The run's; without a configuration the precision is the one that this machine does fast.
+            batch_size: Images per forward pass; `None` for the run's.
+
+        Raises:
+            UserError: If the batch has no image.
+        """
+        content: dict[str, Any] = {}
+        if folder.config.is_file():
+            content = yaml.safe_load(folder.config.read_text(encoding="utf-8")) or {}
+        precision = str(content.get("trainer", {}).get("precision") or fast_precision())
+        data = content.get("data", {}).get("init_args", {})
+        own = data.get("micro_batch_size")
+        size = batch_size if batch_size is not None else own if isinstance(own, int) else data.get("batch_size")
+        size = BATCH_SIZE if size is None else size
+        if size < 1:
+            raise UserError(f"--batch_size is {size}; it must be 1 or more")
+        if precision.startswith("16") and not torch.cuda.is_available():
+            console.print(f"note       precision {precision} needs a GPU; predicting in 32-true", style="yellow")
+            precision = "32-true"
+        return cls(precision, size)
