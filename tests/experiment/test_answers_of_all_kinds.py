@@ -144,7 +144,7 @@ def test_weights_change_what_is_learned_and_are_said(here, capsys):
     assert fit("regression", "--phases", "feature_extraction", "--run_dir", "weighted") == 0
     assert "images count in training as the weight column says" in capsys.readouterr().out
     heads = [
-        torch.load(f"{run}/checkpoints/best.ckpt", weights_only=True)["state_dict"]["head.1.weight"]
+        torch.load(f"{run}/checkpoints/best.ckpt", weights_only=True)["state_dict"]["heads.target.1.weight"]
         for run in ("run", "weighted")
     ]
     assert not torch.allclose(*heads, rtol=1e-2)

@@ -90,7 +90,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others(here):
         assert main([*FIT, "--data.augmentation", "dihedral", *args, "--run_dir", f"runs/{number}"]) == 0
     first, second, third = (checkpoint(f"runs/{number}", "last")["state_dict"] for number in (1, 2, 3))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert not torch.equal(first["head.1.weight"], third["head.1.weight"])
+    assert not torch.equal(first["heads.target.1.weight"], third["heads.target.1.weight"])
 
 
 def test_frozen_stages_are_bit_identical_after_training_statistics_included(here):
@@ -183,7 +183,7 @@ def test_each_phase_starts_from_the_best_weights_and_the_best_are_tested(here):
     assert restored == tested == best
     summary = json.loads(Path("runs/run-1/summary.json").read_text())
     assert summary["monitor"] == {"name": "val/loss", "best": best}
-    first, last = (checkpoint("runs/run-1", name)["state_dict"]["head.1.weight"] for name in ("best", "last"))
+    first, last = (checkpoint("runs/run-1", name)["state_dict"]["heads.target.1.weight"] for name in ("best", "last"))
     assert torch.equal(first, last)
 
 

@@ -386,7 +386,7 @@ def test_a_phase_that_found_no_room_goes_on_as_it_began(whole, tmp_path, monkeyp
     assert "solved" not in capsys.readouterr().out
     one, other = (torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True) for run in ("roomy", "whole"))
     assert one["global_step"] == other["global_step"]
-    torch.testing.assert_close(one["state_dict"]["head.1.weight"], other["state_dict"]["head.1.weight"])
+    torch.testing.assert_close(one["state_dict"]["heads.target.1.weight"], other["state_dict"]["heads.target.1.weight"])
 
 
 def test_a_run_that_stopped_while_an_average_took_the_place_of_the_best_goes_on(whole, tmp_path, monkeypatch):

@@ -37,7 +37,7 @@ def summary(run="run"):
 
 def head(run="run", name="best"):
     state = torch.load(f"{run}/checkpoints/{name}.ckpt", weights_only=True)["state_dict"]
-    return state["head.1.weight"], state["head.1.bias"]
+    return state["heads.target.1.weight"], state["heads.target.1.bias"]
 
 
 def path_of(run="run", number=1):

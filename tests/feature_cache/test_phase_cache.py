@@ -129,7 +129,7 @@ def test_training_on_what_is_kept_is_training_on_images(here, phase):
     assert kept.keys() == off.keys()
     for name in off:
         torch.testing.assert_close(kept[name], off[name], rtol=1e-4, atol=1e-5, msg=name)
-    assert not torch.allclose(off["head.1.weight"], off["head.1.weight"].new_zeros(()), atol=1e-3)
+    assert not torch.allclose(off["heads.target.1.weight"], off["heads.target.1.weight"].new_zeros(()), atol=1e-3)
     assert [(row["epoch"], row["step"], row["lr/head"]) for row in rows("kept")] == [
         (row["epoch"], row["step"], row["lr/head"]) for row in rows("off")
     ]
@@ -245,7 +245,9 @@ class HeadOfItsOwn(ClassificationTask):
 
     def __init__(self, backbone: str, classes: list[str], *, weights: str = "none", preprocess: dict | None = None):
         super().__init__(backbone, classes, weights=weights, preprocess=preprocess)
-        self.head = nn.Sequential(nn.LayerNorm(self.num_features), nn.Linear(self.num_features, len(classes)))
+        self.heads["target"] = nn.Sequential(
+            nn.LayerNorm(self.num_features), nn.Linear(self.num_features, len(classes))
+        )
 
 
 @pytest.mark.parametrize(

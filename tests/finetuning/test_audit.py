@@ -143,7 +143,7 @@ class WithAnUnusedLayer(ClassificationTask):
         self.head.unused = nn.Linear(2, 2)
 
     def outputs(self, features):
-        return self.head[1](features)
+        return {"target": self.head[1](features)}
 
 
 class WithADoubledParameter(ClassificationTask):
@@ -184,8 +184,11 @@ def test_a_callback_that_writes_to_what_is_frozen_fails_the_run(here, capsys, ca
     ("task", "said"),
     [
         ("WithAForgottenLayer", "the parameter extra.weight trains, but is in no optimizer group"),
-        ("WithADoubledParameter", "the parameter head.1.bias trains, but is in 2 optimizer groups"),
-        ("WithAnUnusedLayer", "no gradient reaches head.unused.weight, head.unused.bias, which this phase trains"),
+        ("WithADoubledParameter", "the parameter heads.target.1.bias trains, but is in 2 optimizer groups"),
+        (
+            "WithAnUnusedLayer",
+            "no gradient reaches heads.target.unused.weight, heads.target.unused.bias, which",
+        ),
     ],
 )
 def test_a_task_that_forgets_a_parameter_fails_at_once(here, capsys, task, said):

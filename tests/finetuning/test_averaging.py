@@ -268,7 +268,7 @@ def test_the_best_weights_are_those_that_were_validated_and_a_resumed_run_ends_w
 
     last = checkpoint("whole", "last")
     moved = {name for name, value in last["unaveraged"].items() if not torch.equal(value, last["state_dict"][name])}
-    assert {"head.1.weight", "backbone.blocks.4.0.conv_pw.weight", "backbone.bn2.running_mean"} <= moved
+    assert {"heads.target.1.weight", "backbone.blocks.4.0.conv_pw.weight", "backbone.bn2.running_mean"} <= moved
     frozen = ("backbone.conv_stem", "backbone.bn1", *(f"backbone.blocks.{k}." for k in range(3)))
     assert not [name for name in last["unaveraged"] if name.startswith(frozen)]
     # What a soup is made of is the mean too, although Lightning saves weights alone without asking any callback.
@@ -292,7 +292,7 @@ def test_the_mean_does_not_disturb_the_training(here):
     last = checkpoint("averaged", "last")
     plain = checkpoint("plain", "last")["state_dict"]
     assert same({**last["state_dict"], **last["unaveraged"]}, plain)
-    assert not torch.equal(last["state_dict"]["head.1.weight"], plain["head.1.weight"])
+    assert not torch.equal(last["state_dict"]["heads.target.1.weight"], plain["heads.target.1.weight"])
 
 
 def states(count, seed=0):

@@ -185,8 +185,8 @@ def test_what_the_phase_freezes_stays_and_no_metric_is_touched(here, phases):
     before = state(task)
     for _ in range(6):  # more than an epoch
         step(1.0)
-    assert differ(task, before) == {"head.1.weight", "head.1.bias"}
-    assert not task.answered.update_called
+    assert differ(task, before) == {"heads.target.1.weight", "heads.target.1.bias"}
+    assert not task.evaluations["val"].kept["target"].update_called
 
 
 def test_the_loss_of_a_step_is_that_of_the_first_batches_before_it(here):

@@ -137,11 +137,11 @@ def test_the_noise_is_that_of_the_difference_on_the_same_images():
     right[:160] = 1  # 60 % are right
     other[:200] = 1  # and of these 40 images more are wrong
     answers = {"right": functional.one_hot(right, 2).float(), "other": functional.one_hot(other, 2).float()}
-    errors = paired_errors(task, answers, labels, "accuracy", None)
+    errors = paired_errors(task.objective, answers, labels, "accuracy", None)
     assert errors["right"] == 0
     assert errors["other"] == pytest.approx((0.1 * 0.9 / rows) ** 0.5, rel=0.15)  # unpaired it were 0.035
     pairs = np.repeat(np.arange(200), 2).astype(str)  # neighbours are alike: half as many independent images
-    grouped = paired_errors(task, answers, labels, "accuracy", pairs)
+    grouped = paired_errors(task.objective, answers, labels, "accuracy", pairs)
     assert grouped["other"] == pytest.approx((0.1 * 0.9 / 200) ** 0.5, rel=0.15)
 
 

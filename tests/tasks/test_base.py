@@ -194,11 +194,11 @@ def test_a_run_in_reduced_precision_clips(tmp_path, monkeypatch, algorithm, phas
     for run, limit in (("free", "100.0"), ("clipped", "1.0e-14")):
         assert main([*args, "--trainer.gradient_clip_val", limit, "--run_dir", run, "--model.weight_decay", "0"]) == 0
     free, clipped = (
-        torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True)["state_dict"]["head.1.weight"]
+        torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True)["state_dict"]["heads.target.1.weight"]
         for run in ("free", "clipped")
     )
     assert not torch.allclose(free, clipped, atol=1e-3)
     args[args.index("--trainer.max_epochs") + 1] = "2"
     assert main([*args, "--trainer.gradient_clip_val", "1.0e-14", "--run_dir", "two", "--model.weight_decay", "0"]) == 0
-    again = torch.load("two/checkpoints/last.ckpt", weights_only=True)["state_dict"]["head.1.weight"]
+    again = torch.load("two/checkpoints/last.ckpt", weights_only=True)["state_dict"]["heads.target.1.weight"]
     torch.testing.assert_close(again, clipped, rtol=0, atol=1e-5)  # gradients that are clipped away move nothing

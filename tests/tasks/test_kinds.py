@@ -10,7 +10,7 @@ from torch.nn import functional
 from tl_lightning.errors import UserError
 from tl_lightning.tasks import TASKS, ClassificationTask, MultiLabelTask, OrdinalTask, RegressionTask
 from tl_lightning.tasks.losses import corn_loss, corn_probabilities
-from tl_lightning.tasks.ordinal import median_level
+from tl_lightning.tasks.objectives import median_level
 
 
 def build(kind, classes=("a", "b", "c"), **options):
@@ -51,45 +51,45 @@ def test_numbers_have_mean_0_and_deviation_1_inside_and_their_own_units_outside(
     task = build(RegressionTask, ["weight", "age"])
     numbers = torch.tensor([[1000.0, 1.0], [1010.0, 3.0], [1020.0, 5.0]])
     task.set_training_targets(numbers)
-    assert task.mean.tolist() == [1010.0, 3.0]
-    assert task.scale.tolist() == pytest.approx([math.sqrt(200 / 3), math.sqrt(8 / 3)])
+    assert task.objective.mean.tolist() == [1010.0, 3.0]
+    assert task.objective.scale.tolist() == pytest.approx([math.sqrt(200 / 3), math.sqrt(8 / 3)])
     outputs = torch.zeros(1, 2)
-    assert task.predictions(outputs).tolist() == [[1010.0, 3.0]]
+    assert task.objective.predictions(outputs).tolist() == [[1010.0, 3.0]]
     target = torch.tensor([[1010.0 + math.sqrt(200 / 3), 3.0]])
-    assert task.losses(outputs, target).tolist() == pytest.approx([0.5], rel=1e-4)
-    assert task.predictions(torch.tensor([[100.0, -100.0]])).tolist() == [[1020.0, 1.0]]
-    task.extrapolate = True
-    assert float(task.predictions(torch.tensor([[100.0, -100.0]]))[0, 0].detach()) > 1800
+    assert task.objective.losses(outputs, target).tolist() == pytest.approx([0.5], rel=1e-4)
+    assert task.objective.predictions(torch.tensor([[100.0, -100.0]])).tolist() == [[1020.0, 1.0]]
+    task.objective.extrapolate = True
+    assert float(task.objective.predictions(torch.tensor([[100.0, -100.0]]))[0, 0].detach()) > 1800
 
 
 @pytest.mark.parametrize(("loss", "expected"), [("mse", 9.0), ("mae", 3.0), ("huber", 2.5)])
 def test_each_loss_of_a_number_is_that_of_its_name(loss, expected):
     task = build(RegressionTask, ["x"], loss=loss)
-    assert task.losses(torch.tensor([[3.0]]), torch.tensor([[0.0]])).tolist() == [expected]
+    assert task.objective.losses(torch.tensor([[3.0]]), torch.tensor([[0.0]])).tolist() == [expected]
 
 
 def test_labels_are_judged_one_by_one_and_rare_ones_may_count_more():
     logits, labels = normal(6, 3).float(), torch.tensor([[1.0, 0, 0], [1, 0, 0], [0, 1, 0]] * 2)
     task = build(MultiLabelTask)
     expected = functional.binary_cross_entropy(logits.sigmoid(), labels, reduction="none").mean(dim=1)
-    torch.testing.assert_close(task.losses(logits, labels), expected)
+    torch.testing.assert_close(task.objective.losses(logits, labels), expected)
     balanced = build(MultiLabelTask, class_weights="balanced")
     balanced.set_training_targets(labels)
-    assert balanced.positive_weights.tolist() == [0.5, 2.0, 6.0]
+    assert balanced.objective.positive_weights.tolist() == [0.5, 2.0, 6.0]
     factors = torch.where(labels > 0, torch.tensor([0.5, 2.0, 6.0]), 1.0)
     parts = functional.binary_cross_entropy(logits.sigmoid(), labels, reduction="none") * factors
-    torch.testing.assert_close(balanced.losses(logits, labels), parts.mean(dim=1))
+    torch.testing.assert_close(balanced.objective.losses(logits, labels), parts.mean(dim=1))
 
 
 @pytest.mark.parametrize("kind", TASKS)
 def test_a_image_counts_in_training_as_much_as_its_weight_says(kind):
     task = build(kind, head_dropout=0.0)
     labels = {"multiclass": torch.tensor([0, 2]), "ordinal": torch.tensor([0, 2])}.get(
-        task.problem_type, torch.eye(3)[[0, 2]]
+        task.objective.problem_type, torch.eye(3)[[0, 2]]
     )
     batch = {"image": normal(2, 3, 32, 32).float(), "label": labels}
     one, other = (task.training_step({**batch, "weight": torch.tensor(pair)}, 0) for pair in ([2.0, 0.0], [0.0, 2.0]))
-    alone = task.losses(task(batch["image"]), labels)
+    alone = task.objective.losses(task(batch["image"]), labels)
     torch.testing.assert_close(torch.stack([one, other]), alone)
     torch.testing.assert_close(task.training_step(batch, 0), alone.mean())
 
@@ -97,13 +97,13 @@ def test_a_image_counts_in_training_as_much_as_its_weight_says(kind):
 def answers_of(task, features):
     """Answers that the features decide, but for noise."""
     scores = features[:, :3] + 0.5 * normal(len(features), 3, seed=7)
-    if task.problem_type == "regression":
+    if task.objective.problem_type == "regression":
         return (scores * torch.tensor([10.0, 1.0, 0.1]) + 100).float()
-    if task.problem_type == "multilabel":
+    if task.objective.problem_type == "multilabel":
         return (scores > 0.5).float()
     return (
         scores.argmax(dim=1)
-        if task.problem_type == "multiclass"
+        if task.objective.problem_type == "multiclass"
         else (scores[:, 0, None] > torch.tensor([-0.5, 0.7])).sum(1)
     )
 
@@ -117,12 +117,12 @@ def test_a_solved_head_answers_better_than_a_random_one(kind):
     answers, expected = answers_of(task, features), answers_of(task, held_out)
     task.set_training_targets(answers)
     assert task.unsolvable is None
-    solved = task.solve_head(features, answers, held_out, expected, None)
-    task.set_linear_head(solved.weight, solved.bias)
-    loss = float(task.losses(task.outputs(held_out), expected).mean().detach())
+    solved = task.objective.solve(features, answers, held_out, expected, None)
+    task.set_linear_head("target", solved.weight, solved.bias)
+    loss = float(task.objective.losses(task.outputs(held_out)["target"], expected).mean().detach())
     before = build(kind).double()
     before.set_training_targets(answers)
-    assert loss < 0.85 * float(before.losses(before.outputs(held_out), expected).mean().detach())
+    assert loss < 0.85 * float(before.objective.losses(before.outputs(held_out)["target"], expected).mean().detach())
     assert set(solved.columns) >= {"strength"}
     assert all(len(column) == len(solved.columns["strength"]) for column in solved.columns.values())
 
@@ -134,9 +134,9 @@ def test_weights_of_rows_are_what_repeating_them_would_be():
         task = build(kind)
         answers = answers_of(task, torch.cat([features, features[:, :0]], dim=1))
         task.set_training_targets(answers)
-        weighted = task.solve_head(features, answers, features, answers, times.double())
+        weighted = task.objective.solve(features, answers, features, answers, times.double())
         repeated = torch.repeat_interleave(torch.arange(120), times)
-        plain = task.solve_head(features[repeated], answers[repeated], features, answers, None)
+        plain = task.objective.solve(features[repeated], answers[repeated], features, answers, None)
         # The features are scaled by their unweighted deviation, so penalties are not quite the same.
         one, other = (features @ s.weight.T + s.bias for s in (weighted, plain))
         assert torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.98

@@ -50,7 +50,7 @@ def test_effective_class_weights_reach_the_loss():
         "timm/test_efficientnet", ["a", "b"], weights="none", class_weights="effective", effective_beta=0.9
     )
     task.set_training_targets(torch.tensor([0] * 5 + [1] * 50))
-    assert torch.equal(task.loss_weights, effective_class_weights([5, 50], beta=0.9))
+    assert torch.equal(task.objective.loss_weights, effective_class_weights([5, 50], beta=0.9))
     with pytest.raises(UserError, match=r"^model.effective_beta is 1; it must be at least 0 and below 1$"):
         ClassificationTask("timm/test_efficientnet", ["a", "b"], weights="none", effective_beta=1)
 
@@ -151,7 +151,7 @@ def test_a_task_trains_on_mixed_targets_and_validates_on_labels(loss, batch, mon
     task = classifier(loss=loss, focal_gamma=1.5, label_smoothing=0.1, class_weights="balanced")
     task.set_training_targets(torch.tensor([0, 0, 0, 0, 1, 1, 2, 2]))
     weight = torch.tensor([8 / 12, 8 / 6, 8 / 6])
-    torch.testing.assert_close(task.loss_weights, weight)
+    torch.testing.assert_close(task.objective.loss_weights, weight)
     mixed = {**batch, "target": torch.tensor([[0.7, 0.3, 0.0], [0.0, 1.0, 0.0], [0.2, 0.0, 0.8], [1.0, 0.0, 0.0]])}
     logged = {}
     monkeypatch.setattr(task, "log_dict", lambda figures, **_: logged.update(figures))

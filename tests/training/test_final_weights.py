@@ -95,7 +95,7 @@ def test_a_soup_then_wise_ft_choose_the_weights_and_keep_the_best_single_ones(he
     # The line begins where the backbone began to train: the pretrained one, under the head of the first phase.
     source = torch.load("start.pth", weights_only=True)
     assert all(torch.equal(value, source[name.removeprefix("backbone.")]) for name, value in backbone(start).items())
-    assert "head.1.weight" in start
+    assert "heads.target.1.weight" in start
 
 
 def backbone(weights):
@@ -122,8 +122,8 @@ def test_a_head_that_was_random_at_the_start_is_not_interpolated(here):
     alpha = summary()["averages"]["wise_ft"]["alpha"]
     assert alpha < 1  # such rates destroy what was pretrained
     start, best, trained = state("start"), state("best"), state("trained")
-    assert not [name for name in start if name.startswith("head.")]
-    assert torch.equal(best["head.1.weight"], trained["head.1.weight"])
+    assert not [name for name in start if name.startswith("heads.")]
+    assert torch.equal(best["heads.target.1.weight"], trained["heads.target.1.weight"])
     assert not torch.equal(best["backbone.conv_stem.weight"], trained["backbone.conv_stem.weight"])
     for name, value in by_hand(start, [trained], alpha).items():
         torch.testing.assert_close(best[name], value, rtol=1e-5, atol=1e-6)

@@ -100,13 +100,14 @@ def _summarise(
         _check_fold(one, part, samples, split["test"])
     answers = _together(parts)
     task.set_training_targets(torch.from_numpy(samples.labels))
-    metrics = _metrics(task, answers)
+    objective = task.objective
+    metrics = objective.evaluate(answers.predictions, answers.labels)
     results = [{name: _number(value) for name, value in run.summary["test"].items()} for run in runs]
     constants = [run.summary["baseline"] for run in runs]
     sizes = np.array([len(part.indices) for part in parts])
     metrics["loss"] = float(np.average([result["loss"] for result in results], weights=sizes))
     groups = None if samples.groups is None else samples.groups[answers.indices.numpy()]
-    details: dict[str, Any] = task.details(answers.predictions, answers.labels, groups)
+    details: dict[str, Any] = objective.report(answers.predictions, answers.labels, groups)
     spread = {name: _standard_error([result[name] for result in results]) for name in metrics}
     summary = {
         "folds": [{"run": str(run.path), "test": result} for run, result in zip(runs, results, strict=True)],
@@ -151,13 +152,6 @@ def _together(parts: Sequence[PredictionsFile]) -> PredictionsFile:
     return PredictionsFile(predictions[order], labels[order], indices[order])
 
 
-def _metrics(task: TransferTask, answers: PredictionsFile) -> dict[str, float]:
-    task.test_metrics.update(*task.compared(answers.predictions, answers.labels))
-    metrics = task.finished(task.test_metrics.compute())
-    task.test_metrics.reset()
-    return {name.partition("/")[2]: float(value) for name, value in metrics.items()}
-
-
 def _standard_error(values: Sequence[float]) -> float:
     """Of the mean over the folds; they share most of their training images, so it is a rough one."""
     return float(np.std(values, ddof=1) / math.sqrt(len(values)))
@@ -169,7 +163,7 @@ def _table(task: TransferTask, summary: Mapping[str, Any], results: Sequence[Map
     table = Table(title=f"out of fold: {what}", title_justify="left", title_style="bold")
     table.add_column("metric")
     drawn = "groups" if summary["groups"] is not None else "images"
-    for column in ("value", f"± by {drawn}", "± by folds", task.baseline_name, "folds from", "to"):
+    for column in ("value", f"± by {drawn}", "± by folds", task.objective.baseline_name, "folds from", "to"):
         table.add_column(column, justify="right")
     for name, value in summary["out_of_fold"].items():
         noise = summary["standard_errors"].get(name)

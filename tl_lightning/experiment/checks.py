@@ -1,6 +1,7 @@
 """Which settings can work together; what cannot is said in one line before anything is built or trained."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jsonargparse import Namespace
@@ -142,11 +143,18 @@ def _check_arithmetic(trainer: Namespace) -> None:
             raise UserError(f"trainer.precision {precision}: this GPU has no bfloat16; use 16-mixed or 32-true")
 
 
-def check_monitor(callback: Namespace, key: str, task: type[TransferTask]) -> None:
-    """Checks that the figure exists, and sets whether its largest or its smallest value is the best."""
-    modes = {f"val/{name}": mode for name, mode in task.metrics.items()}
+def check_monitor(callback: Namespace, key: str, task: type[TransferTask], arguments: Mapping[str, Any]) -> None:
+    """Checks that the metric exists, and sets whether its largest or its smallest value is the best.
+
+    Args:
+        callback: The settings of a callback that monitors.
+        key: What they are called.
+        task: Knows what is logged.
+        arguments: Those that the task is to be built with.
+    """
+    modes = {f"val/{name}": mode for name, mode in task.logged(arguments).items()}
     if callback.monitor == "auto":
-        callback.monitor = f"val/{task.monitor}"
+        callback.monitor = f"val/{task.default_monitor(arguments)}"
     if callback.monitor in modes:
         callback.mode = modes[callback.monitor]
     elif task in TASKS:  # a user's own may log more

@@ -34,7 +34,8 @@ from tl_lightning.finetuning.audit import Audit
 from tl_lightning.finetuning.averaging import ExponentialMovingAverage
 from tl_lightning.finetuning.batch_norm import SyncBatchNorm
 from tl_lightning.finetuning.phases import PRESETS, parse_phases, plan
-from tl_lightning.tasks import TASKS, ClassificationTask, TransferTask
+from tl_lightning.tasks import ClassificationTask, TransferTask
+from tl_lightning.tasks.loading import described_task
 from tl_lightning.training.callbacks import EpochLine, MetricsCsv, StepBar, TrainingLoss, Watch
 from tl_lightning.training.checkpoints import BestCheckpoint, Ingredients, WholeCheckpoints
 from tl_lightning.training.compilation import Compilation
@@ -216,8 +217,8 @@ class Configuration(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Checks what can be checked, makes the run folder, and keeps everything that the run writes inside it."""
         config = self.config
-        task = resolve(config.model.class_path, "model.class_path")
-        for name, value in (("seed", int(config.seed_everything)), ("problem_type", task.problem_type)):
+        task, arguments = resolve(config.model.class_path, "model.class_path"), plain(config.model.init_args)
+        for name, value in (("seed", int(config.seed_everything)), ("problem_type", task.problem_types(arguments))):
             if name in config.data.init_args:
                 asked = config.data.init_args[name]
                 if name == "problem_type" and asked not in ("multiclass", value):
@@ -231,7 +232,7 @@ class Configuration(LightningCLI):
         check_trainer(config.trainer)
         check_own(config)
         for name in ("checkpoint", "early_stopping"):
-            check_monitor(config[name], f"{name}.monitor", task)
+            check_monitor(config[name], f"{name}.monitor", task, arguments)
         if config.checkpoint.save_top_k != 1 or config.checkpoint.filename != "best":
             raise UserError(
                 "checkpoint.save_top_k must be 1 and checkpoint.filename must be best: a run keeps best.ckpt and "
@@ -363,17 +364,11 @@ def _listed(value: Any) -> list[Any]:  # noqa: ANN401 - nothing, one plugin, or 
 
 def _decided_by(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a configuration that an evaluation takes from the checkpoint, whatever else is configured."""
-    model = dict(checkpoint["hyper_parameters"])
-    prepared, classes = model.pop("preprocess"), model.pop("classes")
-    model["weights"] = "none"  # the checkpoint holds them all
-    if "l2_sp" in model:
-        model["l2_sp"] = 0.0  # matters in training only, and there is no start to stay close to
-    # A task of ours is known by its name; for one of the user's the configuration has to name the class.
-    task = next((task for task in TASKS if task.__name__ == checkpoint.get("task")), None)
-    if task is not None and not checkpoint["own_task"]:
-        model = {"class_path": f"{task.__module__}.{task.__qualname__}", "init_args": model}
+    kind, arguments = described_task(checkpoint)
+    prepared, classes = arguments.pop("preprocess"), arguments.pop("classes")
     own = dict.fromkeys(("image_size", "channels", "pixel_range", "interpolation"))
-    return {"model": model, "data": {**own, "preprocess": prepared, "classes": list(classes)}}
+    model = {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": arguments}
+    return {"model": model, "data": {**own, "preprocess": prepared, "classes": classes}}
 
 
 def _loggers(configured: Any) -> list[Any]:  # noqa: ANN401 - true, false, one logger, or a list of them

@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from tl_lightning.core.checkpoint_files import load_checkpoint
 from tl_lightning.core.console import console
 from tl_lightning.core.files import write_text
@@ -70,20 +73,29 @@ def show_result(task: Any, data: Any, metrics: Mapping[str, float], split: str) 
     """Prints the tables of one evaluation and returns what a summary keeps of them.
 
     Args:
-        task: Just evaluated; its answers are those of the split.
+        task: Just evaluated on the split.
         data: The data module.
         metrics: Plain names to figures.
         split: ``validation`` or ``test``.
     """
-    predictions, labels, _ = task.answered.compute()
     name = "val" if split == "validation" else split
-    details: dict[str, Any] = task.details(predictions.float(), labels, data.groups(name))
-    constant = task.baseline(data.answers("train").labels, labels)
-    title = f"{split}: {len(labels):,} images"
-    console.print(result_table(metrics, details["standard_errors"], constant, task.baseline_name, title=title))
-    for table, word in TABLES.items():
-        if table in details:
-            console.print(score_table(details[table], word, title=f"{split}, {word} by {word}"))
+    training, groups, several = targets_by_head(task, data, "train"), data.groups(name), len(task.objectives) > 1
+    details: dict[str, Any] = {"standard_errors": {}}
+    for head, found in task.predicted(name).items():
+        objective, prefix = task.objectives[head], f"{head}/" if several else ""
+        own = {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
+        rows = np.searchsorted(data.splits[name], found.indices.numpy())  # those that have this target
+        report = objective.report(found.predictions.float(), found.labels, None if groups is None else groups[rows])
+        baseline = objective.baseline(training[head], found.labels)
+        title = f"{split}{f', {head}' if several else ''}: {len(found.labels):,} images"
+        console.print(result_table(own, report["standard_errors"], baseline, objective.baseline_name, title=title))
+        for table, word in TABLES.items():
+            if table in report:
+                shown = f"{split}, {f'{head}, ' if several else ''}{word} by {word}"
+                console.print(score_table(report[table], word, title=shown))
+        errors = report.pop("standard_errors")
+        details["standard_errors"] |= {prefix + key: value for key, value in errors.items()}
+        details |= {prefix + key: value for key, value in report.items()}
     return details
 
 
@@ -95,8 +107,29 @@ def baseline(task: Any, data: Any, split: str) -> dict[str, float]:  # noqa: ANN
         data: The data module.
         split: ``val`` or ``test``.
     """
-    figures = task.baseline(data.answers("train").labels, data.answers(split).labels)
-    return {f"{task.baseline_name.split()[0]}_{name}": value for name, value in figures.items()}
+    training, targets = (targets_by_head(task, data, part) for part in ("train", split))
+    several = len(task.objectives) > 1
+    found: dict[str, float] = {}
+    for head, objective in task.objectives.items():
+        prefix = f"{head}/" if several else ""
+        word = objective.baseline_name.split()[0]
+        metrics = objective.baseline(training[head], targets[head])
+        found |= {f"{prefix}{word}_{name}": value for name, value in metrics.items()}
+    return found
+
+
+def targets_by_head(task: Any, data: Any, split: str) -> dict[str, Tensor]:  # noqa: ANN401
+    """The targets of a split by the name of each head, without the samples that lack them.
+
+    Args:
+        task: Says what the heads are.
+        data: The data module.
+        split: ``train``, ``val`` or ``test``.
+    """
+    labels = data.answers(split).labels
+    if not isinstance(labels, Mapping):
+        return {head: labels for head in task.objectives}
+    return {head: labels[head][objective.known(labels[head])] for head, objective in task.objectives.items()}
 
 
 def validate_command(args: list[str]) -> None:

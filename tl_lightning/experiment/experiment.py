@@ -33,6 +33,7 @@ from tl_lightning.experiment.earlier import configuration_of
 from tl_lightning.experiment.evaluation import baseline, score, show_result
 from tl_lightning.experiment.phase_loop import Training
 from tl_lightning.experiment.tables import data_line, leak_table, split_table
+from tl_lightning.tasks.objectives import OBJECTIVES
 from tl_lightning.training.callbacks import MetricsCsv, Watch
 from tl_lightning.training.final_weights import FinalWeights
 from tl_lightning.training.global_batch import WORDS
@@ -256,7 +257,7 @@ class Experiment:
             write_text(self.folder.config, self.configuration.resolved)
         data = self.data.summary()
         console.print(data_line(data))
-        if data["problem_type"] != "regression" and len(data["classes"]) <= MOST_COUNTED:
+        if OBJECTIVES[data["problem_type"]].counts and len(data["classes"]) <= MOST_COUNTED:
             console.print(split_table(data))
         leaks = self.data.leaks
         if leaks is not None and (leaks.leaking or leaks.relabelled):
@@ -311,7 +312,7 @@ class Experiment:
             name=self.configuration.run_name,
             phases=self.configuration.phases,
             pretrained=hyper_parameters.weights != "none",
-            top_rate=max(rate for name, rate in self.task.learning_rates.items() if name != "head"),
+            top_rate=max(rate for name, rate in self.task.learning_rates.items() if not name.startswith("head")),
             image_size=self.task.preprocess["size"],
             own_size=own["size"],
             preprocess=self.task.preprocess,
@@ -341,9 +342,11 @@ class Experiment:
         split = "validation"
         if self.data.summary()["test"] and config.test:
             self.results["test"] = score(self.configuration, "test")
-            answered = self.task.answered.compute()  # by all processes
-            if self.configuration.folder is not None:
-                save_predictions(self.folder.test_predictions, *answered)
+            predicted = self.task.predicted("test")  # by all processes
+            for head, found in predicted.items() if self.configuration.folder is not None else ():
+                path = self.folder.test_predictions
+                path = path.with_stem(f"{path.stem}-{head}") if len(predicted) > 1 else path
+                save_predictions(path, found.predictions, found.labels, found.indices)
             self.timing["test_s"] = time.perf_counter() - begun
             split = "test"
         self.scores = show_result(self.task, self.data, self.results[split], split)

@@ -9,6 +9,7 @@ from tl_lightning.data.leaks import KINDS, LeakReport
 from tl_lightning.finetuning.freezing import StageRow
 from tl_lightning.finetuning.phases import Phase
 from tl_lightning.metrics.words import in_words
+from tl_lightning.tasks.objectives import OBJECTIVES
 
 
 def stage_table(phase: Phase, rows: Sequence[StageRow], *, title: str) -> Table:
@@ -112,14 +113,7 @@ def data_line(data: Mapping[str, Any]) -> str:
     """
     sizes = ", ".join(f"{data[split]:,} {split}" for split in ("train", "validation", "test"))
     skipped = f", {data['skipped']:,} broken images skipped" if data["skipped"] else ""
-    kinds = {"multiclass": "classes", "ordinal": "levels", "multilabel": "labels", "regression": "numbers"}
-    what = f"{len(data['classes'])} {kinds[data['problem_type']]}"
-    if data["problem_type"] == "regression":
-        what = (
-            f"the number {data['classes'][0]}"
-            if len(data["classes"]) == 1
-            else f"{what} ({', '.join(data['classes'])})"
-        )
+    what = OBJECTIVES[data["problem_type"]].described(data["classes"])
     groups = "" if data["groups"] is None else f", {data['groups']:,} groups"
     fold = "" if data["fold"] is None else f", fold {data['fold']}"
     return f"data       {data['source']}: {what}, {sizes}{groups}{fold}{skipped}"
@@ -132,7 +126,7 @@ def split_table(data: Mapping[str, Any]) -> Table:
         data: The data module's summary.
     """
     table = Table(title="images", title_justify="left", title_style="bold")
-    table.add_column({"multiclass": "class", "ordinal": "level", "multilabel": "label"}[data["problem_type"]])
+    table.add_column(OBJECTIVES[data["problem_type"]].noun)
     columns = {"train": "train", "val": "validation", "test": "test"}
     for title in columns.values():
         table.add_column(title, justify="right")

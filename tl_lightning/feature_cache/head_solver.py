@@ -4,7 +4,7 @@ import csv
 import io
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -83,37 +83,51 @@ class HeadSolver(Callback):
         solved = trainer.strategy.broadcast(solved)
         if solved is None:
             raise failure or UserError("the first process could not solve the head, and says why")
-        weight, bias, self.solution = solved
-        pl_module.set_linear_head(weight, bias)
+        heads, self.solution = solved
+        for name, (weight, bias) in heads.items():
+            pl_module.set_linear_head(name, weight, bias)
 
-    def _solve(self, task: TransferTask) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    def _solve(self, task: TransferTask) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Any]]:
+        heads, solutions = {}, {}
+        for name in task.objectives:
+            weight, bias, solutions[name] = self._solve_one(task, name)
+            heads[name] = weight, bias
+        return heads, solutions if len(solutions) > 1 else next(iter(solutions.values()))
+
+    def _solve_one(self, task: TransferTask, name: str) -> tuple[Tensor, Tensor, dict[str, Any]]:
         begun = time.perf_counter()
-        kept, splits = self._keeping.kept, self._data.splits
-        assert kept is not None
-        views = len(kept.training)
+        cached, splits = self._keeping.kept, self._data.splits
+        assert cached is not None
+        objective, several, views = task.objectives[name], len(task.objectives) > 1, len(cached.training)
         training, held_out = self._data.answers("train"), self._data.answers("val")
-        solved = task.solve_head(
-            Stacked([_rows(store, splits["train"]) for store in kept.training]),
-            torch.cat([training.labels] * views),
-            _rows(kept.evaluation, splits["val"]),
-            held_out.labels,
-            None if training.weights is None else training.weights.repeat(views),
+        labels, held_out_labels = (_labels(part, name) for part in (training, held_out))
+        # The rows that lack this target say nothing about its head.
+        known = objective.known(labels) if several else torch.ones(len(labels), dtype=torch.bool)
+        held_known = objective.known(held_out_labels) if several else torch.ones(len(held_out_labels), dtype=torch.bool)
+        solved = objective.solve(
+            Stacked([_rows(store, splits["train"][known.numpy()]) for store in cached.training]),
+            torch.cat([labels[known]] * views),
+            _rows(cached.evaluation, splits["val"][held_known.numpy()]),
+            held_out_labels[held_known],
+            None if training.weights is None else training.weights[known].repeat(views),
         )
+        assert solved is not None  # or it would have been unsolvable
         seconds = time.perf_counter() - begun
         strengths, chosen = solved.columns["strength"], solved.chosen
         console.print(
-            f"head       solved for {len(strengths)} strengths in {seconds:.1f} s: "
+            f"{name if several else 'head':<10} solved for {len(strengths)} strengths in {seconds:.1f} s: "
             f"{solved.word} {strengths[chosen]:.2g}, {solved.said}"
         )
-        self._write(solved.columns, chosen, solved.word)
+        self._write(solved.columns, chosen, solved.word, f"-{name}" if several else "")
         figures = {name: values[chosen] for name, values in solved.columns.items()}
-        return solved.weight, solved.bias, {"solver": task.head_options.solver, "seconds": seconds, **figures}
+        return solved.weight, solved.bias, {"solver": objective.solver, "seconds": seconds, **figures}
 
-    def _write(self, columns: dict[str, list[float]], chosen: int, word: str) -> None:
+    def _write(self, columns: dict[str, list[float]], chosen: int, word: str, suffix: str) -> None:
         """Writes the path as a table and, where matplotlib is installed, as an image."""
         report = self._report()
         if report is None:
             return
+        report = report.with_name(report.name + suffix)
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)
@@ -121,6 +135,11 @@ class HeadSolver(Callback):
         write_text(report.with_suffix(".csv"), text.getvalue())
         if can_draw():
             draw_path(columns, chosen, report.with_suffix(".png"), word=word)
+
+
+def _labels(targets: Any, name: str) -> Tensor:  # noqa: ANN401 - of one target a tensor, of several a mapping
+    labels: Tensor = targets.labels[name] if isinstance(targets.labels, Mapping) else targets.labels
+    return labels
 
 
 def _rows(store: Any, indices: Any) -> Features:  # noqa: ANN401 - the data module names them by protocol

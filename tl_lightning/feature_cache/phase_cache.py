@@ -103,7 +103,8 @@ class PhaseCache:
 
     def _unsolvable(self, views: int) -> str | None:
         """Why a head alone has to be trained by steps; `None` where it is solved."""
-        if self._task.unsolvable is None and self._task.head_options.solver == "ridge" and views > 1:
+        ridge = any(objective.solver == "ridge" for objective in self._task.objectives.values())
+        if self._task.unsolvable is None and ridge and views > 1:
             return "ridge leaves one row out, which means little where other views of the image stay"
         if self._task.unsolvable is None and self._data.sampler == "balanced":
             return "data.sampler is balanced, which draws anew in each epoch (model.class_weights balanced is solved)"

@@ -46,7 +46,7 @@ def set_training_modes(backbone: nn.Module, *, bn: str) -> None:
 
 @dataclass(frozen=True)
 class StageRow:
-    """What one stage does in a phase; the head is the last row.
+    """What one stage does in a phase; the heads are the last rows.
 
     Attributes:
         name: The stage.
@@ -64,20 +64,25 @@ class StageRow:
 
 
 def stage_rows(
-    backbone: nn.Module, head: nn.Module, stages: Sequence[Stage], *, rates: Mapping[str, float], bn: str
+    backbone: nn.Module,
+    heads: Mapping[str, nn.Module],
+    stages: Sequence[Stage],
+    *,
+    rates: Mapping[str, float],
+    bn: str,
 ) -> list[StageRow]:
     """Describes what trains now, stage by stage, as the parameters themselves say it.
 
     Args:
         backbone: The module that owns the stages.
-        head: The task's head.
+        heads: The task's heads by the name of their group.
         stages: The backbone's stages.
-        rates: The phase's peak learning rate per stage and of the head.
+        rates: The phase's peak learning rate per stage and of each head.
         bn: The phase's BatchNorm mode.
     """
     named = dict(backbone.named_parameters())
     members = {stage.name: [named[name] for name in stage.parameters] for stage in stages}
-    members["head"] = list(head.parameters())
+    members |= {name: list(head.parameters()) for name, head in heads.items()}
     with_norm = {stage.name for stage in stages if _has_batch_norm(backbone, stage)}
     rows = []
     for name, parameters in members.items():

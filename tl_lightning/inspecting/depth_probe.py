@@ -28,6 +28,7 @@ from tl_lightning.feature_cache.extractor import Extractor, layout_of
 from tl_lightning.metrics.classification import majority_accuracy
 from tl_lightning.metrics.noise import standard_error
 from tl_lightning.probe import choose, cross_validate, logistic_path
+from tl_lightning.tasks.objectives import OBJECTIVES
 
 STRENGTHS = tuple(10.0**exponent for exponent in range(-5, 3))  # coarser than the head's: stages are to be compared
 FOLDS = 3
@@ -152,7 +153,7 @@ def probe_command(args: list[str]) -> None:
     read_data(configuration)
     if len(data.splits["train"]) < FOLDS:
         raise UserError(f"{len(data.splits['train'])} training images are too few to probe: {FOLDS} or more are needed")
-    if data.samples.problem_type not in ("multiclass", "ordinal"):
+    if not OBJECTIVES[data.samples.problem_type].picks_one:
         raise UserError(
             f"tl probe compares how well classes can be told apart, and the problem here is {data.samples.problem_type}"
         )

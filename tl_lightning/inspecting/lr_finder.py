@@ -308,7 +308,7 @@ def lr_find_command(args: list[str]) -> None:
     factor = suggestion(curve)
     title = f"learning-rate range test, phase {options.phase}/{len(phases)}: {phase.name}"
     console.print(_rate_table(rows, factor, title=title))
-    head_lr = task.learning_rates["head"]
+    head_lr = task.head_learning_rate
     head_rate = head_lr * phase.lr_scale
     for line in _explanation(curve, factor, head_rate=head_rate, lr=head_lr / configuration.lr_factor):
         console.print(line)

@@ -19,7 +19,7 @@ from torchmetrics.classification import (
 from tl_lightning.metrics.noise import bootstrap
 
 # The figures of a classifier, and whether the best value is the largest or the smallest.
-FIGURES = {
+METRICS = {
     "accuracy": "max",
     "balanced_accuracy": "max",
     "macro_f1": "max",

@@ -16,7 +16,7 @@ from torchmetrics.classification import (
 from tl_lightning.metrics.noise import bootstrap
 
 # The figures, and whether the best value is the largest or the smallest.
-FIGURES = {
+METRICS = {
     "mean_average_precision": "max",
     "macro_f1": "max",
     "micro_f1": "max",

@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from tl_lightning.metrics.noise import bootstrap
 
 # The figures, and whether the best value is the largest or the smallest.
-FIGURES = {
+METRICS = {
     "mean_absolute_error": "min",
     "quadratic_kappa": "max",
     "accuracy": "max",

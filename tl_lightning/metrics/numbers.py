@@ -11,7 +11,7 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricColl
 from tl_lightning.metrics.noise import bootstrap
 
 # The figures, and whether the best value is the largest or the smallest.
-FIGURES = {
+METRICS = {
     "r2": "max",
     "mean_absolute_error": "min",
     "root_mean_squared_error": "min",

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,27 +26,40 @@ from tl_lightning.preprocess.image import Preprocess
 from tl_lightning.results.settings import Settings
 from tl_lightning.tasks import TransferTask
 from tl_lightning.tasks.loading import load_task
-from tl_lightning.tasks.ordinal import median_level
 from tl_lightning.training.callbacks import StepBar
 from tl_lightning.training.preemption import leave_signals_to_us
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one image.
+    """The prediction for one image.
 
     Attributes:
         path: The image.
-        label: The most probable class, or the median level; of several labels those above one half, with ``|`` between
-            them; empty where the answer is a number.
-        probabilities: Of every class, level or label; those of classes and levels add up to 1.
-        numbers: By name, in their own units; empty where the answer is a class.
+        row: Its columns in a file of predictions; of a model with several heads, all of theirs.
     """
 
     path: str
-    label: str
-    probabilities: dict[str, float]
-    numbers: dict[str, float] = field(default_factory=dict)
+    row: dict[str, str | float]
+
+    @property
+    def label(self) -> str:
+        """The most probable class, or the median level; of several labels those above one half, with ``|`` between.
+
+        Empty where numbers are predicted.
+        """
+        return str(self.row.get("class", ""))
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """The probability of every class, level or label; those of classes and levels add up to 1."""
+        prefix = "probability_"
+        return {name.removeprefix(prefix): float(v) for name, v in self.row.items() if name.startswith(prefix)}
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Numbers by name, in their own units; empty where classes are predicted."""
+        return {} if "class" in self.row else {name: v for name, v in self.row.items() if isinstance(v, float)}
 
 
 def predict(
@@ -75,20 +88,10 @@ def predict(
     if broken:
         console.print(f"{len(broken)} images that cannot be read were left out")
     readable = (path for position, path in enumerate(paths) if position not in batches.broken)
-    rows = (row for batch in given for row in batch.cpu())
-    return [_named(task, path, row) for path, row in zip(readable, rows, strict=True)]
+    rows = (row for batch in given for row in task.rows({name: part.cpu() for name, part in batch.items()}))
+    return [Prediction(str(path), row) for path, row in zip(readable, rows, strict=True)]
 
 
-def _named(task: TransferTask, path: Path, row: Tensor) -> Prediction:
-    values = dict(zip(task.classes, row.tolist(), strict=True))
-    if task.problem_type == "regression":
-        return Prediction(str(path), "", {}, values)
-    if task.problem_type == "multilabel":
-        label = "|".join(name for name, value in values.items() if value > 0.5)
-    else:
-        place = median_level(row[None])[0] if task.problem_type == "ordinal" else row.argmax()
-        label = task.classes[int(place)]
-    return Prediction(str(path), label, values)
 
 
 def predict_command(args: list[str]) -> None:
@@ -116,7 +119,7 @@ def predict_command(args: list[str]) -> None:
     task = load_task(checkpoint)
     settings = Settings.of(folder, batch_size=known.batch_size)
     predictions = predict(task, paths, settings=settings, on_error=known.on_error)
-    write_predictions(known.output, predictions, classes=task.classes, numbers=task.problem_type == "regression")
+    write_predictions(known.output, predictions)
     console.print(f"{len(predictions):,} predictions written to {known.output}")
 
 
@@ -131,18 +134,12 @@ def _images_of(config: Path) -> list[Path]:
     return list_source(data["source"], target=data.get("target"), columns=Columns(**columns)).paths
 
 
-def write_predictions(
-    path: Path, predictions: Sequence[Prediction], *, classes: Sequence[str], numbers: bool = False
-) -> None:
+def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
     """Writes predictions as CSV: ``path``, then ``class`` and each ``probability_<class>``, or the numbers by name."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    names = list(classes) if numbers else ["class", *(f"probability_{name}" for name in classes)]
-    writer.writerow(["path", *names])
+    writer.writerow(["path", *(predictions[0].row if predictions else ())])
     for prediction in predictions:
-        if numbers:
-            writer.writerow([prediction.path, *(f"{value:.7g}" for value in prediction.numbers.values())])
-        else:
-            figures = (f"{value:.6f}" for value in prediction.probabilities.values())
-            writer.writerow([prediction.path, prediction.label, *figures])
+        cells = (f"{value:.7g}" if isinstance(value, float) else value for value in prediction.row.values())
+        writer.writerow([prediction.path, *cells])
     write_text(path, text.getvalue())

@@ -1,122 +1,124 @@
-"""What every task shares: a backbone, the phase it is in, its optimizer and its learning rates."""
+"""What every task shares: a backbone under one head or several, the phase it is in, and its steps."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import LRSchedulerTypeUnion, OptimizerLRScheduler
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torchmetrics import MeanMetric, MetricCollection
 
 from tl_lightning.backbones import build_backbone, checkpoint_gradients
 from tl_lightning.core.console import track
 from tl_lightning.core.precision import train_depthwise_in_float32
+from tl_lightning.core.predictions_file import PredictionsFile
 from tl_lightning.core.randomness import seed_generators
+from tl_lightning.data.samples import ProblemType
 from tl_lightning.errors import UserError
 from tl_lightning.finetuning.averaging import ExponentialMovingAverage
 from tl_lightning.finetuning.batch_norm import average_statistics, estimate_statistics
 from tl_lightning.finetuning.freezing import StageRow, freeze_all_but, set_training_modes, stage_rows
 from tl_lightning.finetuning.groups import build_optimizer, learning_rates
 from tl_lightning.finetuning.phases import Phase
-from tl_lightning.finetuning.schedules import build_schedule
 from tl_lightning.finetuning.selection import select
-from tl_lightning.metrics.answered import Answered
 from tl_lightning.preprocess.image import Preprocess
-from tl_lightning.probe import Features, HeadSolution
-from tl_lightning.tasks.heads import HeadKind, build_head, linear_layer
+from tl_lightning.tasks.by_name import ByName
+from tl_lightning.tasks.earlier import rename_weights
+from tl_lightning.tasks.evaluating import Evaluation
+from tl_lightning.tasks.heads import HeadKind, HeadOptions, build_head, linear_layer
 from tl_lightning.tasks.losses import l2_sp
+from tl_lightning.tasks.objectives import Objective
+from tl_lightning.tasks.optimization import (
+    Plateau,
+    clip_gradients,
+    log_learning_rates,
+    loss_is_scaled,
+    schedule_phase,
+)
+
+TARGET = "target"  # the name of the only head
 
 
 @dataclass(frozen=True)
-class HeadOptions:
-    """What a head is and how it is fitted; see the arguments of the same names of the tasks.
+class HeadPlan:
+    """A head to be built.
 
     Attributes:
-        kind: ``linear`` or ``mlp``.
-        hidden: Width of the MLP's hidden layer.
-        dropout: Probability of dropping an input of the last layer.
-        solver: How a linear head alone on kept features is fitted; ``sgd`` trains by epochs.
+        objective: What it learns.
+        options: What it is; `None` for what the arguments ``head...`` of the task say.
     """
 
-    kind: HeadKind
-    hidden: int
-    dropout: float
-    solver: str
+    objective: Objective
+    options: HeadOptions | None = None
 
 
 class TransferTask(LightningModule):
-    """A pretrained backbone under a head; a task says what is learned: its loss, its figures, its answers.
+    """A pretrained backbone under a head for each target; an objective says what is learned of a target.
 
-    A subclass saves its hyper-parameters and sets ``val_metrics`` and ``test_metrics`` in its ``__init__``, and
-    implements `losses` and `predictions`; the others have defaults. All hyper-parameters are plain values, so a
-    checkpoint loads with torch's safe loader.
+    All hyper-parameters are plain values, so a checkpoint loads with torch's safe loader.
 
-    Batches are mappings with ``image`` (prepared images, ``(N, C, S, S)``) and ``label`` (a row each); where images
-    count differently also ``weight`` (``(N,)``), and where mixed images are trained on ``target`` (``(N, classes)``,
-    the share of each class).
+    Batches are mappings with ``image`` (prepared images, ``(N, C, S, S)``) and ``label`` (a row each; of several heads
+    a mapping from their names); where samples count differently also ``weight`` (``(N,)``), and where mixed images are
+    trained on ``target`` (``(N, classes)``, the share of each class).
 
     Attributes:
-        problem_type: What is learned: multiclass, ordinal, multilabel or regression.
-        metrics: The names of the metrics, and whether the best value is the largest (max) or the smallest (min).
-        monitor: The metric that picks the best weights unless the user names another.
-        baseline_name: What the prediction without a model is called, which the metrics are shown beside.
-        classes: Names of what the outputs stand for.
+        objective_class: What a task with one head learns; `None` for a task with several.
+        heads: From features to outputs, by the name of the target.
+        objectives: What each head learns.
+        head_options: How each head is built.
+        classes: Names of what the outputs of the only head stand for; of several heads a mapping from their names.
         phase: What trains now, and how.
         solved: Whether the phase's head is solved rather than trained: its steps move nothing.
-        learning_rates: The peak learning rate of each stage and of the head, by name.
     """
 
-    problem_type: ClassVar[str]
-    metrics: ClassVar[Mapping[str, str]]
-    monitor: ClassVar[str]
-    baseline_name: ClassVar[str] = "constant prediction"
-    val_metrics: MetricCollection
-    test_metrics: MetricCollection
+    objective_class: ClassVar[type[Objective] | None] = None
 
     def __init__(
         self,
         backbone: str,
-        classes: Sequence[str],
+        classes: Sequence[str] | Mapping[str, Sequence[str]],
         *,
-        outputs: int,
-        head: HeadOptions,
-        weights: str,
-        preprocess: Mapping[str, Any] | None,
-        lr: float,
-        weight_decay: float,
-        backbone_lr_scale: float,
-        bottom_ratio: float,
-        drop_path_rate: float,
-        l2_sp: float,
-        gradient_checkpointing: bool,
+        planned: Mapping[str, HeadPlan],
+        weights: str = "pretrained",
+        preprocess: Mapping[str, Any] | None = None,
+        head: HeadKind = "linear",
+        head_hidden: int = 512,
+        head_dropout: float = 0.0,
+        l2_sp: float = 0.0,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-3,
+        backbone_lr_scale: float = 0.1,
+        bottom_ratio: float = 0.1,
+        drop_path_rate: float = 0.0,
+        gradient_checkpointing: bool = False,
     ) -> None:
-        """Builds the backbone and the head.
+        """Builds the backbone and its heads, and stores the arguments of all classes as hyper-parameters.
 
         Args:
-            backbone: Such as ``timm/tf_efficientnet_lite0``.
-            classes: Names of what is learned.
-            outputs: Numbers that the head gives.
-            head: What it is.
+            backbone: Such as ``timm/tf_efficientnet_lite0`` or ``timm/hf-hub:ORG/MODEL``.
+            classes: Names of the classes, levels, labels or numbers, in the order of the outputs; comes from the data.
+            planned: What is learned, by the name of each head; comes from the subclass.
             weights: ``pretrained``, ``none``, ``package:NAME``, a file, or the run folder of an earlier run.
-            preprocess: The preparation in use, `Preprocess.to_dict`; `None` for the weights' own.
+            preprocess: The preparation of the images; comes from the weights by way of the data.
+            head: ``linear``, or ``mlp`` with one hidden layer.
+            head_hidden: Width of the MLP's hidden layer.
+            head_dropout: Probability of dropping an input of the head's last layer.
+            l2_sp: Pulls the backbone's weights towards where they started, this strongly; 0 for not at all.
             lr: Peak learning rate of the head.
-            weight_decay: Of AdamW, for everything but biases and normalisation weights.
+            weight_decay: Weight decay of AdamW, for everything but biases and normalisation weights.
             backbone_lr_scale: The top stage's learning rate relative to the head's.
-            bottom_ratio: The first stage's learning rate relative to the top stage's.
-            drop_path_rate: Stochastic depth of the backbone's trainable stages, 0 to below 1.
-            l2_sp: Pull of the backbone's weights towards those it was pretrained with, 0 or more.
-            gradient_checkpointing: Computes activations twice instead of keeping them.
+            bottom_ratio: The first stage's learning rate relative to the top stage's; between them it falls
+                geometrically.
+            drop_path_rate: Stochastic depth of the backbone's trainable stages.
+            gradient_checkpointing: Saves memory by computing the backbone's activations again in the backward pass.
 
         Raises:
-            UserError: If a number is out of range, or the backbone or its weights cannot be had.
+            UserError: If a name, a weight file or a number is wrong.
         """
         super().__init__()
         for name, value in (("lr", lr), ("backbone_lr_scale", backbone_lr_scale), ("bottom_ratio", bottom_ratio)):
@@ -127,6 +129,8 @@ class TransferTask(LightningModule):
                 raise UserError(f"model.{name} is {value}; it must be 0 or more")
         if l2_sp and weights == "none":
             raise UserError(f"model.l2_sp is {l2_sp}, but with model.weights none there is nothing to stay close to")
+        # From here, it finds the arguments of the subclasses too.
+        self.save_hyperparameters(ignore=["planned"])
         prepared = None if preprocess is None else Preprocess.from_dict(preprocess)
         built = build_backbone(backbone, weights, preprocess=prepared, drop_path_rate=drop_path_rate)
         # Depthwise convolutions run 2-4 times faster on a CPU in this layout, and GPUs' tensor cores want it too.
@@ -136,20 +140,25 @@ class TransferTask(LightningModule):
         self.stages = built.stages
         self.num_features = built.num_features
         self.lineage = built.lineage
-        self.preprocess = built.preprocess.to_dict()
-        self._configured_lr = learning_rates(
-            built.stages, lr, backbone_lr_scale=backbone_lr_scale, bottom_ratio=bottom_ratio
-        )
-        self.learning_rates = self._configured_lr
+        # The values in force, also where none were given: prediction never falls back to a library's defaults.
+        self.preprocess = self.hparams["preprocess"] = built.preprocess.to_dict()
         self.weight_decay = weight_decay
-        self.classes = list(classes)
-        self.head_options = head
-        self.head = build_head(head.kind, self.num_features, outputs, hidden=head.hidden, dropout=head.dropout)
-        # Lightning's own mean over processes truncates the number of examples to whole ones.
-        # What is no number counts, too: left out, it would hide a divergence, and to look for it waits for the GPU. So
-        # these means, which take no weights, are given the loss of each image.
-        self.val_loss, self.test_loss = MeanMetric(nan_strategy="disable"), MeanMetric(nan_strategy="disable")
-        self.answered, self._keeps_answers = Answered(), False
+        self.classes = classes if isinstance(classes, Mapping) else list(classes)
+        usual = HeadOptions(head, head_hidden, head_dropout)
+        self.head_options = {name: plan.options or usual for name, plan in planned.items()}
+        self.objectives = ByName({name: plan.objective for name, plan in planned.items()})
+        self.heads: ByName[nn.Module] = ByName(
+            {
+                name: build_head(self.head_options[name], self.num_features, objective.outputs)
+                for name, objective in self.objectives.items()
+            }
+        )
+        rates = learning_rates(built.stages, lr, backbone_lr_scale=backbone_lr_scale, bottom_ratio=bottom_ratio)
+        self._configured_lr = {**rates, **dict.fromkeys(self._head_groups(), lr)}
+        if "head" not in self._head_groups():
+            del self._configured_lr["head"]
+        self.learning_rates = self._configured_lr
+        self.evaluations = ByName({split: Evaluation(self.objectives, split) for split in ("val", "test")})
         self.phase = Phase()
         # In lists, or their tensors would be in the state dict a second time.
         self._suffix: list[nn.Module] = []
@@ -159,9 +168,76 @@ class TransferTask(LightningModule):
         self._l2_sp = l2_sp
         self._start = _copy(self.backbone) if l2_sp else {}
         self._depthwise_prepared = False
-        self._validated = False
-        self._figures: dict[str, float] = {}  # of that validation, where it came before a resume
+        self._plateau = Plateau()
         self._optimizer: torch.optim.Optimizer | None = None
+        self.register_load_state_dict_pre_hook(_rename_weights)  # type: ignore[no-untyped-call]
+
+    @property
+    def head(self) -> nn.Module:
+        """The only head; see `objective`."""
+        assert self.objective
+        return next(iter(self.heads.values()))
+
+    @property
+    def objective(self) -> Objective:
+        """What the only head learns.
+
+        Raises:
+            UserError: If there are several.
+        """
+        if len(self.objectives) > 1:
+            raise UserError(f"this takes a model with one head, and here there are {', '.join(self.objectives)}")
+        return next(iter(self.objectives.values()))
+
+    @classmethod
+    def problem_types(cls, arguments: Mapping[str, Any]) -> ProblemType | dict[str, ProblemType]:
+        """What kind of target is learned; of several heads a mapping from their names.
+
+        Args:
+            arguments: Those that the class is to be built with.
+        """
+        assert cls.objective_class is not None
+        return cls.objective_class.problem_type
+
+    @classmethod
+    def logged(cls, arguments: Mapping[str, Any]) -> dict[str, str]:
+        """The names of the metrics, and whether the best value is the largest (max) or the smallest (min).
+
+        Args:
+            arguments: Those that the class is built with.
+        """
+        assert cls.objective_class is not None
+        return dict(cls.objective_class.metrics)
+
+    @classmethod
+    def default_monitor(cls, arguments: Mapping[str, Any]) -> str:
+        """The metric that picks the best weights unless the user names another.
+
+        Args:
+            arguments: Those that the class is built with.
+        """
+        assert cls.objective_class is not None
+        return cls.objective_class.monitor
+
+    @property
+    def metrics(self) -> dict[str, str]:
+        """See `logged`."""
+        return self.logged(self.hparams)
+
+    @property
+    def headlines(self) -> list[str]:
+        """The metrics that say the most to people, one of each head."""
+        several = len(self.objectives) > 1
+        return [f"{name}/{each.headline}" if several else each.headline for name, each in self.objectives.items()]
+
+    @property
+    def head_learning_rate(self) -> float:
+        """The learning rate that every head sets out with."""
+        return float(next(lr for name, lr in self.learning_rates.items() if name.startswith("head")))
+
+    def _head_groups(self) -> dict[str, nn.Module]:
+        """The heads by the names of their optimizer groups: ``head``, or ``head/NAME`` where there are several."""
+        return {"head" if len(self.heads) == 1 else f"head/{name}": head for name, head in self.heads.items()}
 
     def on_fit_start(self) -> None:
         """Prepares for the machine's arithmetic and for the phase; Lightning calls it at the start of every phase."""
@@ -188,7 +264,7 @@ class TransferTask(LightningModule):
             yield images.to(next(self.backbone.parameters()).dtype)
 
     def start_above(self, suffix: nn.Module | None) -> None:
-        """Says what makes features of kept activations.
+        """Says what makes features of cached activations.
 
         Args:
             suffix: The backbone above the cut, which shares its parameters; `None` for the whole, from images.
@@ -206,7 +282,7 @@ class TransferTask(LightningModule):
         self._compiled = [] if backend is None else [torch.compile(trunk, backend=backend)]
 
     def features(self, batch: Mapping[str, Any]) -> Tensor:
-        """What the backbone makes of a batch: of its images, or of what is kept of them.
+        """What the backbone makes of a batch: of its images, or of what is cached of them.
 
         Args:
             batch: With ``image`` (``(N, C, S, S)``) or ``activations`` (the tensors that cross the cut).
@@ -222,193 +298,170 @@ class TransferTask(LightningModule):
         features: Tensor = (self._compiled[0] if self._compiled and self.training else trunk)(*inputs)
         return features
 
-    def forward(self, images: Tensor) -> Tensor:
-        """What the head says of prepared images.
+    def forward(self, images: Tensor) -> Tensor | dict[str, Tensor]:
+        """What the heads give for prepared images.
 
         Args:
             images: ``(N, C, S, S)``.
 
         Returns:
-            ``(N, outputs)``, ``float32``; ``float64`` where the weights are.
+            ``(N, outputs)``, ``float32``; ``float64`` where the weights are. Of several heads, by their names.
         """
-        return self.outputs(self.features({"image": images}))
+        outputs = self.outputs(self.features({"image": images}))
+        return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
-    def outputs(self, features: Tensor) -> Tensor:
-        """What the head makes of features, from images or kept; training, validation and prediction go through it.
+    def outputs(self, features: Tensor) -> dict[str, Tensor]:
+        """What each head makes of features, from images or cached; training and prediction go through it.
 
         Args:
             features: ``(N, num_features)``.
 
         Returns:
-            As `forward`.
+            ``(N, outputs)`` by the name of each head, ``float32``; ``float64`` where the weights are.
         """
+        outputs: dict[str, Tensor] = {}
         # In full precision, which costs next to nothing here: logits rounded to bfloat16 have three digits.
         with torch.autocast(features.device.type, enabled=False):
-            outputs: Tensor = self.head(features.to(next(self.head.parameters()).dtype))
-        return outputs.float() if outputs.dtype in (torch.float16, torch.bfloat16) else outputs
+            for name, head in self.heads.items():
+                output: Tensor = head(features.to(next(head.parameters()).dtype))
+                outputs[name] = output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
+        return outputs
 
-    def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """The loss of each image, ``(N,)``.
-
-        Args:
-            outputs: Of `outputs`.
-            target: The right answers, a row each.
-        """
-        raise NotImplementedError
-
-    def predictions(self, outputs: Tensor) -> Tensor:
-        """What is answered: probabilities of what `classes` names, or numbers, ``(N, len(classes))``.
+    def predictions(self, outputs: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What each head predicts, ``(N, len(classes))`` by its name.
 
         Args:
-            outputs: Of `outputs`.
+            outputs: From `forward` or `outputs`.
         """
-        raise NotImplementedError
+        given = outputs if isinstance(outputs, Mapping) else {name: outputs for name in self.objectives}
+        return {name: objective.predictions(given[name]) for name, objective in self.objectives.items()}
 
-    def compared(self, predictions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """What the metrics are given; by default the predictions and the right answers as they are.
+    def rows(self, predictions: Mapping[str, Tensor]) -> list[dict[str, str | float]]:
+        """The columns of a file of predictions for each sample; of several heads, with their names before them.
 
         Args:
-            predictions: Of `predictions`.
-            labels: The right answers.
+            predictions: Of each head, on the CPU.
         """
-        return predictions, labels
+        merged: list[dict[str, str | float]] = []
+        for name, given in predictions.items():
+            prefix = f"{name}/" if len(predictions) > 1 else ""
+            rows = self.objectives[name].rows(given)
+            merged = merged or [{} for _ in rows]
+            for whole, row in zip(merged, rows, strict=True):
+                whole.update((prefix + column, value) for column, value in row.items())
+        return merged
 
-    def finished(self, figures: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Makes the figures that are logged out of what the metrics give at the end of an evaluation."""
-        return dict(figures)
-
-    def set_training_targets(self, labels: Tensor) -> None:
-        """Tells the task what the answers of the training images are, before it trains.
+    def losses(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
+        """The loss of each sample, ``(N,)``.
 
         Args:
-            labels: A row each; see the data module.
+            outputs: From `outputs`.
+            targets: A row each, by the name of each head.
         """
+        return torch.stack(
+            [objective.losses(outputs[name], targets[name]) for name, objective in self.objectives.items()]
+        ).sum(dim=0)
 
-    def baseline(self, training: Tensor, labels: Tensor) -> dict[str, float]:
-        """Figures of always giving one answer, the best for the training images.
+    def set_training_targets(self, targets: Tensor | Mapping[str, Tensor]) -> None:
+        """Tells the objectives what the targets of the training samples are, before anything trains.
 
         Args:
-            training: The answers of the training images.
-            labels: The right answers of the images to score.
+            targets: A row each; of several heads a mapping from their names.
         """
-        return {}
+        for name, given in self._by_name(targets).items():
+            objective = self.objectives[name]
+            objective.set_training_targets(given[objective.known(given)] if len(self.objectives) > 1 else given)
 
-    def details(self, predictions: Tensor, labels: Tensor, groups: NDArray[np.str_] | None) -> dict[str, Any]:
-        """What an evaluation tells beyond its figures, as plain data.
-
-        Args:
-            predictions: Of all images, in float32 or more, on the CPU.
-            labels: The right answers.
-            groups: What images have in common.
-
-        Returns:
-            ``standard_errors`` of some figures, and tables of rows such as ``per_class``.
-        """
-        return {"standard_errors": {}}
+    def _by_name(self, targets: Tensor | Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return targets if isinstance(targets, Mapping) else {name: targets for name in self.objectives}
 
     @property
     def unkeepable(self) -> str | None:
-        """Why its steps want images and can do nothing with kept activations; `None` where they can."""
+        """Why its steps want images and can do nothing with cached activations; `None` where they can."""
         return replaced(self, TransferTask, ("training_step", "validation_step", "forward", "features", "outputs"))
 
     @property
     def unsolvable(self) -> str | None:
-        """Why a head on kept features cannot be solved but has to be trained; `None` where it can."""
-        if type(self).solve_head is TransferTask.solve_head:
-            return f"{type(self).__name__} has no solver"
-        solved = next(cls for cls in type(self).__mro__ if "solve_head" in vars(cls))
-        own = replaced(self, TransferTask, ("training_step", "outputs", "penalty")) or replaced(
-            self, solved, ("losses",)
-        )
+        """Why the heads on cached features cannot be solved but have to be trained; `None` where they can."""
+        own = replaced(self, TransferTask, ("training_step", "outputs", "penalty"))
+        if own is None and not type(self).losses.__module__.startswith("tl_lightning."):
+            own = f"{type(self).__name__} has its own losses"
+        return own or next((reason for name in self.heads if (reason := self._unsolvable(name))), None)
+
+    def _unsolvable(self, name: str) -> str | None:
+        objective, options = self.objectives[name], self.head_options[name]
+        if type(objective).solve is Objective.solve:
+            return f"{type(objective).__name__} has no solver"
         reasons = {
-            "model.head_solver is sgd": self.head_options.solver == "sgd",
-            "model.head mlp has more than one optimum": self.head_options.kind == "mlp",
-            "its head is not one linear layer": linear_layer(self.head) is None,
-            "model.head_dropout is above 0": self.head_options.dropout > 0,
+            "model.head mlp has more than one optimum": options.kind == "mlp",
+            "its head is not one linear layer": linear_layer(self.heads[name]) is None,
+            "model.head_dropout is above 0": options.dropout > 0,
         }
-        return own or next((reason for reason, holds in reasons.items() if holds), None)
-
-    def solve_head(self, training: Features, answers: Tensor, held_out: Features, held_out_targets: Tensor,
-                   row_weights: Tensor | None) -> HeadSolution:  # fmt: skip
-        """Solves a linear head on features; a task that has no solver leaves it out.
-
-        Args:
-            training: Features that it is fitted to.
-            answers: Theirs, a row each.
-            held_out: Features that may choose how strongly it is regularised.
-            held_out_targets: Theirs.
-            row_weights: How much each row of `training` counts; `None` for all the same.
-        """
-        raise NotImplementedError
+        found = objective.unsolvable or next((reason for reason, holds in reasons.items() if holds), None)
+        return found if found is None or len(self.heads) == 1 else f"{name}: {found}"
 
     @torch.no_grad()
-    def set_linear_head(self, weight: Tensor, bias: Tensor) -> None:
+    def set_linear_head(self, name: str, weight: Tensor, bias: Tensor) -> None:
         """Sets what was solved.
 
         Args:
+            name: Which head.
             weight: ``(outputs, num_features)``.
             bias: ``(outputs,)``.
         """
-        linear = linear_layer(self.head)
+        linear = linear_layer(self.heads[name])
         assert linear is not None  # or it would have been unsolvable
         linear.weight.copy_(weight)
         linear.bias.copy_(bias)
 
-    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """The loss to descend."""
-        losses = self.losses(self.outputs(self.features(batch)), batch.get("target", batch["label"]))
+        targets = self._by_name(batch.get("target", batch["label"]))
+        losses = self.losses(self.outputs(self.features(batch)), targets)
         if "weight" in batch:
             losses = losses * batch["weight"].to(losses.dtype)
         return losses.mean() + self.penalty()
 
-    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        """Adds a batch to the validation figures."""
-        self._add(batch, self.val_metrics, self.val_loss)
+    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+        """Adds a batch to the validation metrics."""
+        self._add(batch, self.evaluations["val"])
 
-    def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        """Adds a batch to the test figures."""
-        self._add(batch, self.test_metrics, self.test_loss)
+    def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+        """Adds a batch to the test metrics."""
+        self._add(batch, self.evaluations["test"])
 
-    def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        """What is predicted for a batch, as an evaluation computes it."""
+    def predict_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """What each head predicts for a batch, as an evaluation computes it."""
         return self.predictions(self.outputs(self.features(batch)))
 
-    def on_validation_epoch_end(self) -> None:
-        """Logs the validation figures."""
-        self._log_metrics("val/loss", self.val_metrics, self.val_loss)
-
-    def on_test_epoch_end(self) -> None:
-        """Logs the test figures."""
-        self._log_metrics("test/loss", self.test_metrics, self.test_loss)
+    def _add(self, batch: Mapping[str, Any], evaluation: Evaluation) -> None:
+        outputs, targets = self.outputs(self.features(batch)), self._by_name(batch["label"])
+        evaluation.update(self.objectives, outputs, targets, self.losses(outputs, targets), batch.get("index"))
 
     def on_validation_epoch_start(self) -> None:
-        """Forgets the answers of the evaluation before; while training nobody reads them, so none are kept."""
-        self.answered.reset()
-        self._keeps_answers = self.trainer.state.fn != TrainerFn.FITTING
+        """Forgets the predictions of the evaluation before; while training nobody reads them, so none are kept."""
+        self.evaluations["val"].begin(keeps_predictions=self.trainer.state.fn != TrainerFn.FITTING)
 
     def on_test_epoch_start(self) -> None:
-        """Forgets the answers of the evaluation before."""
-        self.answered.reset()
-        self._keeps_answers = True
+        """Forgets the predictions of the evaluation before."""
+        self.evaluations["test"].begin(keeps_predictions=True)
 
-    def _add(self, batch: Mapping[str, Tensor], metrics: MetricCollection, mean_loss: MeanMetric) -> None:
-        outputs = self.outputs(self.features(batch))
-        mean_loss.update(self.losses(outputs, batch["label"]))
-        predictions = self.predictions(outputs)
-        metrics.update(*self.compared(predictions, batch["label"]))
-        if self._keeps_answers:
-            self.answered.update(predictions, batch["label"], batch["index"])
-
-    def _log_metrics(self, loss: str, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
-        # torchmetrics gives some degenerate values, such as an MCC of 0, as whole numbers.
-        mean = mean_loss.compute()
-        figures = {loss: mean, **self.finished(metrics.compute())}
-        if not mean.isfinite():  # the largest of outputs that are no numbers is the first class, which is no answer
-            figures = dict.fromkeys(figures, torch.full_like(mean, torch.nan))
+    def on_validation_epoch_end(self) -> None:
+        """Logs the validation metrics."""
         # They are the same on all processes already; saying `sync_dist` only keeps Lightning from asking for it.
-        self.log_dict({name: value.float() for name, value in figures.items()}, sync_dist=True)
-        metrics.reset()
-        mean_loss.reset()
+        self.log_dict(self.evaluations["val"].results(self.objectives), sync_dist=True)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the test metrics."""
+        self.log_dict(self.evaluations["test"].results(self.objectives), sync_dist=True)
+
+    def predicted(self, split: str) -> dict[str, PredictionsFile]:
+        """What each head predicted in the last evaluation, by its name, from all processes.
+
+        Args:
+            split: ``val`` or ``test``.
+        """
+        return self.evaluations[split].predicted()
 
     def scale_learning_rates(self, factor: float) -> None:
         """Sets all learning rates to a multiple of those configured; a later call takes the place of an earlier one.
@@ -452,9 +505,9 @@ class TransferTask(LightningModule):
         return self
 
     def phase_rows(self) -> list[StageRow]:
-        """What each stage does in the current phase, the head last."""
+        """What each stage does in the current phase, the heads last."""
         rates = {name: rate * self.phase.lr_scale for name, rate in self.learning_rates.items()}
-        rows = stage_rows(self.backbone, self.head, self.stages, rates=rates, bn=self.phase.bn)
+        rows = stage_rows(self.backbone, self._head_groups(), self.stages, rates=rates, bn=self.phase.bn)
         return [replace(row, learning_rate=None) for row in rows] if self.solved else rows
 
     def penalty(self) -> Tensor | float:
@@ -472,7 +525,7 @@ class TransferTask(LightningModule):
         """
         return build_optimizer(
             self.backbone,
-            {"head": self.head},
+            self._head_groups(),
             self.stages,
             learning_rates=self.learning_rates,
             weight_decay=self.weight_decay,
@@ -482,32 +535,8 @@ class TransferTask(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The same optimizer in every phase, so that its state lives on, under a schedule of the phase's own."""
         if self._optimizer is None:
-            self._optimizer = self.build_optimizer(fused=not self._loss_is_scaled)
-        epochs = self.phase.epochs or self.trainer.max_epochs or 1
-        steps = self._steps_per_epoch() * epochs
-        monitored = self.trainer.checkpoint_callback
-        running = build_schedule(
-            self._optimizer,
-            self.phase.schedule,
-            lr_scale=self.phase.lr_scale,
-            warmup=self.phase.warmup,
-            steps=max(steps, 1),
-            epochs=epochs,
-            mode=getattr(monitored, "mode", "min"),
-        )
-        schedule: dict[str, Any] = {"scheduler": running.scheduler, "interval": running.interval}
-        if running.plateau:
-            schedule["monitor"] = getattr(monitored, "monitor", None)
-        return {"optimizer": self._optimizer, "lr_scheduler": schedule}  # type: ignore[return-value]
-
-    def _steps_per_epoch(self) -> int:
-        batches = getattr(self.trainer.datamodule, "training_batches", None)  # type: ignore[attr-defined]
-        if batches is None:
-            return int(self.trainer.estimated_stepping_batches) // (self.trainer.max_epochs or 1)
-        # The trainer would make the loaders to count them, and they are to be made once the phase has begun.
-        limit = self.trainer.limit_train_batches
-        limited = min(batches, limit) if isinstance(limit, int) else int(batches * (1.0 if limit is None else limit))
-        return math.ceil(limited / self.trainer.accumulate_grad_batches)
+            self._optimizer = self.build_optimizer(fused=not loss_is_scaled(self.trainer))
+        return schedule_phase(self._optimizer, self.phase, self.trainer)
 
     def optimizer_step(
         self,
@@ -523,89 +552,58 @@ class TransferTask(LightningModule):
             optimizer_closure()
             optimizer.zero_grad()
 
-    @property
-    def _loss_is_scaled(self) -> bool:
-        return str(self.trainer.precision).startswith("16")
-
     def configure_gradient_clipping(
         self,
         optimizer: torch.optim.Optimizer,
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips, also with a fused optimizer, which Lightning refuses: only a scaled loss forbids it.
-
-        Args:
-            optimizer: Its parameters' gradients are clipped.
-            gradient_clip_val: The largest norm or value; `None` or 0 for no limit.
-            gradient_clip_algorithm: ``norm`` or ``value``.
-        """
-        if self._loss_is_scaled:
+        """Clips by `clip_gradients`; where the loss is scaled, as Lightning does."""
+        if loss_is_scaled(self.trainer):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
-            return
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        if not gradient_clip_val:
-            return
-        if gradient_clip_algorithm == "value":
-            torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
         else:
-            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+            clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def share_of_rates(self) -> float:
-        """Where the schedule stands: the head's learning rate as a share of what the phase set out with."""
+        """Where the schedule stands: a head's learning rate as a share of what the phase set out with."""
         assert self._optimizer is not None
-        rate = next(group["lr"] for group in self._optimizer.param_groups if group["name"].startswith("head"))
-        return float(rate) / (self.learning_rates["head"] * self.phase.lr_scale)
+        group = next(group for group in self._optimizer.param_groups if group["name"].startswith("head"))
+        return float(group["lr"] / (group["base_lr"] * self.phase.lr_scale))
 
     def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any | None) -> None:  # noqa: ANN401
-        """Moves the rates; a plateau is looked for in `on_train_epoch_end`, before the checkpoint is written."""
+        """Moves the learning rates; a plateau is looked for in `on_train_epoch_end`."""
         if not isinstance(scheduler, ReduceLROnPlateau) and not self.solved:
             super().lr_scheduler_step(scheduler, metric)
 
     def on_validation_end(self) -> None:
-        """Notes that there is a new figure for a schedule that waits for a plateau."""
-        self._validated = self._validated or not self.trainer.sanity_checking
+        """Notes that there is a new metric for a schedule that waits for a plateau."""
+        self._plateau.note(self.trainer)
 
     def on_train_epoch_end(self) -> None:
-        """Shows the epoch's figure to a schedule that waits for a plateau."""
-        for config in self.trainer.lr_scheduler_configs:
-            if self._validated and isinstance(config.scheduler, ReduceLROnPlateau):
-                figures: dict[str, Any] = {**self._figures, **self.trainer.callback_metrics}
-                config.scheduler.step(figures[str(config.monitor)])
-        self._validated, self._figures = False, {}
+        """Shows the epoch's metric to a schedule that waits for a plateau."""
+        self._plateau.step(self.trainer)
 
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
         """Seeds the step's random draws, and logs the learning rate that it is about to use in each trainable stage."""
         seed_generators(self._seed, self.current_epoch, batch_idx, self.global_rank, 2)
         if self._optimizer is None or self.global_step % self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
-        if self.solved or batch_idx % self.trainer.accumulate_grad_batches:
-            return  # it has no rate, or the step has begun, and is logged already
-        rates = {
-            f"lr/{group['name'].removesuffix('/no_decay')}": group["lr"]
-            for group in self._optimizer.param_groups
-            if any(parameter.requires_grad for parameter in group["params"])
-        }
-        for logger in self.trainer.loggers:
-            logger.log_metrics(rates, step=self.global_step)
+        if not self.solved and batch_idx % self.trainer.accumulate_grad_batches == 0:
+            log_learning_rates(self._optimizer, self.trainer)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds which task it is, what a plateau has yet to see, and a running mean where no callback is asked."""
-        own = [cls for cls in type(self).__mro__ if cls.__module__.startswith("tl_lightning.tasks.")]
-        checkpoint["task"] = own[0].__name__
-        checkpoint["own_task"] = own[0] is not type(self)  # of the user's
-        monitored = [config for config in self.trainer.lr_scheduler_configs if self._validated]
-        figures: dict[str, Any] = {**self._figures, **self.trainer.callback_metrics}
-        names = [str(config.monitor) for config in monitored if isinstance(config.scheduler, ReduceLROnPlateau)]
-        checkpoint["plateau"] = {name: float(figures[name]) for name in names if name in figures}
+        """Adds which class it is, what a plateau has yet to see, and a running mean where no callback is asked."""
+        checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
+        checkpoint["plateau"] = self._plateau.state(self.trainer)
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, ExponentialMovingAverage) and "callbacks" not in checkpoint:
                 checkpoint["state_dict"] = callback.averaged(checkpoint["state_dict"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Goes on with what a plateau has yet to see."""
-        self._figures = dict(checkpoint.get("plateau", {}))
-        self._validated = bool(self._figures)
+        for weights in ("state_dict", "unaveraged"):
+            rename_weights(checkpoint.get(weights, {}), TARGET)
+        self._plateau.load(checkpoint.get("plateau", {}))
 
     def on_after_backward(self) -> None:
         """Keeps the BatchNorm statistics of all processes equal."""
@@ -623,6 +621,10 @@ def replaced(instance: object, owner: type, names: Sequence[str]) -> str | None:
     """
     own = [name for name in names if getattr(type(instance), name) is not getattr(owner, name)]
     return f"{type(instance).__name__} has its own {own[0]}" if own else None
+
+
+def _rename_weights(task: nn.Module, state: dict[str, Any], *_: object) -> None:
+    rename_weights(state, TARGET)
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

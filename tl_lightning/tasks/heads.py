@@ -1,5 +1,6 @@
-"""What turns features into answers."""
+"""What turns features into outputs."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 from torch import nn
@@ -9,15 +10,28 @@ from tl_lightning.errors import UserError
 HeadKind = Literal["linear", "mlp"]
 
 
-def build_head(kind: HeadKind, num_features: int, num_outputs: int, *, hidden: int, dropout: float) -> nn.Module:
+@dataclass(frozen=True)
+class HeadOptions:
+    """What a head is.
+
+    Attributes:
+        kind: ``linear``, or ``mlp`` (one hidden layer with GELU).
+        hidden: Width of the MLP's hidden layer.
+        dropout: Probability, from 0 up to but not including 1, of dropping an input of the last layer.
+    """
+
+    kind: HeadKind = "linear"
+    hidden: int = 512
+    dropout: float = 0.0
+
+
+def build_head(options: HeadOptions, num_features: int, num_outputs: int) -> nn.Module:
     """Builds a head.
 
     Args:
-        kind: ``linear``, or ``mlp`` (one hidden layer with GELU).
+        options: What it is.
         num_features: Width of the features.
         num_outputs: Number of outputs.
-        hidden: Width of the MLP's hidden layer.
-        dropout: Probability, from 0 up to but not including 1, of dropping an input of the last layer.
 
     Returns:
         A module from ``(N, num_features)`` to ``(N, num_outputs)``.
@@ -25,14 +39,17 @@ def build_head(kind: HeadKind, num_features: int, num_outputs: int, *, hidden: i
     Raises:
         UserError: If the width or the probability is out of range.
     """
-    if not 0 <= dropout < 1:
-        raise UserError(f"model.head_dropout is {dropout}; it must be at least 0 and below 1")
-    if kind == "linear":
-        return nn.Sequential(nn.Dropout(dropout), nn.Linear(num_features, num_outputs))
-    if hidden < 1:
-        raise UserError(f"model.head_hidden is {hidden}; it must be 1 or more")
+    if not 0 <= options.dropout < 1:
+        raise UserError(f"model.head_dropout is {options.dropout}; it must be at least 0 and below 1")
+    if options.kind == "linear":
+        return nn.Sequential(nn.Dropout(options.dropout), nn.Linear(num_features, num_outputs))
+    if options.hidden < 1:
+        raise UserError(f"model.head_hidden is {options.hidden}; it must be 1 or more")
     return nn.Sequential(
-        nn.Linear(num_features, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, num_outputs)
+        nn.Linear(num_features, options.hidden),
+        nn.GELU(),
+        nn.Dropout(options.dropout),
+        nn.Linear(options.hidden, num_outputs),
     )
 
 

@@ -187,10 +187,10 @@ class StepBar(ProgressBar):
 
 
 class EpochLine(Callback):
-    """Prints one line per epoch: the losses, the accuracy, the monitored figure, and whether that is the best so far.
+    """Prints one line per epoch: the losses, each head's headline, the monitored metric, and whether it is the best.
 
     Args:
-        monitor: Name of the figure that picks the best weights.
+        monitor: Name of the metric that picks the best weights.
         mode: ``min`` or ``max``.
         epochs: Of the whole run.
     """
@@ -212,7 +212,8 @@ class EpochLine(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the line."""
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        shown = dict.fromkeys(("train/loss_epoch", "val/loss", "val/accuracy", "val/r2", self.monitor))
+        headlines = [f"val/{name}" for name in getattr(pl_module, "headlines", ())]
+        shown = dict.fromkeys(("train/loss_epoch", "val/loss", *headlines, self.monitor))
         parts = [f"{name.removesuffix('_epoch')} {figures[name]:.4f}" for name in shown if name in figures]
         value = figures.get(self.monitor)
         value = None if value is None or math.isnan(value) else value

@@ -24,7 +24,7 @@ def keep_start(task: TransferTask, folder: RunFolder, *, head_is_trained: bool) 
         head_is_trained: Whether an earlier phase trained the head. A random head is no end of a line, and left out.
     """
     weights = {
-        name: value for name, value in task.state_dict().items() if head_is_trained or not name.startswith("head.")
+        name: value for name, value in task.state_dict().items() if head_is_trained or not name.startswith("heads.")
     }
     write_checkpoint({"state_dict": weights}, folder.start_checkpoint)
 

@@ -1,36 +1,11 @@
-"""Scores of single images, and what a run that failed is called."""
+"""What is compared, and what a run that failed is called."""
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-import torch
 
-from tl_lightning.choosing.comparing.results import choose_measure, score_images, why_failed
-from tl_lightning.core.predictions_file import PredictionsFile
+from tl_lightning.choosing.comparing.results import choose_measure, why_failed
 from tl_lightning.errors import UserError
-
-
-def answers(predictions, labels):
-    return PredictionsFile(torch.tensor(predictions), torch.tensor(labels), torch.arange(len(labels)))
-
-
-def test_classes_and_levels_are_right_or_wrong():
-    probabilities = [[0.4, 0.35, 0.25], [0.1, 0.2, 0.7], [0.6, 0.3, 0.1]]
-    scores, predicted = score_images(answers(probabilities, [0, 2, 1]), "multiclass")
-    assert (scores.tolist(), predicted.tolist()) == ([1, 1, 0], [0, 2, 0])
-    scores, predicted = score_images(answers(probabilities, [0, 2, 1]), "ordinal")  # the median, not the likeliest
-    assert (scores.tolist(), predicted.tolist()) == ([0, 1, 0], [1, 2, 0])
-
-
-def test_labels_score_their_share_that_is_right_and_numbers_minus_their_error():
-    scores, predicted = score_images(
-        answers([[0.9, 0.2, 0.6], [0.4, 0.1, 0.3]], [[1.0, 1, 1], [0, 0, 0]]), "multilabel"
-    )
-    np.testing.assert_allclose(scores, [2 / 3, 1])
-    assert predicted is None
-    scores, predicted = score_images(answers([[3.0], [-1.0]], [[2.5], [1.0]]), "regression")
-    assert (scores.tolist(), predicted) == ([-0.5, -2.0], None)
 
 
 def test_a_failure_is_one_short_line():

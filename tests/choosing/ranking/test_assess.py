@@ -14,9 +14,10 @@ from tl_lightning.choosing.ranking.evidence import log_me, log_me_numbers
 from tl_lightning.choosing.ranking.measure import Measured
 from tl_lightning.choosing.ranking.neighbours import nearest_neighbours
 from tl_lightning.choosing.ranking.scores import h_score, leep, nce
-from tl_lightning.choosing.ranking.solved import STRENGTHS, constant_accuracy
+from tl_lightning.choosing.ranking.solved import STRENGTHS
 from tl_lightning.metrics.noise import standard_error
 from tl_lightning.probe import left_out, out_of_fold
+from tl_lightning.tasks.objectives import OBJECTIVES
 
 
 def measured(labels, problem_type, *, classes=("a", "b"), source=None, groups=None, kin=None):
@@ -61,7 +62,7 @@ def test_classes_and_levels_get_every_score(problem_type):
     assert found.nce == nce(source.argmax(dim=1), labels)
     assert (found.image_size, found.parameters, found.macs, found.speed) == (32, 10, 20, 30.0)
     assert found.seconds > 2.0
-    assert constant_accuracy(labels, problem_type=problem_type) == 0.5
+    assert OBJECTIVES[problem_type].probe_baseline(labels) == 0.5
 
 
 def test_without_a_source_classifier_its_scores_are_left_out():
@@ -79,7 +80,7 @@ def test_numbers_get_r2_of_what_was_left_out_and_log_me():
     assert found.accuracy == pytest.approx(float((1 - unexplained).mean()), rel=1e-9)
     assert found.log_me == log_me_numbers(given.features, exact)
     assert (found.neighbours, found.h_score, found.leep, found.nce) == (None, None, None, None)
-    assert constant_accuracy(numbers, problem_type="regression") is None
+    assert OBJECTIVES["regression"].probe_baseline(numbers) is None
 
 
 def test_labels_get_the_mean_of_their_accuracies_and_one_that_no_image_has_is_left_out():
@@ -92,7 +93,7 @@ def test_labels_get_the_mean_of_their_accuracies_and_one_that_no_image_has_is_le
     outputs, _ = left_out(given.features, 2 * kept - 1)
     assert found.accuracy == pytest.approx(float(((outputs > 0) == (kept > 0.5)).double().mean()))
     shares = kept.mean(dim=0)
-    assert constant_accuracy(labels, problem_type="multilabel") == pytest.approx(
+    assert OBJECTIVES["multilabel"].probe_baseline(labels) == pytest.approx(
         float(torch.maximum(shares, 1 - shares).mean())
     )
 
@@ -109,7 +110,7 @@ def test_images_of_one_group_say_nothing_of_each_other(problem_type):
     given = replace(measured(labels, problem_type, kin=kin), features=features)
     alone = assess(replace(given, kin=None, fold_of=torch.arange(240) % 5))
     found = assess(given)
-    constant = constant_accuracy(labels, problem_type=problem_type) or 0.0
+    constant = OBJECTIVES[problem_type].probe_baseline(labels) or 0.0
     assert found.accuracy < constant + 0.1 and alone.accuracy > found.accuracy + 0.1
     if problem_type == "multiclass":
         assert alone.neighbours == 1.0 and found.neighbours < 0.65

@@ -13,8 +13,7 @@ from tl_lightning.choosing.advising.decision import TREE, Question, Step, Strate
 from tl_lightning.choosing.advising.facts import Facts, Speeds
 from tl_lightning.choosing.advising.gather import Looked
 from tl_lightning.choosing.advising.reasons import Reason
-
-WORDS = {"multiclass": "classes", "ordinal": "levels", "multilabel": "labels", "regression": "numbers"}
+from tl_lightning.tasks.objectives import OBJECTIVES
 
 
 def fact_table(facts: Facts) -> Table:
@@ -31,10 +30,11 @@ def fact_lines(facts: Facts) -> list[tuple[str, str]]:
     """What was found out, in words."""
     images, model, machine, probe = facts.images, facts.model, facts.machine, facts.probe
     counts = f"{images.training:,} training, {images.validation:,} validation, {images.test:,} test"
-    kinds = f"{images.classes} {WORDS[images.problem_type]}"
-    if images.problem_type != "regression":
+    objective = OBJECTIVES[images.problem_type]
+    kinds = f"{images.classes} {objective.nouns}"
+    if objective.counts:
         kinds += f", {images.smallest:,} of the rarest, {images.imbalance:.1f} times as many of the most frequent"
-    lines = [("images", counts), ("answers", kinds)]
+    lines = [("images", counts), ("targets", kinds)]
     if images.groups is not None:
         lines.append(("groups", f"{images.groups:,}"))
     if images.short_side is not None:

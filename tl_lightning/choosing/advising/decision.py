@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from tl_lightning.choosing.advising.facts import Facts
 from tl_lightning.choosing.advising.similarity import FAR, NEAR
+from tl_lightning.tasks.objectives import OBJECTIVES
 
 NOISE = 2.0  # standard errors that a difference has to exceed
 BEST_OF_MANY = 3.0  # the same, where the better one was picked as the best of many stages
@@ -139,7 +140,7 @@ def _training(facts: Facts) -> str:
 
 def _size(facts: Facts) -> str:
     images = facts.images
-    classed = images.problem_type in ("multiclass", "ordinal")
+    classed = OBJECTIVES[images.problem_type].picks_one
     if images.training < VERY_FEW or (classed and images.training < VERY_FEW_PER_CLASS * images.classes):
         return "very few"
     return "few" if images.training < FEW else "many" if images.training < MANY else "very many"
@@ -147,9 +148,7 @@ def _size(facts: Facts) -> str:
 
 def _sizes(facts: Facts) -> str:
     images = facts.images
-    each = (
-        f", {images.training / images.classes:,.0f} a class" if images.problem_type in ("multiclass", "ordinal") else ""
-    )
+    each = f", {images.training / images.classes:,.0f} a class" if OBJECTIVES[images.problem_type].picks_one else ""
     return _training(facts) + each
 
 

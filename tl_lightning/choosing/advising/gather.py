@@ -11,7 +11,7 @@ from tl_lightning.backbones import preprocess_of
 from tl_lightning.choosing.advising.decision import NOISE
 from tl_lightning.choosing.advising.facts import Facts, Images, Machine, Model
 from tl_lightning.choosing.advising.own_settings import given_keys
-from tl_lightning.choosing.advising.probing import WHAT, TopScores, probe_depth, probe_facts, probe_top, probed_images
+from tl_lightning.choosing.advising.probing import TopScores, probe_depth, probe_facts, probe_top, probed_images
 from tl_lightning.choosing.advising.rules import image_size
 from tl_lightning.choosing.advising.similarity import measure_similarity
 from tl_lightning.choosing.ranking.measure import count_macs
@@ -23,6 +23,7 @@ from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.experiment.preamble import assemble, read_data
 from tl_lightning.inspecting.show_data.image_sizes import read_headers
+from tl_lightning.tasks.objectives import OBJECTIVES
 
 HEADERS = 200  # files whose size is looked at
 
@@ -174,5 +175,5 @@ def facts_of(looked: Looked, args: list[str]) -> Facts:
             console.print(f"note       no control by random weights: {error}", style="yellow")
         similarity = measure_similarity(configuration, looked.splits["train"])
     stages = probe_depth(configuration, looked.splits)
-    probe = probe_facts(looked.top, control, stages, what=WHAT[data.samples.problem_type])
+    probe = probe_facts(looked.top, control, stages, what=OBJECTIVES[data.samples.problem_type].probe_name)
     return Facts(image_facts(data), model_facts(configuration), machine_facts(configuration), size, probe, similarity)

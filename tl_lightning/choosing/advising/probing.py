@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tl_lightning.choosing.advising.facts import Probe, Score
-from tl_lightning.choosing.ranking.solved import FOLDS, constant_accuracy, folds_and_kin, solved_right
+from tl_lightning.choosing.ranking.solved import FOLDS, folds_and_kin, solved_right
 from tl_lightning.data.base import TransferDataModule
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.inspecting.depth_probe import StageProbe, pooled, probe_stages
 from tl_lightning.metrics.noise import standard_error
+from tl_lightning.tasks.objectives import OBJECTIVES
 
 PROBED = {"train": 3000, "val": 1500}  # images at most; the standard error is then below a point
-WHAT = {"multiclass": "accuracy", "ordinal": "accuracy", "multilabel": "label accuracy", "regression": "R2"}
 
 Splits = Mapping[str, NDArray[np.int64]]
 
@@ -86,14 +86,14 @@ def probe_top(configuration: Configuration, splits: Splits) -> TopScores:
     values = solved_right(features, labels, problem_type=kind, classes=classes, fold_of=fold_of, kin=kin)
     seconds = time.perf_counter() - begun
     groups = None if data.samples.groups is None else data.samples.groups[rows]
-    constant = constant_accuracy(labels, problem_type=kind)
+    constant = OBJECTIVES[kind].probe_baseline(labels)
     return TopScores(values, groups, 0.0 if constant is None else constant, seconds)
 
 
 def probe_depth(configuration: Configuration, splits: Splits) -> list[StageProbe]:
     """Probes every stage, on the validation images; nothing where the answers are neither classes nor levels."""
     data, stages = configuration.datamodule, configuration.model.stages
-    if data.samples.problem_type not in ("multiclass", "ordinal"):
+    if not OBJECTIVES[data.samples.problem_type].picks_one:
         return []
     return probe_stages(data, pooled(configuration, splits=splits), stages, splits=splits)
 

@@ -9,6 +9,7 @@ from tl_lightning.choosing.advising.decision import MANY, Step, Strategy
 from tl_lightning.choosing.advising.facts import Facts
 from tl_lightning.choosing.advising.reasons import Reason
 from tl_lightning.experiment.cautions import FEW_FOR_ALL
+from tl_lightning.tasks.objectives import OBJECTIVES
 
 BIT = "BiT's 500 steps, 8 to 40 epochs"  # Kolesnikov et al. 2020, arXiv:1912.11370; the bounds are ours
 AUTOGLUON = "AutoGluon's default"
@@ -150,7 +151,7 @@ def rates(plan: Plan, facts: Facts) -> list[Reason]:
 
 def balance(facts: Facts, own: Mapping[str, Any]) -> list[Reason]:
     """What is done about rare classes."""
-    if facts.images.problem_type != "multiclass":
+    if not OBJECTIVES[facts.images.problem_type].weighs_classes:
         return []
     imbalance = facts.images.imbalance
     number = f"the most frequent class has {imbalance:.1f} times the images of the rarest"

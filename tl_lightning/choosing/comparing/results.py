@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from tl_lightning.choosing.comparing.plan import Plan, Yardstick
 from tl_lightning.choosing.comparing.strategies import Job
-from tl_lightning.core.predictions_file import PredictionsFile, load_predictions
+from tl_lightning.core.predictions_file import load_predictions
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
-from tl_lightning.tasks.ordinal import median_level
+from tl_lightning.tasks.objectives import OBJECTIVES, Multiclass
 
 DIVERGED = "diverged: "  # how the reason begins where a run completed, but is no result
-METRICS = ("accuracy", "macro_f1", "balanced_accuracy")
+METRICS = (Multiclass.score, *Multiclass.alternatives)
 
 
 @dataclass(frozen=True)
@@ -58,17 +58,17 @@ def choose_measure(plan: Plan, metric: str | None) -> Measure:
 
 
 def _measure(plan: Plan, metric: str | None) -> Measure:
-    problem_type = plan.tested.problem_type
-    if metric is not None and problem_type != "multiclass":
-        raise UserError(f"--metric {metric} is for classes, and the problem here is {problem_type}; leave it out")
-    if problem_type == "regression":
-        name = "mean_absolute_error"
-        return Measure(name, name, "min", "constant_mean_absolute_error", is_error=True)
-    if problem_type == "multilabel":  # the share of right labels is not logged
-        return Measure("right_labels", plan.monitor, plan.mode, None)
-    name = metric or "accuracy"
-    constant = {"multiclass": "majority_accuracy", "ordinal": "median_accuracy"}[problem_type]
-    return Measure(name, name, "max", constant if name == "accuracy" else None)
+    objective = OBJECTIVES[plan.tested.problem_type]
+    if metric is not None and not objective.alternatives:
+        raise UserError(
+            f"--metric {metric} is for classes, and the problem here is {objective.problem_type}; leave it out"
+        )
+    name = metric or objective.score
+    if name not in objective.metrics:  # as the share of right labels, which is not logged
+        return Measure(name, plan.monitor, plan.mode, None)
+    mode = objective.metrics[name]
+    baseline = f"{objective.baseline_name.split()[0]}_{name}" if name == objective.score else None
+    return Measure(name, name, mode, baseline, is_error=mode == "min")
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,12 +125,13 @@ def read_result(job: Job, folder: Path, tested: Yardstick, measure: Measure) -> 
             f"{DIVERGED}its answers are no numbers; as it completed, it is not tried again: remove {folder}, or "
             "compare anew with another model.lr"
         )
-    scores, predicted = score_images(answers, tested.problem_type)
+    objective = OBJECTIVES[tested.problem_type](tested.classes)
+    predicted = objective.decided(answers.predictions)
     timing = summary["timing"]
     return Result(
         job=job,
-        scores=scores,
-        predicted=predicted,
+        scores=objective.score_each(answers.predictions, answers.labels).numpy(),
+        predicted=None if predicted is None else predicted.numpy(),
         validation=float(validation),
         test=summary["test"],
         baseline=None if measure.baseline is None else summary["baseline"].get(measure.baseline),
@@ -138,29 +139,6 @@ def read_result(job: Job, folder: Path, tested: Yardstick, measure: Measure) -> 
         trainable=max(phase["trainable_parameters"] for phase in summary["phases"]),
         seconds=timing["fit_s"] + timing["cache_s"],
     )
-
-
-def score_images(answers: PredictionsFile, kind: str) -> tuple[NDArray[np.float64], NDArray[np.int64] | None]:
-    """Scores every image; see `Result`.
-
-    Args:
-        answers: What was answered.
-        kind: class, level, labels or number.
-
-    Returns:
-        The scores, and the classes or levels that were answered, where there are such.
-    """
-    predictions, labels = answers.predictions, answers.labels
-    scores: NDArray[np.float64]
-    if kind in ("multiclass", "ordinal"):
-        predicted = median_level(predictions) if kind == "ordinal" else predictions.argmax(dim=1)
-        scores = (predicted == labels).double().numpy()
-        return scores, predicted.numpy()
-    if kind == "multilabel":
-        scores = ((predictions > 0.5) == (labels > 0.5)).double().mean(dim=1).numpy()
-    else:
-        scores = -(predictions.double() - labels.double()).abs().mean(dim=1).numpy()
-    return scores, None
 
 
 def why_failed(error: BaseException) -> str:

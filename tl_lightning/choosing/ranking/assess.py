@@ -13,10 +13,11 @@ from tl_lightning.choosing.ranking.evidence import log_me, log_me_numbers
 from tl_lightning.choosing.ranking.measure import Measured
 from tl_lightning.choosing.ranking.neighbours import nearest_neighbours
 from tl_lightning.choosing.ranking.scores import h_score, leep, nce
-from tl_lightning.choosing.ranking.solved import probed, solved_right, varies
+from tl_lightning.choosing.ranking.solved import probed, solved_right
 from tl_lightning.metrics.noise import standard_error
 from tl_lightning.probe import Features, Rows
 from tl_lightning.probe.features import chunks
+from tl_lightning.tasks.objectives import OBJECTIVES, varies
 
 NOISE = 2.0  # standard errors within which two candidates are the same
 
@@ -103,7 +104,7 @@ def assess(measured: Measured) -> Assessment:
         fold_of=measured.fold_of[some],
         kin=measured.kin,
     )
-    if measured.problem_type in ("multiclass", "ordinal"):
+    if OBJECTIVES[measured.problem_type].picks_one:
         neighbours = float(nearest_neighbours(features, labels, classes=classes, kin=measured.kin).double().mean())
         evidence = log_me(features, labels, classes=classes)
         discriminability = h_score(features, labels, classes=classes)

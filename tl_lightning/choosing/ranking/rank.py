@@ -8,12 +8,12 @@ from tl_lightning.choosing.ranking.assess import Assessment, assess
 from tl_lightning.choosing.ranking.candidates import Candidate, available, check, configured, named
 from tl_lightning.choosing.ranking.measure import Measured, measure
 from tl_lightning.choosing.ranking.rank_report import Ranking, advice, page, rank_table, write_metrics
-from tl_lightning.choosing.ranking.solved import constant_accuracy
 from tl_lightning.core.console import console
 from tl_lightning.core.files import write_text
 from tl_lightning.core.options import OptionParser, writable
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.preamble import refuse_run_dir
+from tl_lightning.tasks.objectives import OBJECTIVES
 
 LONGEST = 500  # of a line in a log file
 
@@ -103,7 +103,7 @@ def _ranking(candidates: Sequence[Candidate], asked_for: set[Candidate], args: S
         found,
         control,
         problem_type=first.problem_type,
-        constant=constant_accuracy(first.labels, problem_type=first.problem_type),
+        constant=OBJECTIVES[first.problem_type].probe_baseline(first.labels),
     )
 
 

@@ -13,9 +13,8 @@ from tl_lightning.core.files import write_text
 from tl_lightning.core.pages import page as pages
 from tl_lightning.core.pages.page import NO_CHARTS, Chart, Charts, Text, to_html
 from tl_lightning.core.plots import as_svg, can_draw, log_scale, new_figure
+from tl_lightning.tasks.objectives import OBJECTIVES
 
-ESTIMATES = {"multiclass": "accuracy", "ordinal": "accuracy", "multilabel": "label accuracy", "regression": "R2"}
-CONSTANTS = {"multiclass": "majority class", "ordinal": "majority level", "multilabel": "majority of each label"}
 SCORES = {"kNN": "neighbours", "LogME": "log_me", "H-score": "h_score", "LEEP": "leep", "NCE": "nce"}
 
 
@@ -53,6 +52,16 @@ class Ranking:
         return cls(order, tuple(titles([each.candidate for each in order])), control, problem_type, constant)
 
     @property
+    def probe_name(self) -> str:
+        """What the estimate is called."""
+        return OBJECTIVES[self.problem_type].probe_name
+
+    @property
+    def baseline_name(self) -> str:
+        """What the prediction without features is called."""
+        return OBJECTIVES[self.problem_type].probe_baseline_name
+
+    @property
     def best(self) -> Assessment:
         """The one with the highest estimate; being picked from several, it is a little less good than it seems."""
         return self.found[0]
@@ -68,7 +77,7 @@ def advice(ranking: Ranking) -> str:
     best, control = ranking.best, ranking.control
     named = list(zip(ranking.names, ranking.found, strict=True))
     same = [(name, each) for name, each in named[1:] if each.within_noise_of(best)]
-    estimate = ESTIMATES[ranking.problem_type]
+    estimate = ranking.probe_name
     said = [f"best: {ranking.names[0]}, {estimate} {best.accuracy:.3f} ± {best.error:.3f}"]
     name, cheapest = min([named[0], *same], key=lambda pair: pair[1].macs)
     if cheapest is not best:
@@ -101,7 +110,7 @@ def rank_table(ranking: Ranking) -> Table:
     everything = (*ranking.found, ranking.control)
     used = {name: key for name, key in SCORES.items() if any(getattr(each, key) is not None for each in everything)}
     for column in (
-        ESTIMATES[ranking.problem_type],
+        ranking.probe_name,
         "behind the best",
         *used,
         "px",
@@ -130,7 +139,7 @@ def rank_table(ranking: Ranking) -> Table:
             style="bold" if each is ranking.best else None,
         )
     if ranking.constant is not None:
-        table.add_row(CONSTANTS[ranking.problem_type], f"{ranking.constant:.3f}")
+        table.add_row(ranking.baseline_name, f"{ranking.constant:.3f}")
     return table
 
 
@@ -141,7 +150,7 @@ def write_metrics(ranking: Ranking, file: Path) -> None:
     plain = ["log_me", "h_score", "leep", "nce", "image_size", "seconds", "parameters", "macs", "speed"]
     writer.writerow(
         [
-            *("backbone", "weights", "control", ESTIMATES[ranking.problem_type].replace(" ", "_"), "standard_error"),
+            *("backbone", "weights", "control", ranking.probe_name.replace(" ", "_"), "standard_error"),
             *("behind", "behind_error", "within_noise", "neighbours", *plain),
         ]
     )
@@ -169,14 +178,14 @@ def draw(ranking: Ranking) -> Chart:
     axes.axhline(control.accuracy, color="tab:red", linestyle="--", label=label)
     axes.axhspan(control.accuracy - control.error, control.accuracy + control.error, color="tab:red", alpha=0.15)
     if ranking.constant is not None:
-        label = f"{CONSTANTS[ranking.problem_type]}: {ranking.constant:.3f}"
+        label = f"{ranking.baseline_name}: {ranking.constant:.3f}"
         axes.axhline(ranking.constant, color="gray", linestyle=":", label=label)
     axes.plot([], [], "o", color="tab:blue", label="the best, and what is within the noise of it")
     log_scale(axes)
     axes.xaxis.set_major_formatter(EngFormatter())
     axes.margins(x=0.3, y=0.15)
     axes.set_xlabel("multiplications with an addition, per image")
-    axes.set_ylabel(f"{ESTIMATES[ranking.problem_type]} of a linear probe (± 1 s.e.)")
+    axes.set_ylabel(f"{ranking.probe_name} of a linear probe (± 1 s.e.)")
     figure.legend(loc="outside upper center", frameon=False, fontsize=9)
     caption = (
         "The cheapest backbone that is as good as the best is the leftmost blue dot; one near the red band is no gain."

@@ -9,6 +9,7 @@ from tl_lightning.data.base import TransferDataModule
 from tl_lightning.data.splits import fold_numbers, kin_numbers
 from tl_lightning.errors import UserError
 from tl_lightning.probe import Features, left_out, out_of_fold, ridge_out_of_fold
+from tl_lightning.tasks.objectives import OBJECTIVES
 
 FOLDS = 5
 PROBED = 5_000  # images at most; the standard error of an accuracy is then below a point
@@ -66,9 +67,10 @@ def solved_right(
         kin: Whether there is any decides.
 
     Returns:
-        A score per image, ``(n,)`` float64: 1 or 0 for a class, else see `scores`.
+        A score per image, ``(n,)`` float64: 1 or 0 for a class, else see `Objective.probe_scores`.
     """
-    if problem_type in ("multiclass", "ordinal"):
+    objective = OBJECTIVES[problem_type]
+    if objective.picks_one:
         folds = int(fold_of.max()) + 1
         solved = out_of_fold(features, labels, classes=classes, folds=folds, strengths=STRENGTHS, fold_of=fold_of)
         return (solved.answers == labels).double()
@@ -77,50 +79,4 @@ def solved_right(
         outputs, _ = left_out(features, targets)
     else:
         outputs = ridge_out_of_fold(features, targets, fold_of=fold_of)
-    return scores(outputs, targets, problem_type=problem_type)
-
-
-def scores(outputs: Tensor, right: Tensor, *, problem_type: str) -> Tensor:
-    """A score per image, ``(n,)``, 1 at best; a label or number that is the same everywhere says nothing.
-
-    Args:
-        outputs: ``(n, k)`` float64; of labels a regression of 0 and 1, of numbers the numbers.
-        right: The right answers, likewise.
-        problem_type: ``multilabel``: the share of the labels that is right. ``regression``: one less the squared error
-            over the variance of the numbers, so that the mean is R2.
-
-    Raises:
-        UserError: If all images have the same answers.
-    """
-    varied = varies(right)
-    outputs, right = outputs[:, varied], right[:, varied]
-    if problem_type == "multilabel":
-        return ((outputs > 0.5) == (right > 0.5)).double().mean(dim=1)
-    return (1 - (outputs - right).square() / right.var(dim=0, correction=0)).mean(dim=1)
-
-
-def varies(labels: Tensor) -> Tensor:
-    """Which labels or numbers, of ``(n, k)``, are not the same for all images: ``(k,)`` bool.
-
-    Raises:
-        UserError: If there is none.
-    """
-    varied: Tensor = (labels != labels[0]).any(dim=0)
-    if not varied.any():
-        raise UserError(f"all {len(labels):,} images have the same answers: there is nothing to tell apart")
-    return varied
-
-
-def constant_accuracy(labels: Tensor, *, problem_type: str) -> float | None:
-    """The mean score of giving each image the most frequent answer; `None` for numbers, whose R2 would be 0.
-
-    Args:
-        labels: The right answers, a row each.
-        problem_type: What kind of targets they are.
-    """
-    if problem_type in ("multiclass", "ordinal"):
-        return float(torch.bincount(labels).max()) / len(labels)
-    if problem_type == "multilabel":
-        shares = labels[:, varies(labels)].double().mean(dim=0)
-        return float(torch.maximum(shares, 1 - shares).mean())
-    return None
+    return objective.probe_scores(outputs, targets)

@@ -16,10 +16,9 @@ from tl_lightning.inspecting.preprocessing_check.preparations import Variant, pr
 from tl_lightning.metrics.noise import bootstrap
 from tl_lightning.preprocess.image import Preprocess
 from tl_lightning.tasks import TransferTask
-from tl_lightning.tasks.ordinal import median_level
+from tl_lightning.tasks.objectives import Objective
 
 DRAWS = 200  # of the bootstrap
-MOVED = 0.1  # of their deviation: a number that differs by more is another answer
 
 
 @dataclass(frozen=True)
@@ -92,11 +91,12 @@ def check_preprocessing(
     task.cpu()
     labels = torch.from_numpy(data.samples.labels[outputs.readable])
     groups = None if data.samples.groups is None else data.samples.groups[outputs.readable]
-    figure = "accuracy" if task.problem_type == "multiclass" else task.monitor
-    answers = {name: task.predictions(given) for name, given in outputs.of.items()}
+    objective = task.objective
+    figure = objective.headline
+    answers = {name: objective.predictions(given) for name, given in outputs.of.items()}
     names = [name for name in answers if name not in outputs.same]
-    errors = paired_errors(task, {name: answers[name] for name in names}, labels, figure, groups)
-    right = _figures(task, outputs.of[ways[0].name], labels)
+    errors = paired_errors(objective, {name: answers[name] for name in names}, labels, figure, groups)
+    right = _figures(objective, outputs.of[ways[0].name], labels)
     results = []
     for way in ways[1:]:
         if way.name in outputs.impossible:
@@ -104,11 +104,11 @@ def check_preprocessing(
         elif way.name in outputs.same:
             results.append(Result(way.name, "the same", right))
         else:
-            figures, error = _figures(task, outputs.of[way.name], labels), errors[way.name]
+            figures, error = _figures(objective, outputs.of[way.name], labels), errors[way.name]
             cost = right[figure] - figures[figure]
-            cost = cost if task.metrics[figure] == "max" else -cost
+            cost = cost if objective.metrics[figure] == "max" else -cost
             verdict = "within the noise" if abs(cost) <= 2 * error or not cost else "worse" if cost > 0 else "better"
-            changed = _changed(task, answers[ways[0].name], answers[way.name], labels)
+            changed = float(objective.changed(answers[ways[0].name], answers[way.name], labels).double().mean())
             results.append(Result(way.name, verdict, figures, cost, error, changed))
     results.sort(key=lambda result: (not result.figures, result.verdict == "the same", -result.cost))
     broken = len(rows) - len(outputs.readable)
@@ -163,53 +163,32 @@ def _impossible(forward: Callable[[Tensor], Tensor], ways: Sequence[Variant]) ->
     return reasons
 
 
-def _figures(task: TransferTask, outputs: Tensor, labels: Tensor) -> dict[str, float]:
-    """The figures that an evaluation would log."""
-    metrics = task.val_metrics.clone()
-    metrics.reset()
-    metrics.update(*task.compared(task.predictions(outputs), labels))
-    figures = {"loss": task.losses(outputs, labels).mean(), **task.finished(metrics.compute())}
-    return {name.rpartition("/")[2]: float(value) for name, value in figures.items()}
+def _figures(objective: Objective, outputs: Tensor, labels: Tensor) -> dict[str, float]:
+    """The metrics that an evaluation would log."""
+    loss = float(objective.losses(outputs, labels).mean())
+    return {"loss": loss, **objective.evaluate(objective.predictions(outputs), labels)}
 
 
 def paired_errors(
-    task: TransferTask, answers: Mapping[str, Tensor], labels: Tensor, figure: str, groups: NDArray[np.str_] | None
+    objective: Objective, answers: Mapping[str, Tensor], labels: Tensor, figure: str, groups: NDArray[np.str_] | None
 ) -> dict[str, float]:
     """The standard error of each difference to the first, by drawing the same images for both.
 
     Args:
-        task: Says what the figure is; on the CPU.
+        objective: Says what the metric is; on the CPU.
         answers: By name, a row per image; the right preparation's first.
         labels: The right answers.
         figure: Its plain name.
         groups: What images have in common.
     """
-    metric = dict(task.val_metrics.items(keep_base=True))[figure].clone()
-
-    def score(predictions: Tensor, drawn: Tensor) -> float:
-        metric.reset()
-        metric.update(*task.compared(predictions[drawn], labels[drawn]))
-        return float(task.finished({figure: metric.compute()})[figure])
+    score = objective.scorer(figure)
 
     def differences(times: NDArray[np.int64]) -> dict[str, float]:
         drawn = torch.from_numpy(np.repeat(np.arange(len(times)), times))
-        scores = {name: score(predictions, drawn) for name, predictions in answers.items()}
+        scores = {name: score(predictions[drawn], labels[drawn]) for name, predictions in answers.items()}
         right = next(iter(scores.values()))
         return {name: value - right for name, value in scores.items()}
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a draw may lack a class or a label, of which torchmetrics warns each time
         return bootstrap(differences, len(labels), groups=groups, draws=DRAWS)
-
-
-def _changed(task: TransferTask, right: Tensor, other: Tensor, labels: Tensor) -> float:
-    """The share of images with another answer: class, level, any label, or a number that moved."""
-    if task.problem_type == "regression":
-        moved = ((right - other).abs() > MOVED * labels.std(dim=0, correction=0)).any(dim=1)
-    elif task.problem_type == "multilabel":
-        moved = ((right > 0.5) != (other > 0.5)).any(dim=1)
-    elif task.problem_type == "ordinal":
-        moved = median_level(right) != median_level(other)
-    else:
-        moved = right.argmax(dim=1) != other.argmax(dim=1)
-    return float(moved.double().mean())

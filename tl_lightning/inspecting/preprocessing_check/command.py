@@ -98,6 +98,6 @@ def check_command(args: list[str]) -> None:
     console.print(_table(checked, known.split))
     if checked.broken:
         console.print(f"{checked.broken:,} images that cannot be read were left out", style="yellow")
-    console.print(worst(checked, points=task.problem_type in ("multiclass", "multilabel")))
+    console.print(worst(checked, points=task.objective.in_points))
     if known.output is not None:
         write_text(known.output, json.dumps({"split": known.split, **asdict(checked)}, indent=2) + "\n")

@@ -22,6 +22,7 @@ from tl_lightning.experiment.tables import data_line, split_table
 from tl_lightning.inspecting.show_data.image_sizes import read_headers, size_bars, size_line
 from tl_lightning.inspecting.show_data.strips import Group, Shown, choose_groups, groups_of
 from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.tasks.objectives import OBJECTIVES
 
 MOST_NUMBERS = 12  # whose histograms are shown
 MOST_ROWS = 200  # of counts
@@ -57,12 +58,11 @@ class DataConfiguration(Configuration):
 def count_bars(data: ImageDataModule) -> Iterator[Bars]:
     """How many images of each class each split has; of numbers, how many in each part of their range."""
     samples, columns = data.samples, ["train", "validation", "test"]
-    if samples.problem_type != "regression":
+    if OBJECTIVES[samples.problem_type].counts:
         counts = np.stack([samples.counts(data.splits[name]) for name in SPLITS], axis=1).tolist()
         rows = [Bar(name, count) for name, count in zip(samples.classes, counts, strict=True)]
         left = f"the first {MOST_ROWS} of {len(rows):,}" if len(rows) > MOST_ROWS else ""
-        word = {"multiclass": "class", "ordinal": "level"}.get(samples.problem_type, "label")
-        yield Bars("images in each split", left, [word, *columns], rows[:MOST_ROWS])
+        yield Bars("images in each split", left, [OBJECTIVES[samples.problem_type].noun, *columns], rows[:MOST_ROWS])
         return
     for name, column in list(zip(samples.classes, samples.labels.T, strict=True))[:MOST_NUMBERS]:
         edges = np.histogram_bin_edges(column, BINS)
@@ -195,7 +195,7 @@ def show_data_command(args: list[str]) -> None:
     store = ImageStore.open(data.samples.paths, Preprocess.from_dict(data.prepared))
     data.leave_out(store.broken)
     console.print(data_line(data.summary()))
-    console.print(number_table(data) if data.samples.problem_type == "regression" else split_table(data.summary()))
+    console.print(split_table(data.summary()) if OBJECTIVES[data.samples.problem_type].counts else number_table(data))
     parts = page_parts(configuration, store, per_class=options.per_class)
     write_text(file, to_html(f"{data.source}: what the model will see", parts))
     console.print(f"page in {file}: open it in a browser")

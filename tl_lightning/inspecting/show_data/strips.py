@@ -21,6 +21,7 @@ from tl_lightning.data.images.store import ImageStore
 from tl_lightning.data.samples import Samples
 from tl_lightning.inspecting.show_data.image_sizes import Header
 from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.tasks.objectives import OBJECTIVES
 
 MOST_GROUPS = 12  # classes and the like whose images are shown
 DRAWS = 3  # of the augmentation
@@ -50,7 +51,7 @@ def groups_of(samples: Samples, rows: NDArray[np.int64]) -> list[Group]:
         rows: Those to be grouped.
     """
     labels = samples.labels[rows]
-    if samples.problem_type == "regression":
+    if not OBJECTIVES[samples.problem_type].counts:
         parts = []
         for name, column in zip(samples.classes, labels.T, strict=True):
             for part in np.array_split(column.argsort(kind="stable"), PARTS):
@@ -72,12 +73,7 @@ def choose_groups(groups: Sequence[Group]) -> list[Group]:
 
 def target_in_words(samples: Samples, index: int) -> str:
     """What is to be learned of one image."""
-    label, names = samples.labels[index], samples.classes
-    if samples.problem_type == "regression":
-        return ", ".join(f"{name} {value:.4g}" for name, value in zip(names, label, strict=True))
-    if samples.problem_type == "multilabel":
-        return " | ".join(name for name, mark in zip(names, label, strict=True) if mark > 0.5) or "no label"
-    return names[int(label)]
+    return OBJECTIVES[samples.problem_type].target_in_words(samples.labels[index], samples.classes)
 
 
 def image_side(count: int) -> int:

@@ -1,12 +1,12 @@
-"""What a model answered, image by image."""
+"""What a model predicted, sample by sample."""
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 
-class Answered(Metric):
-    """Keeps the answers of an evaluation, gathered from all processes."""
+class Predicted(Metric):
+    """Keeps the predictions of an evaluation, gathered from all processes."""
 
     full_state_update = False
     predictions: list[Tensor]
@@ -23,7 +23,7 @@ class Answered(Metric):
 
         Args:
             predictions: Probabilities or numbers, ``(n, outputs)``.
-            labels: The right answers, a row each.
+            labels: The targets, a row each.
             indices: Which samples they are of, ``(n,)``.
         """
         self.predictions.append(predictions.detach())
