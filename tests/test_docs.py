@@ -161,6 +161,15 @@ def test_links_of_the_readme_lead_somewhere():
         assert target.startswith("https://") or (ROOT / target).exists(), target
 
 
+def test_every_finding_is_listed_and_says_what_rests_on_it():
+    scripts = {path.name: path.read_text() for path in (ROOT / "findings").glob("*.sh")}
+    assert set(re.findall(r"^\| `(\w+\.sh)`", (ROOT / "findings/README.md").read_text(), re.MULTILINE)) == set(scripts)
+    for name, text in scripts.items():
+        head = text.partition("set -euo pipefail")[0]
+        assert [word for word in ("# Expected: ", "# Seen: ", "# Here: ") if word not in head] == [], name
+        assert "tl_lightning" not in text and "trap 'rm -rf \"$work\"' EXIT" in text, name
+
+
 def test_the_readme_has_two_screens():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120
 

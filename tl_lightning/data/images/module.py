@@ -25,9 +25,6 @@ class ImageDataModule(TransferDataModule):
 
     In its batches ``image`` is ``uint8`` ``(n, channels, size, size)``, and normalised ``float32`` on the device. A
     training batch that was mixed also has ``target`` (``float32`` ``(n, classes)``, rows adding up to 1).
-
-    Attributes:
-        augmentation: The configured augmentation, as plain data.
     """
 
     noun: ClassVar[str] = "images"
