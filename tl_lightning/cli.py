@@ -40,7 +40,9 @@ COMMANDS = {
         "tl_lightning.experiment.experiment", "fit_command", "train, then evaluate the best weights on the test split"
     ),
     "lr_find": Command(
-        "tl_lightning.inspecting.lr_finder", "lr_find_command", "suggest learning rates by a short range test"
+        "tl_lightning.inspecting.learning_rates.command",
+        "lr_find_command",
+        "suggest learning rates by a short test",
     ),
     "probe": Command(
         "tl_lightning.inspecting.depth_probe", "probe_command", "show after which stage the useful features sit"

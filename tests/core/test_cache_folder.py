@@ -9,21 +9,10 @@ from collections import namedtuple
 
 import pytest
 
-from tl_lightning.core import cache_folder
-from tl_lightning.core.cache_folder import (
-    Hold,
-    NoRoom,
-    building,
-    cache_dir,
-    discard,
-    entries,
-    format_bytes,
-    hold,
-    make_room,
-    remove,
-    size_limit,
-    writing,
-)
+from tl_lightning.core import cache_folder, cache_room
+from tl_lightning.core.cache_folder import building, cache_dir, discard, entries, hold, remove, writing
+from tl_lightning.core.cache_room import NoRoom, format_bytes, make_room, size_limit
+from tl_lightning.core.locks import Hold
 from tl_lightning.errors import UserError
 
 Usage = namedtuple("Usage", "total used free")
@@ -35,7 +24,7 @@ BLOCK = 4096
 def disk(monkeypatch):
     """A disk with as much space as a test says, and a limit that does not matter."""
     monkeypatch.setenv("TL_CACHE_SIZE", "1TB")
-    monkeypatch.setattr(cache_folder, "RESERVE", 0)
+    monkeypatch.setattr(cache_room, "RESERVE", 0)
     free = {"bytes": 2**40}
     monkeypatch.setattr("shutil.disk_usage", lambda _path: Usage(0, 0, free["bytes"]))
     return free
@@ -63,7 +52,8 @@ def keys():
 
 def start(code, *args):
     """Starts a process that says ``ready`` once it is where it should be."""
-    code = f"import os, sys, time; from pathlib import Path; from tl_lightning.core.cache_folder import *\n{code}"
+    ours = "from tl_lightning.core.cache_folder import *; from tl_lightning.core.cache_room import *"
+    code = f"import os, sys, time; from pathlib import Path; {ours}\n{code}"
     command = [sys.executable, "-c", code, *map(str, args)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -409,7 +399,7 @@ def test_what_cannot_be_removed_is_not_counted_as_removed(monkeypatch):
 
 
 def test_the_disk_is_never_filled_up(disk, monkeypatch):
-    monkeypatch.setattr(cache_folder, "RESERVE", 100)
+    monkeypatch.setattr(cache_room, "RESERVE", 100)
     disk["bytes"] = 110
     make_room(10)
     with pytest.raises(NoRoom, match="11 B are needed"):

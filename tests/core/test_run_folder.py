@@ -7,7 +7,7 @@ import torch
 from tl_lightning.core.files import write_text
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
-from tl_lightning.training.callbacks import MetricsCsv
+from tl_lightning.training.metrics_csv import MetricsCsv
 
 
 def test_numbered_folders_are_never_shared(tmp_path):

@@ -11,7 +11,7 @@ from lightning import Callback
 from tiny import write_images
 
 from tl_lightning.cli import main
-from tl_lightning.core.cache_folder import NoRoom
+from tl_lightning.core.cache_room import NoRoom
 from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.feature_cache import activation_store as activations
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from tl_lightning.core.cache_folder import NoRoom, cache_dir, entries, remove
+from tl_lightning.core.cache_folder import cache_dir, entries, remove
+from tl_lightning.core.cache_room import NoRoom
 from tl_lightning.feature_cache import activation_store as activations
 from tl_lightning.feature_cache.activation_store import ActivationStore, TensorLayout
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from tl_lightning.backbones import CannotSplit
 from tl_lightning.cli import main
-from tl_lightning.core.cache_folder import NoRoom
+from tl_lightning.core.cache_room import NoRoom
 from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.feature_cache import activation_store as activations
 from tl_lightning.feature_cache import extractor as extraction

@@ -10,7 +10,7 @@ from tiny import TINY, write_tiny
 
 from tl_lightning.backbones import CannotSplit, build_backbone
 from tl_lightning.cli import main
-from tl_lightning.core.cache_folder import NoRoom
+from tl_lightning.core.cache_room import NoRoom
 from tl_lightning.data.splits import fold_numbers
 from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.feature_cache import activation_store as activations

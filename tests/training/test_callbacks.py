@@ -8,8 +8,10 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from tl_lightning.training.callbacks import EpochLine, MetricsCsv, TrainingLoss
 from tl_lightning.training.checkpoints import BestCheckpoint
+from tl_lightning.training.metrics_csv import MetricsCsv
+from tl_lightning.training.progress import EpochLine
+from tl_lightning.training.training_loss import TrainingLoss
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),

@@ -36,12 +36,14 @@ from tl_lightning.finetuning.batch_norm import SyncBatchNorm
 from tl_lightning.finetuning.phases import PRESETS, parse_phases, plan
 from tl_lightning.tasks import ClassificationTask, TransferTask
 from tl_lightning.tasks.loading import described_task
-from tl_lightning.training.callbacks import EpochLine, MetricsCsv, StepBar, TrainingLoss, Watch
 from tl_lightning.training.checkpoints import BestCheckpoint, Ingredients, WholeCheckpoints
 from tl_lightning.training.compilation import Compilation
 from tl_lightning.training.forgetting import Forgetting
 from tl_lightning.training.global_batch import LrScaling, lr_factor, share_out
+from tl_lightning.training.metrics_csv import MetricsCsv, Watch
 from tl_lightning.training.preemption import leave_signals_to_us
+from tl_lightning.training.progress import EpochLine, StepBar
+from tl_lightning.training.training_loss import TrainingLoss
 from tl_lightning.training.wandb import check_wandb, identify, with_wandb
 
 

@@ -34,9 +34,9 @@ from tl_lightning.experiment.evaluation import baseline, score, show_result
 from tl_lightning.experiment.phase_loop import Training
 from tl_lightning.experiment.tables import data_line, leak_table, split_table
 from tl_lightning.tasks.objectives import OBJECTIVES
-from tl_lightning.training.callbacks import MetricsCsv, Watch
 from tl_lightning.training.final_weights import FinalWeights
 from tl_lightning.training.global_batch import WORDS
+from tl_lightning.training.metrics_csv import MetricsCsv, Watch
 from tl_lightning.training.micro_batches import divide_batches
 from tl_lightning.training.preemption import is_of_a_lost_process
 from tl_lightning.training.wandb import WandbRun, trial_folder

@@ -22,10 +22,10 @@ from tl_lightning.feature_cache.phase_cache import PhaseCache, Plan
 from tl_lightning.finetuning.freezing import StageRow
 from tl_lightning.finetuning.phases import Phase
 from tl_lightning.finetuning.schedules import parse_schedule
-from tl_lightning.training.callbacks import MetricsCsv
 from tl_lightning.training.checkpoints import LastCheckpoint
 from tl_lightning.training.final_weights import keep_start
 from tl_lightning.training.forgetting import ForgettingMeter
+from tl_lightning.training.metrics_csv import MetricsCsv
 from tl_lightning.training.throughput import Throughput
 
 

@@ -15,16 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tl_lightning.core.cache_folder import (
-    KEY_LENGTH,
-    Hold,
-    building,
-    cache_dir,
-    discard,
-    hold,
-    make_room,
-    writing,
-)
+from tl_lightning.core.cache_folder import KEY_LENGTH, building, cache_dir, discard, hold, writing
+from tl_lightning.core.cache_room import make_room
+from tl_lightning.core.locks import Hold
 
 FORMAT = 1  # Raise it whenever the same activations would be stored as other bytes.
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tl_lightning.backbones import Stage
-from tl_lightning.core.cache_folder import NoRoom, cache_dir, make_room
+from tl_lightning.core.cache_folder import cache_dir
+from tl_lightning.core.cache_room import NoRoom, make_room
 from tl_lightning.core.console import console, track
 from tl_lightning.data.base import TransferDataModule
 from tl_lightning.data.dataset import View

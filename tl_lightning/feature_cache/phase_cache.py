@@ -10,7 +10,7 @@ import numpy as np
 from lightning.pytorch import Trainer
 
 from tl_lightning.backbones import CannotSplit, Split, split_backbone
-from tl_lightning.core.cache_folder import NoRoom
+from tl_lightning.core.cache_room import NoRoom
 from tl_lightning.core.console import console
 from tl_lightning.data.base import TransferDataModule
 from tl_lightning.data.cached import Cached

@@ -5,7 +5,8 @@ import re
 import time
 from collections.abc import Sequence
 
-from tl_lightning.core.cache_folder import KINDS, Entry, cache_dir, entries, format_bytes, remove, size_limit
+from tl_lightning.core.cache_folder import KINDS, Entry, cache_dir, entries, remove
+from tl_lightning.core.cache_room import format_bytes, size_limit
 from tl_lightning.core.console import console
 from tl_lightning.core.options import OptionParser
 from tl_lightning.errors import UserError, nearest

@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from tl_lightning.backbones import CannotSplit, Stage, stage_outputs
-from tl_lightning.core.cache_folder import NoRoom
+from tl_lightning.core.cache_room import NoRoom
 from tl_lightning.core.console import console, track
 from tl_lightning.core.files import write_text
 from tl_lightning.core.options import OptionParser, writable

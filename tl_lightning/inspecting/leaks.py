@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_lightning.backbones import CannotSplit, stage_outputs
-from tl_lightning.core.cache_folder import NoRoom
+from tl_lightning.core.cache_room import NoRoom
 from tl_lightning.core.console import console
 from tl_lightning.core.files import write_text
 from tl_lightning.core.options import OptionParser, writable

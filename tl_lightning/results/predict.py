@@ -25,8 +25,8 @@ from tl_lightning.preprocess.image import Preprocess
 from tl_lightning.results.settings import Settings
 from tl_lightning.tasks import TransferTask
 from tl_lightning.tasks.loading import load_task
-from tl_lightning.training.callbacks import StepBar
 from tl_lightning.training.preemption import leave_signals_to_us
+from tl_lightning.training.progress import StepBar
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from tl_lightning.core import cache_folder
-from tl_lightning.core.cache_folder import cache_dir, entries, make_room, remove
+from tl_lightning.core.cache_folder import cache_dir, entries, remove
+from tl_lightning.core.cache_room import make_room
 from tl_lightning.data.images import store as module
 from tl_lightning.data.images.preparing import read_resized
 from tl_lightning.data.images.store import ImageStore

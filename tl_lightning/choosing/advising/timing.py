@@ -15,7 +15,7 @@ from tl_lightning.core.console import track
 from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.finetuning.phases import Phase
 from tl_lightning.finetuning.selection import frozen_stages
-from tl_lightning.inspecting.lr_finder import batches
+from tl_lightning.inspecting.learning_rates.steps import batches
 from tl_lightning.tasks.base import TransferTask
 
 WARM_UP, STEPS = 2, 5  # the first steps choose kernels and fill memory pools

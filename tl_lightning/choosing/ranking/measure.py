@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tl_lightning.backbones import CannotSplit, load_source_model, source_classifier, split_backbone
 from tl_lightning.choosing.ranking.candidates import Candidate
 from tl_lightning.choosing.ranking.solved import folds_and_kin
-from tl_lightning.core.cache_folder import NoRoom
+from tl_lightning.core.cache_room import NoRoom
 from tl_lightning.data.base import TransferDataModule
 from tl_lightning.data.samples import ProblemType
 from tl_lightning.errors import UserError

@@ -16,18 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tl_lightning.core.cache_folder import (
-    KEY_LENGTH,
-    Hold,
-    NoRoom,
-    building,
-    cache_dir,
-    discard,
-    hold,
-    make_room,
-    writing,
-)
+from tl_lightning.core.cache_folder import KEY_LENGTH, building, cache_dir, discard, hold, writing
+from tl_lightning.core.cache_room import NoRoom, make_room
 from tl_lightning.core.console import console, track
+from tl_lightning.core.locks import Hold
 from tl_lightning.data.images.image_files import NO_SUCH_FILE, quiet_decoders
 from tl_lightning.data.images.pixels import BrokenImage
 from tl_lightning.data.images.preparing import read_resized

@@ -10,18 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tl_lightning.core.cache_folder import (
-    KEY_LENGTH,
-    Hold,
-    NoRoom,
-    building,
-    cache_dir,
-    discard,
-    hold,
-    make_room,
-    writing,
-)
+from tl_lightning.core.cache_folder import KEY_LENGTH, building, cache_dir, discard, hold, writing
+from tl_lightning.core.cache_room import NoRoom, make_room
 from tl_lightning.core.console import console, track
+from tl_lightning.core.locks import Hold
 from tl_lightning.data.sources.columns import Table
 from tl_lightning.errors import UserError
 

@@ -28,7 +28,7 @@ from tl_lightning.core.interruption import signals_interrupt
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.experiment import resume, run
-from tl_lightning.training.callbacks import MetricsCsv
+from tl_lightning.training.metrics_csv import MetricsCsv
 
 AGAIN = 3.0  # seconds until a trial is asked once more to end
 

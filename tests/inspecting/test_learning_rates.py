@@ -10,7 +10,9 @@ from tiny import SMALL, write_images
 from tl_lightning.cli import main
 from tl_lightning.experiment.configuration import Configuration, quiet
 from tl_lightning.finetuning.batch_norm import estimate_statistics
-from tl_lightning.inspecting.lr_finder import Curve, RateStep, batches, draw, range_test, suggestion
+from tl_lightning.inspecting.learning_rates.range_test import Curve, range_test, suggestion
+from tl_lightning.inspecting.learning_rates.shown import draw
+from tl_lightning.inspecting.learning_rates.steps import RateStep, batches
 
 TINY = ["--model.backbone", "timm/test_efficientnet", "--model.weights", "none", "--trainer.accelerator", "cpu"]
 OPTIONS = ["--data.source", "images", *TINY, *SMALL]
@@ -129,13 +131,13 @@ def test_the_suggestion_for_a_quadratic_is_below_its_stability_limit_and_near_it
     assert 0.5 / curvature < suggestion(curve) < 1.5 / curvature
 
 
-def test_the_image_is_900_by_540_and_replaces_the_last_one_whole(tmp_path, monkeypatch):
+def test_the_chart_is_of_the_size_of_all_and_replaces_the_last_one_whole(tmp_path, monkeypatch):
     path = tmp_path / "curve.png"
     path.write_bytes(b"the last one")
     curve = without_noise(between([(0, 1.0), (50, 0.5), (99, 3.0)]))
     draw(curve, path, head_rate=1e-3, suggested=0.1, title="a title")
     with Image.open(path) as image:
-        assert (image.format, image.size) == ("PNG", (900, 540))
+        assert (image.format, image.size) == ("PNG", (896, 560))
     first = path.read_bytes()
 
     def breaks(figure, target, **_options):
@@ -238,7 +240,7 @@ def test_a_step_is_of_a_whole_batch_also_where_it_is_computed_in_parts(here, mon
             super().__init__(*args, **options)
             steps.append(self)
 
-    monkeypatch.setattr("tl_lightning.inspecting.lr_finder.RateStep", Noted)
+    monkeypatch.setattr("tl_lightning.inspecting.learning_rates.steps.RateStep", Noted)
     options = ["--data.micro_batch_size", "2", "--steps", "20", "--output", "none"]
     assert main(["lr_find", *OPTIONS, *options]) == 0
     assert steps[0].number == 20 * 4  # batches of 8
@@ -322,7 +324,7 @@ def test_a_wrong_option_is_one_line_and_leaves_no_trace(here, capsys, args, word
 def test_without_matplotlib_one_line_says_so_before_anything_is_built(here, capsys, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name))
-    monkeypatch.setattr("tl_lightning.inspecting.lr_finder.assemble", None)
+    monkeypatch.setattr("tl_lightning.inspecting.learning_rates.command.assemble", None)
     error = fails(capsys, *OPTIONS)
     assert "pip install 'tl_lightning[plots]', or --output none" in error
 

@@ -1,0 +1,1 @@
+"""Which learning rates train: a range test."""
