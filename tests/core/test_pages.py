@@ -94,7 +94,7 @@ def test_a_table_of_the_terminal_is_one_of_the_page():
 
 def test_a_chart_has_the_pages_colours_and_links_with_tips():
     chart = a_chart().svg
-    assert chart.startswith('<svg viewBox="0 0 403.2 252" role="img">') and chart.rstrip().endswith("</svg>")
+    assert chart.startswith('<svg viewBox="0 0 405 243" role="img">') and chart.rstrip().endswith("</svg>")
     assert "#000000" not in chart and "currentColor" in chart
     assert '<a href="#one"><title>tip loss</title>' in chart and '<a href="#two">' in chart
     assert ">in two lines</text>" in chart
@@ -116,7 +116,7 @@ def test_a_png_is_written_whole(tmp_path):
     axes.plot([0, 1], [1, 0])
     save_figure(figure, tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:
-        assert image.size == (896, 560) and np.asarray(image).std() > 10
+        assert image.size == (900, 540) and np.asarray(image).std() > 10
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from rich.table import Table
 
-from tl_lightning.core.console import console
+from tl_lightning.core.console import console, new_table
 from tl_lightning.core.options import OptionParser
 from tl_lightning.core.predictions_file import PredictionsFile, load_predictions, save_predictions
 from tl_lightning.core.run_folder import RunFolder, open_folder
@@ -160,11 +160,9 @@ def _standard_error(values: Sequence[float]) -> float:
 def _table(task: TransferTask, summary: Mapping[str, Any], results: Sequence[Mapping[str, float]]) -> Table:
     what = f"{summary['images']:,} images"
     what += "" if summary["groups"] is None else f" in {summary['groups']:,} groups"
-    table = Table(title=f"out of fold: {what}", title_justify="left", title_style="bold")
-    table.add_column("metric")
     drawn = "groups" if summary["groups"] is not None else "images"
-    for column in ("value", f"± by {drawn}", "± by folds", task.objective.baseline_name, "folds from", "to"):
-        table.add_column(column, justify="right")
+    numbers = ("value", f"± by {drawn}", "± by folds", task.objective.baseline_name, "folds from", "to")
+    table = new_table(f"out of fold: {what}", "metric", numbers=numbers)
     for name, value in summary["out_of_fold"].items():
         noise = summary["standard_errors"].get(name)
         constant = summary["baseline"].get(name)

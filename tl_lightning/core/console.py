@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 # A folder or a phase may have square brackets in its name, which rich would take for a style.
 console = Console(highlight=False, soft_wrap=True, markup=False)
@@ -36,3 +37,26 @@ def track(items: Iterable[T], description: str, *, total: int) -> Iterator[T]:
     with progress_bar() as progress:
         task = progress.add_task(description, total=total, note="")
         yield from progress.track(items, task_id=task, total=total)
+
+
+def new_table(title: str, *columns: str, numbers: Iterable[str] = ()) -> Table:
+    """An empty table under a heading.
+
+    Args:
+        title: The heading.
+        columns: The first columns, of words.
+        numbers: The columns behind them, whose cells stand at the right.
+    """
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for column in numbers:
+        table.add_column(column, justify="right")
+    return table
+
+
+def duration(seconds: float) -> str:
+    """A length of time as people say it: ``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INSTALL = "pip install 'tl_lightning[plots]'"
-SIZE = (5.6, 3.5)  # inches: on a phone, which is about as wide, the letters can still be read
+SIZE = (5.625, 3.375)  # inches: on a phone, which is about as wide, the letters can still be read
 
 
 def can_draw() -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
+from tl_lightning.core.console import new_table
 from tl_lightning.data.leaks import KINDS, LeakReport
 from tl_lightning.finetuning.freezing import StageRow
 from tl_lightning.finetuning.phases import Phase
@@ -20,10 +21,7 @@ def stage_table(phase: Phase, rows: Sequence[StageRow], *, title: str) -> Table:
         rows: From the task's ``phase_rows``.
         title: Above the table.
     """
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("stage")
-    for column in ("parameters", "trainable", "learning rate"):
-        table.add_column(column, justify="right")
+    table = new_table(title, "stage", numbers=("parameters", "trainable", "learning rate"))
     table.add_column("BatchNorm")
     for row in rows:
         trainable = f"{row.trainable:,}" if row.trainable else "frozen"
@@ -54,10 +52,7 @@ def result_table(
         constant: What that answer is called.
         title: Above the table.
     """
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("metric")
-    for column in ("value", "standard error", constant):
-        table.add_column(column, justify="right")
+    table = new_table(title, "metric", numbers=("value", "standard error", constant))
     for name, value in sorted(metrics.items(), key=lambda item: item[0] == "loss"):
         noise = f"± {errors[name]:.4f}" if name in errors else ""
         beside = f"{baseline[name]:.4f}" if name in baseline else ""
@@ -73,10 +68,7 @@ def score_table(rows: Sequence[Mapping[str, Any]], word: str, *, title: str) -> 
         word: What a row is about.
         title: Above the table.
     """
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column(word)
-    for column in list(rows[0])[1:]:
-        table.add_column(in_words(column), justify="right")
+    table = new_table(title, word, numbers=map(in_words, list(rows[0])[1:]))
     for row in rows:
         name, *values = row.values()
         table.add_row(str(name), *(f"{value:,}" if isinstance(value, int) else f"{value:.4f}" for value in values))
@@ -90,10 +82,8 @@ def leak_table(report: LeakReport, *, title: str) -> Table:
         report: What was found.
         title: Above the table.
     """
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("images")
-    for kind in KINDS:
-        table.add_column(f"same {kind}" if kind in ("file", "pixels") else kind, justify="right")
+    names = [f"same {kind}" if kind in ("file", "pixels") else kind for kind in KINDS]
+    table = new_table(title, "images", numbers=names)
     rows: dict[str, Mapping[Any, int]] = {
         f"of {place.replace(' in ', ', also in ')}": k for place, k in report.across.items()
     }
@@ -125,11 +115,9 @@ def split_table(data: Mapping[str, Any]) -> Table:
     Args:
         data: The data module's summary.
     """
-    table = Table(title="images", title_justify="left", title_style="bold")
-    table.add_column(OBJECTIVES[data["problem_type"]].noun)
+    word = OBJECTIVES[data["problem_type"]].noun
     columns = {"train": "train", "val": "validation", "test": "test"}
-    for title in columns.values():
-        table.add_column(title, justify="right")
+    table = new_table("images", word, numbers=columns.values())
     for name in data["classes"]:
         table.add_row(name, *(f"{data['class_counts'][split][name]:,}" for split in columns))
     return table

@@ -1,7 +1,5 @@
 """The head alone on kept features: solved at the start of its phase, not trained."""
 
-import csv
-import io
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from tl_lightning.core.console import console
-from tl_lightning.core.files import write_text
+from tl_lightning.core.files import write_csv
 from tl_lightning.core.plots import can_draw, new_figure, save_figure
 from tl_lightning.data.base import TransferDataModule
 from tl_lightning.errors import UserError
@@ -128,11 +126,7 @@ class HeadSolver(Callback):
         if report is None:
             return
         report = report.with_name(report.name + suffix)
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
-        write_text(report.with_suffix(".csv"), text.getvalue())
+        write_csv(report.with_suffix(".csv"), [columns, *zip(*columns.values(), strict=True)])
         if can_draw():
             draw_path(columns, chosen, report.with_suffix(".png"), word=word)
 

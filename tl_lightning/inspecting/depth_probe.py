@@ -1,7 +1,5 @@
 """``tl probe``: where in a backbone's depth the useful features sit, from one forward pass."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +12,8 @@ from torch import Tensor
 
 from tl_lightning.backbones import CannotSplit, Stage, stage_outputs
 from tl_lightning.core.cache_room import NoRoom
-from tl_lightning.core.console import console, track
-from tl_lightning.core.files import write_text
+from tl_lightning.core.console import console, new_table, track
+from tl_lightning.core.files import write_csv
 from tl_lightning.core.options import OptionParser, writable
 from tl_lightning.core.plots import INSTALL, can_draw, new_figure, save_figure
 from tl_lightning.data.base import TransferDataModule
@@ -218,10 +216,7 @@ def advice(probes: Sequence[StageProbe]) -> str:
 
 def _table(probes: Sequence[StageProbe], *, majority: float) -> Table:
     title = f"linear probe of every stage, {len(probes[0].right):,} validation images"
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("after stage")
-    for column in ("features", "C", "loss", "accuracy", "behind the best"):
-        table.add_column(column, justify="right")
+    table = new_table(title, "after stage", numbers=("features", "C", "loss", "accuracy", "behind the best"))
     best = max(probes, key=lambda probe: probe.accuracy)
     for probe in probes:
         distance, error = probe.behind(best)
@@ -237,12 +232,9 @@ def _table(probes: Sequence[StageProbe], *, majority: float) -> Table:
 
 
 def _write(probes: Sequence[StageProbe], file: Path) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["stage", "features", "strength", "loss", "accuracy", "standard_error"])
-    for probe in probes:
-        writer.writerow([probe.name, probe.width, probe.strength, probe.loss, probe.accuracy, probe.error])
-    write_text(file, text.getvalue())
+    names = ["stage", "features", "strength", "loss", "accuracy", "standard_error"]
+    rows = ([probe.name, probe.width, probe.strength, probe.loss, probe.accuracy, probe.error] for probe in probes)
+    write_csv(file, [names, *rows])
 
 
 def draw(probes: Sequence[StageProbe], file: Path, *, majority: float) -> None:

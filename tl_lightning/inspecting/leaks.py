@@ -1,15 +1,12 @@
 """``tl leaks``: which images are there more than once, also as sections of others, in which splits."""
 
-import csv
-import io
-
 import numpy as np
 from numpy.typing import NDArray
 
 from tl_lightning.backbones import CannotSplit, stage_outputs
 from tl_lightning.core.cache_room import NoRoom
 from tl_lightning.core.console import console
-from tl_lightning.core.files import write_text
+from tl_lightning.core.files import write_csv
 from tl_lightning.core.options import OptionParser, writable
 from tl_lightning.data.base import TransferDataModule
 from tl_lightning.data.leaks import Duplicate
@@ -60,7 +57,7 @@ def leaks_command(args: list[str]) -> None:
         console.print("no image is there more than once")
     else:
         console.print(leak_table(report, title="images that are there more than once"))
-    write_text(options.output, _csv(data, duplicates))
+    write_csv(options.output, _rows(data, duplicates))
     console.print(f"{len(duplicates):,} {'pair' if len(duplicates) == 1 else 'pairs'} written to {options.output}")
 
 
@@ -88,17 +85,15 @@ def _features(configuration: Configuration) -> NDArray[np.float32]:
     return features
 
 
-def _csv(data: TransferDataModule, duplicates: list[Duplicate]) -> str:
+def _rows(data: TransferDataModule, duplicates: list[Duplicate]) -> list[list[object]]:
     split_of = np.full(len(data.samples), "", dtype=object)  # copies are of images that can be read; some are unused
-    for name, rows in data.splits.items():
-        split_of[rows] = name
+    for name, members in data.splits.items():
+        split_of[members] = name
     labels, names = data.samples.targets_in_words()
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["kind", *(f"{what}_{k}" for k in (1, 2) for what in ("path", "split", "label"))])
+    rows: list[list[object]] = [["kind", *(f"{what}_{k}" for k in (1, 2) for what in ("path", "split", "label"))]]
     for pair in duplicates:
         cells = []
         for index in (pair.first, pair.second):
             cells += [shown(data.samples.paths[index]), split_of[index], names[labels[index]]]
-        writer.writerow([pair.kind, *cells])
-    return text.getvalue()
+        rows.append([pair.kind, *cells])
+    return rows

@@ -1,7 +1,5 @@
 """``tl predict``: what a run says of new images, in the arithmetic that it was trained and tested in."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,7 @@ import yaml
 from lightning.pytorch import Trainer
 
 from tl_lightning.core.console import console
-from tl_lightning.core.files import write_text
+from tl_lightning.core.files import write_csv
 from tl_lightning.core.options import OptionParser, writable
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.data.images.prediction import FileBatches, PredictionData
@@ -133,10 +131,8 @@ def _images_of(config: Path) -> list[Path]:
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
     """Writes predictions as CSV: ``path``, then ``class`` and each ``probability_<class>``, or the numbers by name."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", *(predictions[0].row if predictions else ())])
+    rows: list[list[object]] = [["path", *(predictions[0].row if predictions else ())]]
     for prediction in predictions:
         cells = (f"{value:.7g}" if isinstance(value, float) else value for value in prediction.row.values())
-        writer.writerow([prediction.path, *cells])
-    write_text(path, text.getvalue())
+        rows.append([prediction.path, *cells])
+    write_csv(path, rows)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from known_facts import FACTS, FAR, MEDIUM, MODEL, NEAR, PROBE, SPEEDS, facts
 
-from tl_lightning.choosing.advising.cost import Plan, affordable, in_time, parse_budget, run_seconds
+from tl_lightning.choosing.advising.cost import Plan, affordable, parse_budget, run_seconds
 from tl_lightning.choosing.advising.decision import TREE, Question, Strategy, advise_strategy, strategies
 from tl_lightning.choosing.advising.facts import Machine, Score
 from tl_lightning.choosing.advising.reasons import OWN
@@ -166,11 +166,6 @@ def test_a_budget_is_read(text, seconds):
 def test_what_is_no_length_of_time_is_said(text):
     with pytest.raises(UserError, match="is no length of time"):
         parse_budget(text)
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(40, "40 s"), (600, "10 min"), (9_000, "2.5 h")])
-def test_time_in_words(seconds, text):
-    assert in_time(seconds) == text
 
 
 def test_the_estimate_adds_up():

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from sweeps import a_trial, make_sweep
 from tl_lightning.running.sweeping.parameters import Choice, Range
-from tl_lightning.running.sweeping.showing import duration, score_text, short_names, value_text
+from tl_lightning.running.sweeping.showing import score_text, short_names, value_text
 from tl_lightning.running.sweeping.table import counts, finished_line, render, time_left
 
 
@@ -98,7 +98,6 @@ def test_values_scores_and_times_are_short():
     assert [score_text(score) for score in (0.0, 0.98765, -12.5, 123456.7, 1e-7, float("inf"), None)] == (
         ["0.0000", "0.9877", "-12.5000", "1.23e+05", "1e-07", "inf", ""]
     )
-    assert [duration(seconds) for seconds in (7.4, 120, 7200)] == ["7 s", "2 min", "2.0 h"]
 
 
 def test_counts_say_nothing_of_states_that_no_trial_has():

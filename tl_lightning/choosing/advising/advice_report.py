@@ -8,11 +8,12 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from tl_lightning.choosing.advising.cost import Plan, in_time
+from tl_lightning.choosing.advising.cost import Plan
 from tl_lightning.choosing.advising.decision import TREE, Question, Step, Strategy, similarity_number, similarity_word
 from tl_lightning.choosing.advising.facts import Facts, Speeds
 from tl_lightning.choosing.advising.gather import Looked
 from tl_lightning.choosing.advising.reasons import Reason
+from tl_lightning.core.console import duration, new_table
 from tl_lightning.tasks.objectives import OBJECTIVES
 
 
@@ -67,11 +68,8 @@ def candidate_table(candidates: Sequence[Looked], best: Looked) -> Table:
         candidates: All on the same images.
         best: One of them.
     """
-    table = Table(title="candidates", title_justify="left", title_style="bold")
     names = [each.name.partition("=")[0] for each in candidates]  # the weights matter only where that is not enough
-    table.add_column("backbone", overflow="fold")
-    for column in ("probe", "behind the best", "G MACs"):
-        table.add_column(column, justify="right")
+    table = new_table("candidates", "backbone", numbers=("probe", "behind the best", "G MACs"))
     for each in sorted(candidates, key=lambda candidate: -candidate.top.score.value):
         behind = "best" if each is best else str(best.top.ahead_of(each.top))
         backbone = each.name.partition("=")[0]
@@ -88,10 +86,8 @@ def depth_table(facts: Facts) -> Table | None:
     scores = dict(probe.stages) if probe is not None and len(probe.stages) > 1 else {}
     if not distances and not scores:
         return None
-    table = Table(title="by stage, input to output", title_justify="left", title_style="bold")
-    table.add_column("stage")
-    table.add_column("probe" if probe is None else f"probe, {probe.what}", justify="right")
-    table.add_column("distance from the source", justify="right")
+    numbers = ("probe" if probe is None else f"probe, {probe.what}", "distance from the source")
+    table = new_table("by stage, input to output", "stage", numbers=numbers)
     for stage in dict.fromkeys([*scores, *distances]):
         distance = f"{distances[stage]:.2f}" if stage in distances else ""
         table.add_row(stage, str(scores.get(stage, "")), distance)
@@ -121,12 +117,12 @@ def _short(value: Any) -> Text:  # noqa: ANN401 - any value of a configuration
 
 def estimate_line(plan: Plan, seconds: float, *, budget: float | None, fits: bool | None) -> str:
     """How long it would take, and whether that is within the budget."""
-    line = f"estimate   {in_time(seconds)} for {plan.strategy} at {plan.image_size} px, its test included"
+    line = f"estimate   {duration(seconds)} for {plan.strategy} at {plan.image_size} px, its test included"
     if budget is None or fits is None:
         return line
     within = "within" if fits else "NOT within"
     tail = "" if fits else "; nothing quicker is left to advise: fewer images (data.labelled_fraction) would be"
-    return f"{line}; {within} the budget of {in_time(budget)}{tail}"
+    return f"{line}; {within} the budget of {duration(budget)}{tail}"
 
 
 def decision_tree(path: Sequence[Step]) -> Tree:

@@ -16,7 +16,7 @@ from tl_lightning.choosing.advising.advice_report import (
     fact_table,
     reason_table,
 )
-from tl_lightning.choosing.advising.cost import in_time, parse_budget
+from tl_lightning.choosing.advising.cost import parse_budget
 from tl_lightning.choosing.advising.decision import NOISE
 from tl_lightning.choosing.advising.facts import Facts
 from tl_lightning.choosing.advising.gather import Looked, facts_of, look, set_up
@@ -25,7 +25,7 @@ from tl_lightning.choosing.advising.recipe import check_output, recipe
 from tl_lightning.choosing.advising.rules import Advice, advise
 from tl_lightning.choosing.advising.timing import SELECTIONS, measure_speeds
 from tl_lightning.choosing.ranking.candidates import available, configured, named
-from tl_lightning.core.console import console
+from tl_lightning.core.console import console, duration
 from tl_lightning.core.files import write_text
 from tl_lightning.core.options import OptionParser
 from tl_lightning.data.images.module import ImageDataModule
@@ -153,7 +153,7 @@ def text_of(configuration: Configuration, facts: Facts, advice: Advice, own: Map
     """
     about = [f"{name.strip()}: {value}" for name, value in fact_lines(facts)]
     if advice.seconds is not None:
-        about.append(f"estimate: {in_time(advice.seconds)}")
+        about.append(f"estimate: {duration(advice.seconds)}")
     about += [f"given up for the budget: {text}" for text in advice.given_up]
     classes = {"model": type(configuration.model), "data": type(configuration.datamodule)}
     usual = {"model": ClassificationTask, "data": ImageDataModule}

@@ -47,13 +47,6 @@ def parse_budget(text: str) -> float:
     return seconds
 
 
-def in_time(seconds: float) -> str:
-    """A length of time as people say it: ``40 s``, ``12 min``, ``3.5 h``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
-
-
 def run_seconds(plan: Plan, facts: Facts) -> float:
     """The estimated length of a whole ``tl fit``, its test included.
 

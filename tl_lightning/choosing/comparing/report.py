@@ -1,7 +1,5 @@
 """What a comparison shows and writes: tables and a page, ``summary.json`` and ``comparison.csv``."""
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +10,8 @@ from rich.table import Table
 from tl_lightning.choosing.comparing.growth import Growth
 from tl_lightning.choosing.comparing.outcome import Outcome, Row
 from tl_lightning.choosing.comparing.results import DIVERGED, METRICS, Measure, Result
-from tl_lightning.core.console import console
-from tl_lightning.core.files import write_text
+from tl_lightning.core.console import console, new_table
+from tl_lightning.core.files import write_csv, write_text
 from tl_lightning.core.pages import page as pages
 from tl_lightning.core.pages.page import NO_CHARTS, Charts, Facts, Part, to_html
 from tl_lightning.core.plots import can_draw
@@ -39,12 +37,10 @@ def comparison_table(rows: Sequence[Row], measure: Measure, *, reference: str, b
         baseline: The metric of a prediction without a model.
     """
     labelled = next((f" with {row.labelled:,} labelled images" for row in rows if row.labelled is not None), "")
-    table = Table(title=f"strategies{labelled}, on test", title_justify="left", title_style="bold")
-    table.add_column("strategy")
     gain = f"less error than {reference}" if measure.is_error else f"points more than {reference}"
     test = "McNemar p, accuracy" if measure.name in METRICS[1:] else "McNemar p"  # it knows right and wrong alone
-    for column in (in_words(measure.name), f"{gain} (95 % CI)", test, "of all"):
-        table.add_column(column, justify="right")
+    numbers = (in_words(measure.name), f"{gain} (95 % CI)", test, "of all")
+    table = new_table(f"strategies{labelled}, on test", "strategy", numbers=numbers)
     for row in rows:
         if row.value is None:
             table.add_row(row.strategy, "failed", style="red")
@@ -60,10 +56,8 @@ def comparison_table(rows: Sequence[Row], measure: Measure, *, reference: str, b
 
 def cost_table(rows: Sequence[Row], measure: Measure) -> Table:
     """What validation said of strategies, and what they took."""
-    table = Table(title="and what they took", title_justify="left", title_style="bold")
-    table.add_column("strategy")
-    for column in (f"validation {in_words(measure.validation)}", "trainable", "seconds", "runs"):
-        table.add_column(column, justify="right")
+    numbers = (f"validation {in_words(measure.validation)}", "trainable", "seconds", "runs")
+    table = new_table("and what they took", "strategy", numbers=numbers)
     for row in rows:
         runs = f"{len(row.seeds)} of {len(row.seeds) + len(row.failures)}" if row.failures else f"{len(row.seeds)}"
         cells = ("", "", "")
@@ -89,8 +83,7 @@ def in_interval(row: Row, measure: Measure) -> str:
 
 def shares_table(rows: Sequence[Row], measure: Measure) -> Table:
     """The test metric of every strategy with every share of the labels."""
-    table = Table(title=f"test {in_words(measure.name)} by labelled images", title_justify="left", title_style="bold")
-    table.add_column("strategy")
+    table = new_table(f"test {in_words(measure.name)} by labelled images", "strategy")
     fractions = list(dict.fromkeys(row.fraction for row in rows))
     for fraction in fractions:
         labelled = [row.labelled for row in rows if row.fraction == fraction and row.labelled is not None]
@@ -173,29 +166,14 @@ def summarise(outcome: Outcome, growth: Growth | None, measure: Measure) -> dict
     }
 
 
-def as_csv(rows: Sequence[Row]) -> str:
-    """A line per strategy and share of the labels."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = (
-        "strategy",
-        "fraction",
-        "labelled",
-        "value",
-        "error",
-        "validation",
-        "p",
-        "adjusted",
-        "trainable",
-        "seconds",
-    )
-    writer.writerow([*names, "difference", "low", "high", "runs", "failed"])
+def csv_rows(rows: Sequence[Row]) -> Iterator[list[object]]:
+    """The columns of ``comparison.csv``, then a line per strategy and share of the labels."""
+    names = "strategy fraction labelled value error validation p adjusted trainable seconds".split()
+    ends = ("value", "low", "high")
+    yield [*names, "difference", *ends[1:], "runs", "failed"]
     for row in rows:
-        difference = row.difference
-        interval = ("", "", "") if difference is None else (difference.value, difference.low, difference.high)
-        values = asdict(row)
-        writer.writerow([*(values[name] for name in names), *interval, len(row.seeds), len(row.failures)])
-    return text.getvalue()
+        interval = [getattr(row.difference, end, None) for end in ends]
+        yield [*(getattr(row, name) for name in names), *interval, len(row.seeds), len(row.failures)]
 
 
 def write(outcome: Outcome, growth: Growth | None, measure: Measure, folder: Path) -> dict[str, Any]:
@@ -206,7 +184,7 @@ def write(outcome: Outcome, growth: Growth | None, measure: Measure, folder: Pat
     """
     summary = summarise(outcome, growth, measure)
     RunFolder(folder).write_summary(summary)
-    write_text(folder / "comparison.csv", as_csv(outcome.rows))
+    write_csv(folder / "comparison.csv", csv_rows(outcome.rows))
     write_text(folder / "comparison.html", page(outcome, growth, measure))
     console.print(f"folder {folder}: summary.json, comparison.csv, comparison.html and a run per strategy and seed")
     return summary

@@ -1,7 +1,5 @@
 """What ``tl rank`` shows: a table, a sentence of advice, and estimate against cost as numbers and as a chart."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +7,8 @@ from pathlib import Path
 from rich.table import Table
 
 from tl_lightning.choosing.ranking.assess import Assessment, titles
-from tl_lightning.core.files import write_text
+from tl_lightning.core.console import new_table
+from tl_lightning.core.files import write_csv
 from tl_lightning.core.pages import page as pages
 from tl_lightning.core.pages.page import NO_CHARTS, Chart, Charts, Text, to_html
 from tl_lightning.core.plots import as_svg, can_draw, log_scale, new_figure
@@ -105,11 +104,9 @@ def rank_table(ranking: Ranking) -> Table:
     probed, all_of_them = len(ranking.best.rows), ranking.best.images
     drawn = f" drawn of {all_of_them:,}" if probed < all_of_them else ""
     title = f"linear probe of frozen features: {probed:,} images{drawn}, each by a head that has not seen it"
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("backbone", overflow="fold")
     everything = (*ranking.found, ranking.control)
     used = {name: key for name, key in SCORES.items() if any(getattr(each, key) is not None for each in everything)}
-    for column in (
+    numbers = (
         ranking.probe_name,
         "behind the best",
         *used,
@@ -118,8 +115,8 @@ def rank_table(ranking: Ranking) -> Table:
         "M params",
         "G MACs",
         "images/s",
-    ):
-        table.add_column(column, justify="right")
+    )
+    table = new_table(title, "backbone", numbers=numbers)
     for name, each in zip((*ranking.names, ranking.control_name), everything, strict=True):
         if each is ranking.control:
             table.add_section()
@@ -144,22 +141,19 @@ def rank_table(ranking: Ranking) -> Table:
 
 
 def write_metrics(ranking: Ranking, file: Path) -> None:
-    """Writes a row per candidate, the best first, the control last; what does not go with the answers stays empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    """Writes a row per candidate, the best first, the control last; scores that the targets do not have stay empty."""
     plain = ["log_me", "h_score", "leep", "nce", "image_size", "seconds", "parameters", "macs", "speed"]
-    writer.writerow(
+    rows: list[list[object]] = [
         [
             *("backbone", "weights", "control", ranking.probe_name.replace(" ", "_"), "standard_error"),
             *("behind", "behind_error", "within_noise", "neighbours", *plain),
         ]
-    )
+    ]
     for each in (*ranking.found, ranking.control):
         start = [each.candidate.backbone, each.candidate.weights, int(each is ranking.control)]
         estimate = [each.accuracy, each.error, *each.behind(ranking.best), int(each.within_noise_of(ranking.best))]
-        scores = [getattr(each, key) for key in ("neighbours", *plain)]
-        writer.writerow([*start, *estimate, *("" if score is None else score for score in scores)])
-    write_text(file, text.getvalue())
+        rows.append([*start, *estimate, *(getattr(each, key) for key in ("neighbours", *plain))])
+    write_csv(file, rows)
 
 
 def draw(ranking: Ranking) -> Chart:

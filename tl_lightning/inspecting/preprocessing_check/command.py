@@ -7,7 +7,7 @@ import numpy as np
 from rich.table import Table
 
 from tl_lightning.core.checkpoint_files import load_checkpoint
-from tl_lightning.core.console import console
+from tl_lightning.core.console import console, new_table
 from tl_lightning.core.files import write_text
 from tl_lightning.core.options import OptionParser, writable
 from tl_lightning.core.run_folder import RunFolder
@@ -39,10 +39,7 @@ def worst(checked: Checked, *, points: bool) -> str:
 
 def _table(checked: Checked, split: str) -> Table:
     title = f"{checked.images:,} {split} images, prepared otherwise: what it costs, and the share of answers changed"
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("preparation", no_wrap=True)
-    for column in (in_words(checked.figure), "cost", "changed"):
-        table.add_column(column, justify="right")
+    table = new_table(title, "preparation", numbers=(in_words(checked.figure), "cost", "changed"))
     table.add_column("")
     for result in checked.results:
         compared = bool(result.figures) and result.verdict not in ("right", "the same")

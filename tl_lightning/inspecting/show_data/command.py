@@ -7,7 +7,7 @@ import numpy as np
 from rich import table as rich_table
 
 from tl_lightning.core.class_path import resolve
-from tl_lightning.core.console import console, track
+from tl_lightning.core.console import console, new_table, track
 from tl_lightning.core.files import write_text
 from tl_lightning.core.options import OptionParser, writable
 from tl_lightning.core.pages.page import Bar, Bars, Facts, Part, Strips, Table, TableRow, Text, to_html
@@ -74,11 +74,7 @@ def count_bars(data: ImageDataModule) -> Iterator[Bars]:
 
 def number_table(data: ImageDataModule) -> rich_table.Table:
     """The range and the quartiles of each number in each split."""
-    table = rich_table.Table(title="numbers", title_justify="left", title_style="bold")
-    table.add_column("number")
-    table.add_column("split")
-    for column in ("lowest", "quartile", "median", "quartile", "highest"):
-        table.add_column(column, justify="right")
+    table = new_table("numbers", "number", "split", numbers=("lowest", "quartile", "median", "quartile", "highest"))
     for name, column in zip(data.classes, data.samples.labels.T, strict=True):
         for split, word in zip(SPLITS, ("train", "validation", "test"), strict=True):
             if len(data.splits[split]):

@@ -92,13 +92,6 @@ def score_text(score: float | None) -> str:
     return f"{score:.4f}" if 0.001 <= abs(score) < 1000 or score == 0 else f"{score:.3g}"
 
 
-def duration(seconds: float) -> str:
-    """A length of time as people say it: ``40 s``, ``12 min``, ``3.5 h``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
-
-
 def number_of(value: Any) -> float | None:  # noqa: ANN401 - anything that YAML holds
     """The number that a value is; `None` where it is none, as true or not a number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):

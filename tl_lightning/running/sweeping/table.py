@@ -8,9 +8,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tl_lightning.core.console import duration
 from tl_lightning.running.sweeping.showing import (
     STATES,
-    duration,
     is_scored,
     ranked,
     score_text,

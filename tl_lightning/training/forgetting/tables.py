@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
+from tl_lightning.core.console import new_table
+
 
 def forgetting_table(record: Mapping[str, Any], *, title: str) -> Table:
     """Shows how far the weights of each stage have moved, and how alike what it hands on still is.
@@ -14,9 +16,7 @@ def forgetting_table(record: Mapping[str, Any], *, title: str) -> Table:
         record: Of `ForgettingMeter.measure`.
         title: Above the table.
     """
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("stage")
-    table.add_column("weights moved", justify="right")
+    table = new_table(title, "stage", numbers=["weights moved"])
     if record["images"]:
         table.add_column("features alike (CKA)", justify="right")
     for row in record["stages"]:
