@@ -26,7 +26,7 @@ from torch.utils.data import default_collate
 from tl_lightning.core.console import console
 from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.data.sources.elpv import read_elpv
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 
 PHOTOGRAPHS = (
     "astronaut.png",
@@ -36,7 +36,7 @@ PHOTOGRAPHS = (
     "rocket.jpg",
     "hubble_deep_field.jpg",
 )
-PREPROCESS = Preprocess(224, 3, 0.875, "center", "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+PREPROCESS = ImagePreprocess(224, 3, 0.875, "center", "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 AUGMENTATIONS = ("none", "flips", "dihedral", "standard", "randaugment", "trivial")
 BATCH = 32
 IN_MEMORY = 512  # tensors of the bare loop, again and again; more would only cost memory

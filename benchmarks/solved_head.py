@@ -28,7 +28,6 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from tl_lightning.backbones import split_backbone
 from tl_lightning.core.console import console
 from tl_lightning.data.cached import CachedDataset
 from tl_lightning.data.dataset import Targets
@@ -36,7 +35,7 @@ from tl_lightning.data.loader import as_it_is
 from tl_lightning.data.sampling import EpochSampler
 from tl_lightning.experiment.configuration import Configuration, quiet
 from tl_lightning.feature_cache.activation_store import ActivationStore, TensorLayout
-from tl_lightning.feature_cache.extractor import Extractor, layout_of
+from tl_lightning.feature_cache.extractor import Extractor, below
 from tl_lightning.probe import STRENGTHS, Features, logistic_path, ridge_classifier, score_path
 
 HERE = Path(__file__).parent
@@ -122,14 +121,9 @@ def elpv_features(cache: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     data.prepare_data()
     data.setup("fit")
     extractor = Extractor(task, data, configuration.trainer)
-    split = split_backbone(task.backbone, task.stages, len(task.stages))
-
-    def layouts() -> list[TensorLayout]:
-        with extractor.computing():
-            return [layout_of(tensor) for tensor in split.prefix(extractor.two_images())]
-
+    part = below(task.transferred, len(task.stages))
     wanted = [(data.plain_view, np.union1d(data.splits["train"], data.splits["val"]))]
-    (store,) = extractor.extract(split.prefix, task.stages, "head", layouts=layouts, wanted=wanted).values()
+    (store,) = extractor.extract(part, wanted).values()
     labels = torch.from_numpy(data.samples.labels)
     train, val = data.splits["train"], data.splits["val"]
     return store.read(train)[0].float(), labels[train], store.read(val)[0].float(), labels[val]

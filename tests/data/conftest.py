@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 
 
 @pytest.fixture
-def small() -> Preprocess:
-    return Preprocess(16, 3, 0.8, "center", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+def small() -> ImagePreprocess:
+    return ImagePreprocess(16, 3, 0.8, "center", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 @pytest.fixture

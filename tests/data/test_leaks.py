@@ -29,14 +29,14 @@ from tl_lightning.data.leaks import (
 from tl_lightning.data.leaks.fingerprints import Fingerprints, thumbnail, turn
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.tables import leak_table
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 
 SIDE = 256
 
 
 @pytest.fixture
 def preprocess():
-    return Preprocess(224, 3, 0.875, "center", "bicubic", (0.5,) * 3, (0.5,) * 3)
+    return ImagePreprocess(224, 3, 0.875, "center", "bicubic", (0.5,) * 3, (0.5,) * 3)
 
 
 def drawn(seed):

@@ -10,7 +10,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from tl_lightning.data.images.module import ImageDataModule
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 
 Seen = list[tuple[int, int, list[int], bytes]]
 
@@ -63,7 +63,7 @@ class SaveEverywhere(Callback):
 
 
 @pytest.fixture
-def train(folder: Path, small: Preprocess) -> Callable[..., Seen]:
+def train(folder: Path, small: ImagePreprocess) -> Callable[..., Seen]:
     def run(*callbacks: Callback, workers: int = 0, checkpoint: Path | None = None) -> Seen:
         data = ImageDataModule(
             str(folder), small.to_dict(), batch_size=2, val_fraction=0.4, mixup=0.4, num_workers=workers, seed=1

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,17 +8,10 @@ import yaml
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.cautions import KEYS, Caution, cautions, check_silenced
 from tl_lightning.finetuning.phases import PRESETS, Phase, parse_phases
+from tl_lightning.preprocess import ImagePreprocess
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
-OWN = {
-    "size": 224,
-    "channels": 3,
-    "crop_pct": 0.875,
-    "crop_mode": "center",
-    "interpolation": "bicubic",
-    "mean": [0.5, 0.5, 0.5],
-    "std": [0.5, 0.5, 0.5],
-}
+OWN = ImagePreprocess(224, 3, 0.875, "center", "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def found(**changes):
@@ -27,9 +21,7 @@ def found(**changes):
         "phases": [Phase(train="from:blocks.2", epochs=6, name="from:blocks.2")],
         "pretrained": True,
         "top_rate": 9e-4,
-        "image_size": 128,
-        "own_size": 224,
-        "preprocess": {**OWN, "size": 128},
+        "preprocess": OWN.with_size(128),
         "own_preprocess": OWN,
         "training_images": 1673,
         "patience": 10,
@@ -61,8 +53,7 @@ def test_no_shipped_configuration_needs_a_caution(path):
         phases=parse_phases(phases, max_epochs=epochs),
         pretrained=not scratch,
         top_rate=model.get("lr", 1e-3) * (1.0 if scratch else model.get("backbone_lr_scale", 0.1)),
-        image_size=size,
-        preprocess={**OWN, "size": size},
+        preprocess=OWN.with_size(size),
     )
 
 
@@ -151,29 +142,31 @@ def test_a_phases_own_patience_comes_before_the_runs(own, patience, expected):
     ("size", "expected"), [(111, ["input_size"]), (112, []), (224, []), (448, []), (449, ["input_size"])]
 )
 def test_images_are_not_far_from_the_size_of_the_pretraining(size, expected):
-    assert keys(image_size=size) == expected
-    assert keys(image_size=size, pretrained=False) == []
+    assert keys(preprocess=OWN.with_size(size)) == expected
+    assert keys(preprocess=OWN.with_size(size), pretrained=False) == []
 
 
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("mean", [0.485, 0.456, 0.406], "mean [0.485, 0.456, 0.406] instead of [0.5, 0.5, 0.5];"),
+        ("mean", (0.485, 0.456, 0.406), "mean [0.485, 0.456, 0.406] instead of [0.5, 0.5, 0.5];"),
         ("std", (0.2, 0.2, 0.2), "std [0.2, 0.2, 0.2] instead of [0.5, 0.5, 0.5];"),
-        ("channels", 1, "channels 1 instead of 3;"),
         ("interpolation", "bilinear", "interpolation bilinear instead of bicubic;"),
         ("crop_mode", "squash", "crop_mode squash instead of center;"),
     ],
 )
 def test_another_preparation_than_the_weights_own_is_named(field, value, said):
-    (caution,) = found(preprocess={**OWN, field: value})
+    (caution,) = found(preprocess=replace(OWN, **{field: value}))
     assert caution.key == "preprocessing"
     assert f"as the weights expect: {said}" in caution.text
-    assert found(preprocess={**OWN, field: value}, pretrained=False) == []
+    assert found(preprocess=replace(OWN, **{field: value}), pretrained=False) == []
 
 
-def test_size_and_the_kind_of_sequence_are_no_other_preparation():
-    assert found(preprocess={**OWN, "size": 96, "crop_pct": 1.0, "mean": (0.5, 0.5, 0.5)}) == []
+def test_size_crop_and_channels_are_no_other_preparation():
+    own = replace(OWN, mean=(0.4, 0.5, 0.6))
+    asked = replace(own, size=128, crop_pct=1.0)
+    assert found(preprocess=asked, own_preprocess=own) == []
+    assert found(preprocess=asked.with_channels(1), own_preprocess=own) == []
 
 
 @pytest.mark.parametrize(
@@ -210,8 +203,7 @@ def test_every_caution_is_one_line_with_its_numbers_and_the_way_to_silence_it():
         name="linear_probe",
         phases=[Phase(train="all", epochs=40, name="all")],
         top_rate=3e-3,
-        image_size=32,
-        preprocess={**OWN, "interpolation": "nearest"},
+        preprocess=replace(OWN, size=32, interpolation="nearest"),
         training_images=120,
         patience=50,
     )
@@ -231,7 +223,7 @@ def test_every_caution_is_one_line_with_its_numbers_and_the_way_to_silence_it():
 
 
 def test_a_caution_is_plain_data():
-    (caution,) = found(image_size=449)
+    (caution,) = found(preprocess=OWN.with_size(449))
     assert caution == Caution(
         "input_size",
         "images are made 449 pixels wide, more than double the 224 that the weights were trained with: things appear "

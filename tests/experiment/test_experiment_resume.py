@@ -360,7 +360,7 @@ def test_a_solved_phase_that_was_over_needs_nothing_that_was_kept(solved, tmp_pa
     monkeypatch.setattr(activations, "make_room", full)
     capsys.readouterr()
     assert main(["resume", "--run_dir", "run"]) == 0
-    assert "kept " not in capsys.readouterr().out
+    assert "cached " not in capsys.readouterr().out
     without_times("run")
     without_times(reference)
     assert_the_same(Path("run"), reference)

@@ -13,11 +13,10 @@ from lightning import Callback
 from tiny import TINY, write_tiny
 from torch import nn
 
-from tl_lightning.backbones import split_backbone
 from tl_lightning.experiment.configuration import Configuration, quiet
 from tl_lightning.feature_cache import extractor as extraction
 from tl_lightning.feature_cache.activation_store import ActivationStore
-from tl_lightning.feature_cache.extractor import Extractor, layout_of
+from tl_lightning.feature_cache.extractor import Extractor, below, layout_of
 
 
 class Dump(Callback):
@@ -44,32 +43,24 @@ def configured(tmp_path, monkeypatch):
 
 
 def extract(task, data, extractor, indices, *, cut=3):
-    split = split_backbone(task.backbone, task.stages, cut)
-
-    def layouts():
-        with extractor.computing():
-            return [layout_of(tensor) for tensor in split.prefix(extractor.two_images())]
-
-    stages = task.stages[:cut]
-    wanted = [(data.plain_view, np.asarray(indices))]
-    stores = extractor.extract(split.prefix, stages, stages[-1].name, layouts=layouts, wanted=wanted)
-    return stores[data.plain_view.name], split
+    part = below(task.transferred, cut)
+    return extractor.extract(part, [(data.plain_view, np.asarray(indices))])[data.plain_view.name], part
 
 
 def test_what_is_kept_are_the_activations_to_the_last_bit(configured):
     task, data, extractor = configured()
     indices = np.arange(len(data.samples))
-    store, split = extract(task, data, extractor, indices)
+    store, part = extract(task, data, extractor, indices)
     assert extractor.computed == len(indices) == 24
     (batch,) = data.view_loader(data.plain_view, indices, 24)
     images = data.normalized(batch)["image"]
     with extractor.computing():
-        (expected,) = split.prefix(torch.cat([images, images[-1:].expand(8, -1, -1, -1)]))
+        (expected,) = part.run(torch.cat([images, images[-1:].expand(8, -1, -1, -1)]))
         whole = task.backbone(images)
     (kept,) = store.read(indices)
     assert torch.equal(kept, expected[:24])
     with extractor.computing():
-        torch.testing.assert_close(split.suffix(kept), whole, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(part.rest(kept), whole, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

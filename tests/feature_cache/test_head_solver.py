@@ -155,7 +155,7 @@ def test_what_cannot_be_solved_is_trained_on_what_is_kept_and_said(here, capsys,
     assert fit(*options) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("not solved")] == [f"not solved {reason}"]
-    assert len([line for line in lines if line.startswith("kept ")]) == 1
+    assert len([line for line in lines if line.startswith("cached ")]) == 1
     (phase,) = summary()["phases"]
     assert (phase["solved"], phase["epochs"], phase["learning_rates"]) == (False, 2, {"head": 0.01})
     assert "head" not in phase

@@ -12,7 +12,7 @@ from lightning import Callback
 from tiny import TINY, write_tiny
 from torch import nn
 
-from tl_lightning.backbones import CannotSplit
+from tl_lightning.backbones import Backbone, CannotSplit, Split
 from tl_lightning.cli import main
 from tl_lightning.core.cache_room import NoRoom
 from tl_lightning.data.images.module import ImageDataModule
@@ -144,7 +144,7 @@ def test_a_phase_that_trains_everything_goes_back_to_images(here, monkeypatch, c
     monkeypatch.setattr(Batches, "seen", set())
     assert fit("lp_ft", f"--trainer.callbacks+={__name__}.Batches", epochs=4) == 0
     assert Batches.seen == {(0, "activations"), *((epoch, "image") for epoch in range(1, 4))}
-    assert len(said(capsys.readouterr().out, "kept ")) == 1
+    assert len(said(capsys.readouterr().out, "cached ")) == 1
 
 
 def test_nothing_is_kept_with_the_cache_off(here, monkeypatch, capsys):
@@ -153,7 +153,7 @@ def test_nothing_is_kept_with_the_cache_off(here, monkeypatch, capsys):
     assert Batches.seen == {(epoch, "image") for epoch in range(3)}
     assert stores() == []
     shown = capsys.readouterr().out
-    assert said(shown, "kept") == said(shown, "not kept") == said(shown, "head ") == []
+    assert said(shown, "cached") == said(shown, "not cached") == said(shown, "head ") == []
 
 
 def test_statistics_that_were_adapted_give_other_activations(here):
@@ -186,7 +186,7 @@ def test_changed_images_and_changed_weights_are_computed_anew(here, capsys):
 def test_every_version_that_an_augmentation_has_is_kept_where_that_pays(here, capsys):
     assert fit([{"train": "last:1", "augmentation": "flips"}], epochs=3) == 0
     train, validation = (summary()["data"][name] for name in ("train", "validation"))
-    (line,) = said(capsys.readouterr().out, "kept ")
+    (line,) = said(capsys.readouterr().out, "cached ")
     assert f"{2 * train + validation} images in 2 views after" in line
     assert len(stores()) == 2
 
@@ -194,18 +194,18 @@ def test_every_version_that_an_augmentation_has_is_kept_where_that_pays(here, ca
 def test_eight_versions_for_three_epochs_are_not_kept_unless_they_have_to_be(here, capsys):
     phases = [{"train": "last:1", "augmentation": "dihedral"}]
     assert fit(phases, epochs=3) == 0
-    (line,) = said(capsys.readouterr().out, "not kept")
+    (line,) = said(capsys.readouterr().out, "not cached")
     assert "computing 8 views once is no less work than 3 epochs" in line
     assert stores() == []
     assert fit(phases, "--cache", "require", epochs=3, run="required") == 0
     assert fit([{**phases[0], "views": 8}], epochs=3, run="asked") == 0
-    assert [len(said(capsys.readouterr().out, "kept ")), len(stores())] == [2, 8]
+    assert [len(said(capsys.readouterr().out, "cached ")), len(stores())] == [2, 8]
 
 
 @pytest.mark.parametrize("train", ["head", "last:1"])
 def test_four_versions_of_an_endless_augmentation_are_kept_where_a_phase_asks_for_them(here, capsys, train):
     assert fit([{"train": train, "augmentation": "standard", "views": 4}]) == 0
-    assert "in 4 views after" in said(capsys.readouterr().out, "kept ")[0]
+    assert "in 4 views after" in said(capsys.readouterr().out, "cached ")[0]
     assert len(stores()) == 5  # and the images as validation sees them
 
 
@@ -253,8 +253,8 @@ class HeadOfItsOwn(ClassificationTask):
 @pytest.mark.parametrize(
     ("own", "line"),
     [
-        ("data=ImagesOfItsOwn", "not kept   ImagesOfItsOwn has its own normalized"),
-        ("model=TaskOfItsOwn", "not kept   TaskOfItsOwn has its own training_step"),
+        ("data=ImagesOfItsOwn", "not cached ImagesOfItsOwn has its own normalized"),
+        ("model=TaskOfItsOwn", "not cached TaskOfItsOwn has its own training_step"),
         ("model=HeadOfItsOwn", "not solved its head is not one linear layer"),
     ],
 )
@@ -283,7 +283,7 @@ def test_a_cool_down_reads_what_its_phase_read(here, capsys):
     phase = {"train": "last:1", "augmentation": "flips", "patience": 1, "min_delta": 2, "cooldown": 2}
     assert fit([{**phase, "schedule": "constant", "warmup": 0.0}], epochs=6) == 0
     assert [(found["epochs"], found["kept"]) for found in summary()["phases"]] == [(2, "blocks.3"), (2, "blocks.3")]
-    assert said(capsys.readouterr().out, "not kept") == []
+    assert said(capsys.readouterr().out, "not cached") == []
 
 
 def test_a_store_that_was_left_half_filled_asks_for_room_again(here, capsys, monkeypatch):
@@ -292,7 +292,7 @@ def test_a_store_that_was_left_half_filled_asks_for_room_again(here, capsys, mon
     (store / "done.bin").write_bytes(bytes((store / "done.bin").stat().st_size))
     monkeypatch.setattr(extraction, "make_room", no_room)
     assert fit("feature_extraction", epochs=2) == 0
-    assert said(capsys.readouterr().out, "not kept") == ["not kept   the cache is full; going on from images"]
+    assert said(capsys.readouterr().out, "not cached") == ["not cached the cache is full; going on from images"]
 
 
 def cannot_split(*args):
@@ -312,7 +312,7 @@ OBSTACLES = [
 @pytest.mark.parametrize(("phase", "options", "words"), OBSTACLES)
 def test_what_stands_against_keeping_is_said_and_the_run_goes_on(here, capsys, phase, options, words):
     assert fit([phase], *options) == 0
-    (line,) = said(capsys.readouterr().out, "not kept")
+    (line,) = said(capsys.readouterr().out, "not cached")
     assert words in line
     assert (summary()["phases"][0]["epochs"], stores()) == (3, [])
 
@@ -327,30 +327,30 @@ def test_with_the_cache_required_it_is_one_line_and_leaves_nothing(here, capsys,
 
 
 def test_a_model_that_cannot_be_split_runs_whole(here, capsys, monkeypatch):
-    monkeypatch.setattr(keeping, "split_backbone", cannot_split)
+    monkeypatch.setattr(Backbone, "split", cannot_split)
     assert fit([{"train": "last:1"}]) == 0
-    assert len(said(capsys.readouterr().out, "not kept   blocks go round in circles")) == 1
+    assert len(said(capsys.readouterr().out, "not cached blocks go round in circles")) == 1
     assert fit([{"train": "last:1"}], "--cache", "require", run="required") == 2
     assert "blocks go round in circles" in capsys.readouterr().err
 
 
 def test_parts_that_do_not_make_the_whole_are_not_used(here, capsys, monkeypatch):
-    real = keeping.split_backbone
+    real = Backbone.split
 
-    def wrong(*args):
-        split = real(*args)
-        return keeping.Split(split.prefix, nn.Sequential(split.suffix, nn.ReLU(), nn.Hardtanh(0.0, 0.01)))
+    def wrong(backbone, cut):
+        split = real(backbone, cut)
+        return Split(split.prefix, nn.Sequential(split.suffix, nn.ReLU(), nn.Hardtanh(0.0, 0.01)))
 
-    monkeypatch.setattr(keeping, "split_backbone", wrong)
+    monkeypatch.setattr(Backbone, "split", wrong)
     assert fit([{"train": "last:1"}]) == 0
-    (line,) = said(capsys.readouterr().out, "not kept")
+    (line,) = said(capsys.readouterr().out, "not cached")
     assert "the two parts of the backbone do not compute what the whole does" in line
 
 
 def test_a_data_module_that_serves_only_images_is_trained_on_images(here, capsys, monkeypatch):
     monkeypatch.setattr(keeping, "TransferDataModule", type("Another", (), {}))
     assert fit([{"train": "head"}]) == 0
-    assert len(said(capsys.readouterr().out, "not kept   ImageDataModule can serve samples only")) == 1
+    assert len(said(capsys.readouterr().out, "not cached ImageDataModule can serve samples only")) == 1
     assert summary()["phases"][0]["epochs"] == 3
 
 
@@ -372,7 +372,7 @@ def test_without_room_the_run_goes_on_from_images_for_all_its_epochs(
 ):
     monkeypatch.setattr(module, name, broken)
     assert fit([{"train": train}]) == 0
-    (line,) = said(capsys.readouterr().out, "not kept")
+    (line,) = said(capsys.readouterr().out, "not cached")
     assert words in line
     assert line.endswith("going on from images")
     assert summary()["phases"][0]["epochs"] == 3

@@ -30,7 +30,7 @@ def test_the_statistics_are_the_mean_over_the_batches_of_each_batch_s_own():
     backbone[0].running_mean.fill_(5.0)
     backbone[0].weight.data = torch.tensor([1.0, 2.0, -1.0])
     batches = [torch.randn(size, 3) * scale + scale for size, scale in ((4, 1.0), (4, 3.0), (2, 100.0))]
-    estimate_statistics(backbone, batches)
+    estimate_statistics(backbone, [[batch] for batch in batches])
 
     whole = batches[:2]  # the last one is smaller, and left out
     torch.testing.assert_close(backbone[0].running_mean, (whole[0].mean(0) + whole[1].mean(0)) / 2)
@@ -49,13 +49,13 @@ def test_the_modes_and_the_momentum_are_what_they_were_also_after_an_error():
     backbone[0].eval()
 
     def failing():
-        yield torch.randn(4, 3)
+        yield [torch.randn(4, 3)]
         raise ValueError
 
     modes = [module.training for module in backbone.modules()]
     assert modes == [True, False, True, True, True]
     weights = backbone[2].weight.clone()
-    estimate_statistics(backbone, [torch.randn(4, 3)])
+    estimate_statistics(backbone, [[torch.randn(4, 3)]])
     with pytest.raises(ValueError):
         estimate_statistics(backbone, failing())
     assert [module.training for module in backbone.modules()] == modes
@@ -66,7 +66,7 @@ def test_the_modes_and_the_momentum_are_what_they_were_also_after_an_error():
 
 def test_layers_without_running_statistics_have_none_to_estimate():
     backbone = nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False), nn.BatchNorm1d(3))
-    estimate_statistics(backbone, [torch.randn(4, 3)])
+    estimate_statistics(backbone, [[torch.randn(4, 3)]])
     assert backbone[0].running_mean is None
     assert batch_norms(backbone) == [backbone[1]]
 
@@ -212,7 +212,7 @@ def test_a_phase_may_adapt_the_statistics_to_its_images_once(here):
 
     images, expected = training_images(), tiny()
     before = statistics(expected.state_dict())
-    estimate_statistics(expected, images)
+    estimate_statistics(expected, [[batch] for batch in images])
     adapted = statistics(expected.state_dict())
     for state in (statistics(begun), statistics(ended)):
         assert state.keys() == adapted.keys()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import TINY, write_tiny
 
-from tl_lightning.backbones import CannotSplit, build_backbone
+from tl_lightning.backbones import Backbone, CannotSplit, build_backbone
 from tl_lightning.cli import main
 from tl_lightning.core.cache_room import NoRoom
 from tl_lightning.data.splits import fold_numbers
@@ -90,7 +90,7 @@ def test_a_second_look_computes_nothing_and_gives_the_same(here, monkeypatch):
     def fail(*args, **options):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(depth_probe.Extractor, "_run", fail)
+    monkeypatch.setattr(depth_probe.Extractor, "_compute", fail)
     assert main(["probe", *TINY, "--output", "second"]) == 0
     assert figures("first.csv") == figures("second.csv")
 
@@ -121,7 +121,7 @@ def no_room(needed):
 @pytest.mark.parametrize(
     ("module", "name", "broken", "words"),
     [
-        (depth_probe, "stage_outputs", cannot_split, "cannot be probed stage by stage: blocks go round in circles"),
+        (Backbone, "stage_outputs", cannot_split, "cannot be probed stage by stage: blocks go round in circles"),
         (activations, "make_room", no_room, "the activations cannot be kept: the cache is full"),
     ],
 )

@@ -228,7 +228,7 @@ def test_batch_norm_adapts_to_images_in_the_order_in_which_a_run_does(here):
     data, backbone = frozen.datamodule, frozen.model.backbone
     with frozen.trainer.precision_plugin.forward_context():
         loader = data.plain_loader("train", shuffle=True)
-        estimate_statistics(backbone, (data.normalized(batch)["image"] for batch in loader))
+        estimate_statistics(backbone, ([data.normalized(batch)["image"]] for batch in loader))
     assert torch.equal(adapted.model.backbone.bn1.running_var, backbone.bn1.running_var)
 
 

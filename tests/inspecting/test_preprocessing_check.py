@@ -18,11 +18,11 @@ from tl_lightning.inspecting.preprocessing_check.check import Checked, Result, p
 from tl_lightning.inspecting.preprocessing_check.command import worst
 from tl_lightning.inspecting.preprocessing_check.preparations import prepared_batches, variants
 from tl_lightning.metrics.noise import bootstrap
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 from tl_lightning.tasks import ClassificationTask
 
-OWN = Preprocess(32, 3, 0.8, "center", "bicubic", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-HALF = Preprocess(32, 3, 0.8, "center", "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+OWN = ImagePreprocess(32, 3, 0.8, "center", "bicubic", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF = ImagePreprocess(32, 3, 0.8, "center", "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 NAMES = [
     "as trained",
     "ImageNet's mean/std",
@@ -242,7 +242,7 @@ def test_other_pixels_are_decoded_once_for_all_that_share_them():
     assert ways["24 x 24 pixels"].preprocess == replace(OWN, size=24)
     border = replace(OWN, crop_mode="border")  # whose border has the mean's colour
     assert len({way.pixels for way in variants(border)[:3]}) == 2
-    grey = Preprocess(32, 1, 0.8, "center", "bilinear", (0.5,), (0.5,))
+    grey = ImagePreprocess(32, 1, 0.8, "center", "bilinear", (0.5,), (0.5,))
     assert not {"BGR instead of RGB", "greyscale"} & {way.name for way in variants(grey)}
 
 

@@ -21,9 +21,9 @@ from tl_lightning.experiment.configuration import quiet
 from tl_lightning.inspecting.show_data.command import DataConfiguration
 from tl_lightning.inspecting.show_data.image_sizes import Header, read_headers, size_bars, size_line
 from tl_lightning.inspecting.show_data.strips import choose_groups, encoded, groups_of, image_side
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 
-OWN = Preprocess(32, 3, 0.8, "center", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+OWN = ImagePreprocess(32, 3, 0.8, "center", "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_images_are_those_that_the_model_sees_and_that_its_training_draws(here):
     seen = 0
     for place, name in enumerate(names):
         index = training[name]  # none of another split
-        expected = prepare(data.samples.paths[index], Preprocess.from_dict(data.prepared))
+        expected = prepare(data.samples.paths[index], ImagePreprocess.from_dict(data.prepared))
         assert np.array_equal(shown["as prepared"][place], expected.permute(1, 2, 0))
         assert shown["file"][place].shape[:2] == (213, 256)  # 48 x 40, whole
         if index in drawn:

@@ -14,15 +14,15 @@ from tl_lightning.training.micro_batches import MARGIN, cached_bytes, free_bytes
 def test_kept_bytes_are_those_of_the_tensors_that_the_backward_pass_needs():
     # ReLU keeps its output, which is the second layer's input; the first layer keeps its own. float32: 4 bytes.
     module = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 3))
-    assert cached_bytes(module, torch.zeros(5, 10)) == 4 * 5 * (10 + 20)
+    assert cached_bytes(module, [torch.zeros(5, 10)]) == 4 * 5 * (10 + 20)
     module.requires_grad_(False)
-    assert cached_bytes(module, torch.zeros(5, 10)) == 0
+    assert cached_bytes(module, [torch.zeros(5, 10)]) == 0
 
 
 def test_a_frozen_part_keeps_nothing():
     module = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 3))
     module[0].requires_grad_(False)
-    assert cached_bytes(module, torch.zeros(5, 10)) == 4 * 5 * 20
+    assert cached_bytes(module, [torch.zeros(5, 10)]) == 4 * 5 * 20
 
 
 @pytest.mark.parametrize(

@@ -3,23 +3,29 @@
 Nothing here imports timm before a function is called, since that alone takes seconds.
 """
 
-from tl_lightning.backbones.backbone import Backbone, build_backbone, preprocess_of
-from tl_lightning.backbones.splitting import Split, split_backbone, stage_outputs
+from tl_lightning.backbones.backbone import Backbone
+from tl_lightning.backbones.protocol import DenseBackbone, Provider
+from tl_lightning.backbones.providers import (
+    PROVIDERS,
+    build_backbone,
+    load_source_model,
+    preprocess_of,
+    source_classifier,
+)
+from tl_lightning.backbones.splitting import Split
 from tl_lightning.backbones.stages import Stage
-from tl_lightning.backbones.timm_models import checkpoint_gradients
 from tl_lightning.backbones.tracing import CannotSplit
-from tl_lightning.backbones.weights import load_source_model, source_classifier
 
 __all__ = [
+    "PROVIDERS",
     "Backbone",
     "CannotSplit",
+    "DenseBackbone",
+    "Provider",
     "Split",
     "Stage",
     "build_backbone",
-    "checkpoint_gradients",
     "load_source_model",
     "preprocess_of",
     "source_classifier",
-    "split_backbone",
-    "stage_outputs",
 ]

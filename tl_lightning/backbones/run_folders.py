@@ -8,7 +8,7 @@ from torch import Tensor
 from tl_lightning.core.checkpoint_files import read_checkpoint
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess import Preprocess
 
 
 @dataclass(frozen=True)

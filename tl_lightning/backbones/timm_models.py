@@ -8,12 +8,11 @@ from torch import Tensor, nn
 
 from tl_lightning.backbones import hub
 from tl_lightning.errors import UserError, nearest
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess import ImagePreprocess, Preprocess
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
 
-PROVIDERS = ("timm",)
 VALID_NAMES = "timm/<timm name>, as timm/resnet18 or timm/resnet50.a1_in1k, or timm/hf-hub:<org>/<model>"
 HUB_PREFIX = "hf-hub:"
 
@@ -28,13 +27,11 @@ def timm_name(name: str) -> str:
         What timm calls it. Whether a model is on the hub is not asked here.
 
     Raises:
-        UserError: If the provider or the timm name is unknown; the nearest right names are given.
+        UserError: If the timm name is unknown; the nearest right names are given.
     """
     from timm.models import get_deprecated_models, list_models
 
-    provider, slash, model = name.partition("/")
-    if not slash or provider not in PROVIDERS:
-        raise UserError(f"model.backbone is {name!r}: it has to be {VALID_NAMES}")
+    model = name.partition("/")[2]
     if model.startswith(HUB_PREFIX):
         if model.count("/") != 1 or not all(model.removeprefix(HUB_PREFIX).split("/")):
             raise UserError(f"model.backbone is {name!r}: a model on the hub is named timm/hf-hub:<org>/<model>")
@@ -79,7 +76,7 @@ def pretrained_config(model: str) -> "PretrainedCfg":
     )
 
 
-def preprocess_from(config: "PretrainedCfg", name: str) -> Preprocess:
+def preprocess_from(config: "PretrainedCfg", name: str) -> ImagePreprocess:
     """Reads the preparation of images out of timm's record.
 
     Args:
@@ -98,7 +95,7 @@ def preprocess_from(config: "PretrainedCfg", name: str) -> Preprocess:
             f"model.backbone is {name!r}: it sees images of {height}x{width} pixels, and only squares are supported; "
             "choose another backbone"
         )
-    return Preprocess(
+    return ImagePreprocess(
         size=height,
         channels=channels,
         crop_pct=config.crop_pct,
@@ -107,6 +104,21 @@ def preprocess_from(config: "PretrainedCfg", name: str) -> Preprocess:
         mean=tuple(config.mean),
         std=tuple(config.std),
     )
+
+
+def of_images(preprocess: Preprocess, name: str) -> ImagePreprocess:
+    """The same preparation, known to be one of images.
+
+    Args:
+        preprocess: Of any kind.
+        name: The backbone's name, for the error message.
+
+    Raises:
+        UserError: If it is of another kind.
+    """
+    if not isinstance(preprocess, ImagePreprocess):
+        raise UserError(f"model.backbone is {name!r}, which takes images, but the inputs are {preprocess.kind}")
+    return preprocess
 
 
 def create(

@@ -17,15 +17,27 @@ class CannotSplit(Exception):
 
 
 class Whole(nn.Module):
-    """Calls a module with images alone, though its forward may take more, such as a mask."""
+    """A backbone as a prefix: the only tensor that crosses a cut above it is its features."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
 
-    def forward(self, images: Tensor) -> tuple[Tensor]:
-        """Images (N, C, S, S) -> features (N, num_features), in a tuple."""
-        return (self.module(images),)
+    def forward(self, *inputs: Tensor) -> tuple[Tensor]:
+        """The backbone's inputs -> features (N, num_features), in a tuple."""
+        return (self.module(*inputs),)
+
+
+class _Traced(nn.Module):
+    """Calls a module with its inputs alone, though its forward may take more, such as a mask that is left out."""
+
+    def __init__(self, module: nn.Module, count: int) -> None:
+        super().__init__()
+        self.module = module
+        self._count = count
+
+    def forward(self, inputs: Any) -> Any:  # noqa: ANN401  # fx hands over one that stands for all, and knows no length
+        return self.module(*[inputs[position] for position in range(self._count)])
 
 
 @dataclass(frozen=True)
@@ -34,15 +46,17 @@ class Trace:
 
     Attributes:
         depths: The nodes in the order of running, each with the part of the backbone that it belongs to.
-        movable: Those that depend on no parameter, and on the images through sizes at most: any part can compute them
+        movable: Those that depend on no parameter, and on the inputs through sizes at most: any part can compute them
             for itself.
-        images: What goes in.
+        learned: Those that depend on a parameter.
+        inputs: What goes in, in the order of the module's arguments.
         features: What comes out.
     """
 
     depths: dict[fx.Node, int]
     movable: set[fx.Node]
-    images: fx.Node
+    learned: set[fx.Node]
+    inputs: tuple[fx.Node, ...]
     features: fx.Node
 
     def crossing(self, depth: int) -> list[fx.Node]:
@@ -54,13 +68,14 @@ class Trace:
         return later and self.depths[node] <= depth
 
 
-def trace(module: nn.Module, stages: Sequence[Stage], part_of: Callable[[int], int]) -> Trace:
+def trace(module: nn.Module, stages: Sequence[Stage], part_of: Callable[[int], int], *, inputs: int) -> Trace:
     """Traces only the modules that hold tensors of several parts; every other one is called as it is.
 
     Args:
         module: The backbone's module.
         stages: All of its stages.
         part_of: To which part a stage belongs, by its position; deeper stages to no earlier part.
+        inputs: How many tensors the module takes.
 
     Returns:
         What it computes. What has no parameters belongs to the last part that it depends on.
@@ -78,19 +93,20 @@ def trace(module: nn.Module, stages: Sequence[Stage], part_of: Callable[[int], i
     containers = [each for each in module.modules() if each is module or len(_parts(_tensors(each), parts)) > 1]
     if any(getattr(container, "grad_checkpointing", False) for container in containers):
         raise CannotSplit("gradient checkpointing is on")
-    *nodes, output = _graph(Whole(module), containers).nodes
-    found = Trace({}, set(), nodes[0], output.args[0][0])
+    given, *nodes, output = _graph(_Traced(module, inputs), containers).nodes
+    found = Trace({}, set(), set(), tuple(nodes[:inputs]), output.args[0])
     for node in nodes:
-        depth = max((found.depths[each] for each in node.all_input_nodes), default=0)
+        before = [each for each in node.all_input_nodes if each is not given]
+        depth = max((found.depths[each] for each in before), default=0)
         own = _tensors(attrgetter(path(node))(module)) if node.op in ("get_attr", "call_module") else []
         parameters = [tensor for tensor in own if isinstance(tensor, nn.Parameter)]
         if any(part < depth for part in _parts(parameters, parts)):
             raise CannotSplit(f"{path(node)} is used again after a later stage")
         found.depths[node] = max(depth, *_parts(own, parts), 0)
-        if _reads_size(node) or (
-            node is not found.images and not parameters and found.movable.issuperset(node.all_input_nodes)
-        ):
+        if _reads_size(node) or (node not in found.inputs and not parameters and found.movable.issuperset(before)):
             found.movable.add(node)
+        elif parameters or not found.learned.isdisjoint(before):
+            found.learned.add(node)
     return found
 
 
@@ -118,7 +134,7 @@ class _Tracer(fx.Tracer):
         return super().create_arg(a)
 
 
-def _graph(whole: Whole, containers: Sequence[nn.Module]) -> fx.Graph:
+def _graph(whole: _Traced, containers: Sequence[nn.Module]) -> fx.Graph:
     """The graph, if it is the same in train mode and in eval mode."""
     modes = {module: module.training for module in whole.modules()}
     graphs = []

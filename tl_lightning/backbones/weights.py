@@ -100,8 +100,9 @@ def load_source(name: str, weights: str, *, drop_path_rate: float, channels: int
     size, possible = own.size, dict.fromkeys((own.channels, channels or own.channels))
     if folder:
         run = read_run(folder, name)
-        tensors, lineage, size = run.tensors, run.lineage, run.preprocess.size
-        possible = {run.preprocess.channels: None}
+        trained = timm_models.of_images(run.preprocess, name)
+        tensors, lineage, size = run.tensors, run.lineage, trained.size
+        possible = {trained.channels: None}
     else:
         tensors = tensors_in(read_checkpoint(path), path)
         lineage = (weights if weights.startswith(PREFIX) else str(path),)

@@ -35,6 +35,7 @@ from tl_lightning.data.sources.read import read_source
 from tl_lightning.data.splits import split_samples
 from tl_lightning.data.workers import default_workers
 from tl_lightning.errors import UserError, shown
+from tl_lightning.preprocess import Preprocess
 
 VIEW_SEED = 0  # of the views that are cached, whatever the run's seed, so that runs can share them
 
@@ -45,7 +46,7 @@ class TransferDataModule(LightningDataModule):
     Batches are dicts: what the model takes, ``index`` (``int64`` ``(n,)``) and ``label`` (see `Samples.labels`). Where
     the source states weights there is ``weight`` (``float32`` ``(n,)``, mean 1 over the training samples).
 
-    A subclass says how samples are read and prepared: `open_store`, `transform`, `find_duplicates` and `normalized`,
+    A subclass says how samples are read and prepared: `open_store`, `transform` and `find_duplicates`,
     and where it needs one its own `collate`. What it draws or mixes anew in each epoch it says by `views`,
     `set_augmentation` and `mixes`.
 
@@ -54,7 +55,8 @@ class TransferDataModule(LightningDataModule):
         augmentation: The configured augmentation; a subclass with several has an argument for it.
         samples: All listed samples; the indices of `splits` point into it.
         classes: Names of the classes, levels, labels or numbers, in the order of the model's outputs.
-        prepared: The preprocessing in force, with `image_size` and the like applied; plain data.
+        preprocess: The preprocessing in force.
+        prepared: The same as plain data, with `image_size` and the like applied; plain data.
         split_digest: Tells apart which samples are in which split; broken ones count.
         splits: Sorted sample indices under ``train``, ``val`` and ``test``.
         skipped: Number of broken samples that were left out by `setup`.
@@ -156,7 +158,8 @@ class TransferDataModule(LightningDataModule):
         if problem_type not in ("multiclass", "ordinal") and sampler == "balanced":
             raise UserError("data.sampler balanced draws all classes equally often, and these have none")
         self.source = source
-        self.prepared = preprocess
+        self.preprocess = Preprocess.from_dict(preprocess)
+        self.prepared = self.preprocess.to_dict()
         self.split = split
         self.split_seed = split_seed
         self.on_error = on_error
@@ -234,7 +237,7 @@ class TransferDataModule(LightningDataModule):
         Args:
             batch: As the loaders make it; stays as it is.
         """
-        return batch
+        return self.preprocess.on_device(batch)
 
     @property
     def mixes(self) -> str:

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tl_lightning.errors import UserError, nearest
 from tl_lightning.finetuning.phases import Phase
+from tl_lightning.preprocess import ImagePreprocess, Preprocess
 
 KEYS = (
     "backbone_rate",
@@ -48,10 +48,8 @@ def cautions(
     phases: Sequence[Phase],
     pretrained: bool,
     top_rate: float,
-    image_size: int,
-    own_size: int,
-    preprocess: Mapping[str, Any],
-    own_preprocess: Mapping[str, Any],
+    preprocess: Preprocess,
+    own_preprocess: Preprocess,
     training_images: int,
     patience: float,
     sampler: str = "shuffled",
@@ -65,10 +63,8 @@ def cautions(
         phases: What trains and for how long, with the epochs of each phase filled in.
         pretrained: Whether the weights are anything but random.
         top_rate: The base learning rate of the backbone's top stage, the highest of the backbone.
-        image_size: The side in pixels that the model is to see.
-        own_size: The side in pixels that its weights were trained with.
-        preprocess: The preparation in force, `Preprocess.to_dict`.
-        own_preprocess: The weights' own preparation, likewise.
+        preprocess: The preparation in force.
+        own_preprocess: The preparation that the weights were pretrained with.
         training_images: How many images are trained on.
         patience: Epochs without an improvement that end a phase, where the phase has no patience of its own; infinite
             for never.
@@ -84,7 +80,7 @@ def cautions(
         "random_frozen": _random_frozen(phases, pretrained),
         "not_head_only": _not_head_only(phases, name),
         "no_early_stopping": _no_early_stopping(phases, training_images, patience),
-        "input_size": _input_size(image_size, own_size, pretrained),
+        "input_size": _input_size(preprocess, own_preprocess, pretrained),
         "preprocessing": _preprocessing(preprocess, own_preprocess, pretrained),
         "full_on_few": _full_on_few(phases, pretrained, training_images),
         "balanced_twice": _balanced_twice(sampler, class_weights),
@@ -155,26 +151,23 @@ def _no_early_stopping(phases: Sequence[Phase], training_images: int, patience: 
     )
 
 
-def _input_size(image_size: int, own_size: int, pretrained: bool) -> str | None:
-    if not pretrained or own_size / 2 <= image_size <= 2 * own_size:
+def _input_size(preprocess: Preprocess, own: Preprocess, pretrained: bool) -> str | None:
+    if not pretrained or not isinstance(preprocess, ImagePreprocess) or not isinstance(own, ImagePreprocess):
         return None
-    change = "less than half" if image_size < own_size else "more than double"
+    if own.size / 2 <= preprocess.size <= 2 * own.size:
+        return None
+    change = "less than half" if preprocess.size < own.size else "more than double"
     return (
-        f"images are made {image_size} pixels wide, {change} the {own_size} that the weights were trained with: "
+        f"images are made {preprocess.size} pixels wide, {change} the {own.size} that the weights were trained with: "
         "things appear at a scale that they have not seen; set data.image_size closer to it"
     )
 
 
-def _preprocessing(preprocess: Mapping[str, Any], own: Mapping[str, Any], pretrained: bool) -> str | None:
-    fields = ("channels", "mean", "std", "interpolation", "crop_mode")
-    changed = [
-        f"{field} {_plain(preprocess[field])} instead of {_plain(own[field])}"
-        for field in fields
-        if _plain(preprocess[field]) != _plain(own[field])
-    ]
+def _preprocessing(preprocess: Preprocess, own: Preprocess, pretrained: bool) -> str | None:
+    changed = preprocess.differences(own)
     if not pretrained or not changed:
         return None
-    return f"images are not prepared as the weights expect: {', '.join(changed)}; the features suffer without any error"
+    return f"inputs are not prepared as the weights expect: {', '.join(changed)}; the features suffer without any error"
 
 
 def _full_on_few(phases: Sequence[Phase], pretrained: bool, training_images: int) -> str | None:
@@ -216,8 +209,3 @@ def _trains_backbone(phase: Phase) -> bool:
 
 def _called(phases: Sequence[Phase], phase: Phase) -> str:
     return f"{phases.index(phase) + 1} ({phase.name or phase.train})"
-
-
-def _plain(value: object) -> object:
-    """The value itself, but a list for a tuple: both stand for the same numbers."""
-    return list(value) if isinstance(value, tuple) else value

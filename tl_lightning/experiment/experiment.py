@@ -33,6 +33,7 @@ from tl_lightning.experiment.earlier import configuration_of
 from tl_lightning.experiment.evaluation import baseline, score, show_result
 from tl_lightning.experiment.phase_loop import Training
 from tl_lightning.experiment.tables import data_line, leak_table, split_table
+from tl_lightning.preprocess import Preprocess
 from tl_lightning.tasks.objectives import OBJECTIVES
 from tl_lightning.training.final_weights import FinalWeights
 from tl_lightning.training.global_batch import WORDS
@@ -306,17 +307,13 @@ class Experiment:
 
     def _cautions(self) -> list[Caution]:
         hyper_parameters = self.task.hparams
-        weights_own = preprocess_of(hyper_parameters.backbone, hyper_parameters.weights)
-        own = weights_own.with_channels(self.task.preprocess["channels"]).to_dict()  # asked for, hence no accident
         found = cautions(
             name=self.configuration.run_name,
             phases=self.configuration.phases,
             pretrained=hyper_parameters.weights != "none",
             top_rate=max(rate for name, rate in self.task.learning_rates.items() if not name.startswith("head")),
-            image_size=self.task.preprocess["size"],
-            own_size=own["size"],
-            preprocess=self.task.preprocess,
-            own_preprocess=own,
+            preprocess=Preprocess.from_dict(self.task.preprocess),
+            own_preprocess=preprocess_of(hyper_parameters.backbone, hyper_parameters.weights),
             training_images=self.data.summary()["train"],
             patience=self.training.patience,
             sampler=self.data.sampler,

@@ -230,7 +230,7 @@ class Training:
         title = f"phase {self._position + 1}/{len(self._configuration.phases)}: {phase.name}, {lasting}"
         console.print(stage_table(phase, rows, title=title))
         if plan.reason:
-            console.print(f"{'not solved' if plan.cut else 'not kept':<10} {plan.reason}", style="dim")
+            console.print(f"{'not solved' if plan.cut else 'not cached':<10} {plan.reason}", style="dim")
         checkpoint, self._checkpoint = self._checkpoint, None
         if checkpoint is None:
             self._begin(phase, rows)

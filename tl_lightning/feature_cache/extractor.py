@@ -1,9 +1,10 @@
-"""Runs the frozen part of a backbone over images, each of them once, and keeps what comes out on the disk."""
+"""Runs stages that nothing trains over samples, each of them once, and keeps what comes out on the disk."""
 
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tl_lightning.backbones import Stage
+from tl_lightning.backbones import Backbone, CannotSplit, Stage
 from tl_lightning.core.cache_folder import cache_dir
 from tl_lightning.core.cache_room import NoRoom, make_room
 from tl_lightning.core.console import console, track
@@ -25,9 +26,52 @@ from tl_lightning.errors import UserError
 from tl_lightning.feature_cache.activation_store import ActivationStore, TensorLayout
 from tl_lightning.tasks.base import TransferTask
 
-FORMAT = 1  # Raise it whenever the same model and image would give other activations.
-BATCH = 32  # images at once; on a CPU larger batches are no faster
+FORMAT = 2  # Raise it whenever the same model and sample would give other activations.
+BATCH = 32  # rows at once; on a CPU larger batches are no faster
 COMMIT_EVERY_S = 10.0  # so much work at most is lost to an interruption
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of a backbone's stages, from its input up, as one function.
+
+    Attributes:
+        name: What comes out, such as the stage after which the backbone is cut.
+        stages: Those that it consists of; their weights are part of the cache's key.
+        run: From the backbone's inputs to a tuple of tensors, a row per sample each.
+        rest: From those tensors to the backbone's features; `None` where nothing goes on from them.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    run: nn.Module
+    rest: nn.Module | None = None
+
+
+def below(backbone: Backbone, cut: int) -> Part:
+    """The stages below a cut, with those above it as the rest.
+
+    Args:
+        backbone: Whose.
+        cut: How many, from 1 to all of them; then what comes out are the features.
+
+    Raises:
+        CannotSplit: If it cannot be cut there.
+    """
+    split = backbone.split(cut)
+    return Part(backbone.stages[cut - 1].name, backbone.stages[:cut], split.prefix, split.suffix)
+
+
+def every_stage(backbone: Backbone) -> Part:
+    """All stages, of which each shows the mean over positions of what it hands on; the last one the features.
+
+    Args:
+        backbone: Whose.
+
+    Raises:
+        CannotSplit: If it cannot be traced.
+    """
+    return Part("every stage, pooled", backbone.stages, backbone.stage_outputs())
 
 
 class Extractor:
@@ -38,7 +82,7 @@ class Extractor:
 
     Args:
         task: Its backbone is run, in eval mode and without gradients.
-        data: Its images.
+        data: Its samples.
         trainer: Says precision and device, and which of several processes this is.
     """
 
@@ -46,12 +90,46 @@ class Extractor:
         self._task, self._data, self._trainer = task, data, trainer
         self.computed = 0
 
+    def extract(self, part: Part, wanted: Sequence[tuple[View, NDArray[np.int64]]]) -> dict[str, ActivationStore]:
+        """Runs a part of the backbone over what no earlier run has left in the cache.
+
+        Args:
+            part: What to run.
+            wanted: Views of the samples, each with the indices of the samples.
+
+        Returns:
+            A store for each view, by the view's name.
+
+        Raises:
+            NoRoom: If the cache has no room for them, or cannot be written.
+            CannotSplit: If the part and the rest do not make the whole.
+        """
+        try:
+            stores = self._open(part, [view for view, _ in wanted])
+            for view, indices in wanted:
+                self._fill(stores[view.name], part, view, indices)
+        except OSError as error:
+            raise NoRoom(f"{error.filename or cache_dir()}: {error.strerror or error}") from error
+        return stores
+
+    def run(self, part: nn.Module, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Runs stages that nothing trains on one batch; the one place that does, whoever wants their activations.
+
+        Args:
+            part: `Part.run`.
+            inputs: What the backbone takes, on its device.
+        """
+        with self.computing():
+            outputs: tuple[Tensor, ...] = part(*inputs)
+        return outputs
+
     @contextmanager
     def computing(self) -> Iterator[None]:
         """Eval mode, no gradients, the run's precision; the modes of all modules are afterwards what they were."""
         backbone = self._task.backbone
         modes = {module: module.training for module in backbone.modules()}
-        backbone.eval()
+        if any(modes.values()):
+            backbone.eval()
         try:
             with torch.no_grad(), self._trainer.precision_plugin.forward_context():
                 yield
@@ -59,66 +137,44 @@ class Extractor:
             for module, mode in modes.items():
                 module.training = mode
 
-    def two_images(self) -> Tensor:
-        """Two training images, as the model wants them."""
+    def two_rows(self) -> list[Tensor]:
+        """Two training samples, as the model wants them."""
         view = self._data.plain_view
-        return self._prepared(next(iter(self._data.view_loader(view, self._data.splits["train"][:2], 2))))
+        return self._inputs(next(iter(self._data.view_loader(view, self._data.splits["train"][:2], 2))))
 
-    def extract(
-        self,
-        part: nn.Module,
-        stages: Sequence[Stage],
-        name: str,
-        *,
-        layouts: Callable[[], Sequence[TensorLayout]],
-        wanted: Sequence[tuple[View, NDArray[np.int64]]],
-    ) -> dict[str, ActivationStore]:
-        """Runs a part of the backbone over what no earlier run has left in the cache.
+    def _inputs(self, batch: Any) -> list[Tensor]:  # noqa: ANN401 - of a loader
+        return self._task.inputs_of(self._data.normalized(move_data_to_device(batch, self._task.device)))
 
-        Args:
-            part: From prepared images to a tuple of tensors.
-            stages: Those that it consists of; their weights are part of the cache's key.
-            name: What comes out, such as the stage after which the backbone was cut.
-            layouts: Says how the tensors are laid out; asked where the cache does not know.
-            wanted: Views of the images, each with the indices of the images.
+    def _layouts(self, part: Part) -> list[TensorLayout]:
+        """How what comes out is laid out, as two samples show it; they also prove that the parts make the whole."""
+        inputs = self.two_rows()
+        outputs = self.run(part.run, inputs)
+        layouts = [layout_of(tensor) for tensor in outputs]  # before the rest, which may work in place
+        if part.rest is not None:
+            with self.computing():
+                parts, whole = part.rest(*outputs).float(), self._task.backbone(*inputs).float()
+            # Exact but for what a GPU's kernels may choose; whatever is not finite is said while computing.
+            if whole.isfinite().all() and not (parts - whole).abs().max() <= 1e-2 * whole.abs().max():
+                raise CannotSplit("the two parts of the backbone do not compute what the whole does")
+        return layouts
 
-        Returns:
-            A store for each view, by the view's name.
-
-        Raises:
-            NoRoom: If the cache has no room for them, or cannot be written.
-        """
-        try:
-            stores = self._open([view for view, _ in wanted], stages, name, layouts)
-            for view, indices in wanted:
-                self._fill(stores[view.name], part, view, indices)
-        except OSError as error:
-            raise NoRoom(f"{error.filename or cache_dir()}: {error.strerror or error}") from error
-        return stores
-
-    def _prepared(self, batch: Any) -> Tensor:  # noqa: ANN401 - of a loader
-        images: Tensor = self._data.normalized(move_data_to_device(batch, self._task.device))["image"]
-        return images.to(next(self._task.backbone.parameters()).dtype)
-
-    def _open(
-        self, views: Sequence[View], stages: Sequence[Stage], name: str, layouts: Callable[[], Sequence[TensorLayout]]
-    ) -> dict[str, ActivationStore]:
+    def _open(self, part: Part, views: Sequence[View]) -> dict[str, ActivationStore]:
         task, data = self._task, self._data
         identity = {
             "format": FORMAT,
             "backbone": task.hparams["backbone"],
-            "weights": weights_digest(task.backbone, stages),
+            "weights": weights_digest(task.backbone, part.stages),
             "preprocess": data.prepared,
-            "images": data.inputs_key,
-            "part": [name, len(stages)],
+            "inputs": data.inputs_key,
+            "part": [part.name, len(part.stages)],
             "arithmetic": [str(self._trainer.precision), torch.get_float32_matmul_precision(), _device(task.device)],
-            "versions": {package: version(package) for package in ("torch", "torchvision", "timm", "pillow")},
+            "versions": {package: version(package) for package in ("torch", *task.transferred.packages)},
             "classes": [*_foreign(task), *_foreign(data)],
         }
-        about = {"backbone": task.hparams["backbone"], "cut": name, "source": data.source}
+        about = {"backbone": task.hparams["backbone"], "cut": part.name, "source": data.source}
 
         rows = len(data.samples)
-        known = ActivationStore.known_layouts({**identity, "view": views[0].name}, rows) or layouts()
+        known = ActivationStore.known_layouts({**identity, "view": views[0].name}, rows) or self._layouts(part)
 
         def opened() -> dict[str, ActivationStore]:
             stores = {}
@@ -140,7 +196,7 @@ class Extractor:
         self._agree(lambda: stores.update({} if self._trainer.is_global_zero else opened()))
         return stores
 
-    def _fill(self, store: ActivationStore, part: nn.Module, view: View, indices: NDArray[np.int64]) -> None:
+    def _fill(self, store: ActivationStore, part: Part, view: View, indices: NDArray[np.int64]) -> None:
         """Computes what is missing; the first process says what that is, so that all share out the same rows."""
         strategy, first = self._trainer.strategy, self._trainer.is_global_zero
         missing = strategy.broadcast(store.missing(indices))
@@ -151,23 +207,20 @@ class Extractor:
             share = np.array_split(missing, self._trainer.world_size)[self._trainer.global_rank]
             # An earlier run may have left the store half filled, and other things may have come since.
             self._agree(lambda: make_room(0) if first and len(missing) else None)
-            self._agree(lambda: self._run(store, part, view, share))
+            self._agree(lambda: self._compute(store, part, view, share))
         self.computed += len(missing)
 
-    def _run(self, store: ActivationStore, part: nn.Module, view: View, indices: NDArray[np.int64]) -> None:
+    def _compute(self, store: ActivationStore, part: Part, view: View, indices: NDArray[np.int64]) -> None:
         loader = self._data.view_loader(view, indices, BATCH)
         committed = time.perf_counter()
-        with self.computing():
+        with self.computing():  # once for all batches, as it goes over all modules
             for batch in track(loader, "computing what is frozen", total=len(loader)):
-                images = self._prepared(batch)
-                count = len(images)
-                if count < BATCH:  # a row must not depend on how many were left to compute
-                    images = images[torch.arange(BATCH).clamp(max=count - 1)]
-                    images = images.contiguous(memory_format=torch.channels_last)
+                count = len(batch["index"])
+                inputs = [filled_up(tensor) for tensor in self._inputs(batch)]
                 try:
-                    tensors = [tensor[:count].cpu() for tensor in part(images)]
+                    tensors = [tensor[:count].cpu() for tensor in self.run(part.run, inputs)]
                 except torch.OutOfMemoryError as error:
-                    raise NoRoom(f"{BATCH} images at once do not fit into the device's memory") from error
+                    raise NoRoom(f"{BATCH} rows at once do not fit into the device's memory") from error
                 self._check_finite(tensors, batch["index"])
                 store.write(batch["index"].numpy(), tensors)
                 if time.perf_counter() - committed > COMMIT_EVERY_S:
@@ -177,7 +230,7 @@ class Extractor:
 
     def _check_finite(self, tensors: Sequence[Tensor], indices: Tensor) -> None:
         for tensor in tensors:
-            finite = tensor.flatten(1).isfinite().all(dim=1)
+            finite = tensor.reshape(len(tensor), -1).isfinite().all(dim=1)
             if not finite.all():
                 path = self._data.samples.paths[int(indices[~finite][0])]
                 raise UserError(
@@ -206,6 +259,18 @@ def _say_waiting() -> None:
     console.print("waiting for another process that computes the same activations")
 
 
+def filled_up(tensor: Tensor) -> Tensor:
+    """A batch of `BATCH` rows, as a row must not depend on how many were left to compute: the last one repeated."""
+    if len(tensor) == BATCH:
+        return tensor
+    filled = tensor[torch.arange(BATCH).clamp(max=len(tensor) - 1)]
+    return filled.contiguous(memory_format=torch.channels_last) if _is_channels_last(tensor) else filled
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    return tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+
+
 def _foreign(owner: object) -> list[str]:
     """The name of a class that is not the package's, and may make something else of the same images."""
     own = type(owner)
@@ -218,8 +283,8 @@ def _device(device: torch.device) -> str:
 
 def layout_of(tensor: Tensor) -> TensorLayout:
     """How the rows of a batch's tensor are stored: as it comes, so that reading it back is exact."""
-    last = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
-    return TensorLayout(tuple(tensor.shape[1:]), str(tensor.dtype).removeprefix("torch."), channels_last=last)
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return TensorLayout(tuple(tensor.shape[1:]), dtype, channels_last=_is_channels_last(tensor))
 
 
 def weights_digest(module: nn.Module, stages: Sequence[Stage]) -> str:

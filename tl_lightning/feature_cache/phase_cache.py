@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from lightning.pytorch import Trainer
 
-from tl_lightning.backbones import CannotSplit, Split, split_backbone
+from tl_lightning.backbones import CannotSplit
 from tl_lightning.core.cache_room import NoRoom
 from tl_lightning.core.console import console
 from tl_lightning.data.base import TransferDataModule
@@ -17,8 +17,7 @@ from tl_lightning.data.cached import Cached
 from tl_lightning.data.dataset import View
 from tl_lightning.data.images.augmentations import title
 from tl_lightning.errors import UserError
-from tl_lightning.feature_cache.activation_store import TensorLayout
-from tl_lightning.feature_cache.extractor import Extractor, layout_of
+from tl_lightning.feature_cache.extractor import Extractor, below
 from tl_lightning.finetuning.phases import Phase
 from tl_lightning.finetuning.selection import frozen_stages
 from tl_lightning.tasks.base import TransferTask, replaced
@@ -129,7 +128,7 @@ class PhaseCache:
             return f"augmentation {name} draws anew in each epoch (views: 4 would keep four versions of each image)"
         if cut not in self._unsplittable:
             try:
-                split_backbone(self._task.backbone, self._task.stages, cut)
+                self._task.transferred.split(cut)
                 self._unsplittable[cut] = ""
             except CannotSplit as error:
                 self._unsplittable[cut] = str(error)
@@ -194,7 +193,7 @@ class PhaseCache:
                 raise UserError(
                     f"phase {self._phase.name}: cache is require, but what is frozen cannot be kept: {error}"
                 ) from error
-            console.print(f"not kept   {error}; going on from images", style="yellow")
+            console.print(f"not cached {error}; going on from {self._data.noun}", style="yellow")
             if self.plan.solved:  # one epoch was to be enough, to look at the result
                 self._trainer.fit_loop.max_epochs = self._trainer.current_epoch + (self._phase.epochs or 1)
             self.plan = Plan(reason=str(error))
@@ -204,21 +203,14 @@ class PhaseCache:
 
     def _compute(self) -> Cached:
         begun = time.perf_counter()
-        stages = self._task.stages[: self.plan.cut]
-        split = split_backbone(self._task.backbone, self._task.stages, self.plan.cut)
+        part = below(self._task.transferred, self.plan.cut)
         extractor = Extractor(self._task, self._data, self._trainer)
         plain = self._data.plain_view
         wanted = {view.name: (view, self._data.splits["train"]) for view in self.plan.views}
         held_out = self._data.splits["val"]
         rows = np.union1d(wanted[plain.name][1], held_out) if plain.name in wanted else held_out
         wanted[plain.name] = (plain, rows)
-        stores = extractor.extract(
-            split.prefix,
-            stages,
-            stages[-1].name,
-            layouts=lambda: self._layouts(split, extractor),
-            wanted=list(wanted.values()),
-        )
+        stores = extractor.extract(part, list(wanted.values()))
         total = sum(len(indices) for _, indices in wanted.values())
         found = total - extractor.computed
         parts = [f"{found:,} found in the cache"] if found else []
@@ -226,24 +218,13 @@ class PhaseCache:
             parts.append(f"{extractor.computed:,} computed in {time.perf_counter() - begun:.1f} s")
         versions = f" in {len(self.plan.views)} views" if len(self.plan.views) > 1 else ""
         size = total * stores[plain.name].row_bytes / 2**20
-        if self.plan.views:  # of the phase, and not of its validation images once more
+        if self.plan.views:  # of the phase, and not of its validation samples once more
             console.print(
-                f"kept       {total:,} images{versions} after {stages[-1].name} ({size:,.1f} MiB): " + ", ".join(parts)
+                f"cached     {total:,} {self._data.noun}{versions} after {part.name} ({size:,.1f} MiB): "
+                + ", ".join(parts)
             )
-        self._task.start_above(split.suffix)
+        self._task.start_above(part.rest)
         return Cached([stores[view.name] for view in self.plan.views], stores[plain.name])
-
-    def _layouts(self, split: Split, extractor: Extractor) -> list[TensorLayout]:
-        """What crosses the cut, as two images show it; they also prove that the parts make the whole."""
-        images = extractor.two_images()
-        with extractor.computing():
-            crossing = split.prefix(images)
-            layouts = [layout_of(tensor) for tensor in crossing]  # before the suffix, which may work in place
-            parts, whole = split.suffix(*crossing).float(), self._task.backbone(images).float()
-        # Exact but for what a GPU's kernels may choose; whatever is not finite is said while computing.
-        if whole.isfinite().all() and not (parts - whole).abs().max() <= 1e-2 * whole.abs().max():
-            raise CannotSplit("the two parts of the backbone do not compute what the whole does")
-        return layouts
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,6 +1,6 @@
 """BatchNorm statistics: estimated anew on the target, and shared by processes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
@@ -15,8 +15,8 @@ def batch_norms(module: nn.Module) -> list[BatchNorm]:
 
 
 @torch.no_grad()
-def estimate_statistics(backbone: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Replaces the running statistics of all BatchNorm layers by those of the given images.
+def estimate_statistics(backbone: nn.Module, batches: Iterable[Sequence[Tensor]]) -> None:
+    """Replaces the running statistics of all BatchNorm layers by those of the given samples.
 
     Each becomes the mean over the batches of the batch's own statistics, as in AdaBN (Li et al. 2016,
     arXiv:1603.04779). Everything else stays in eval mode: no dropout, no stochastic depth. The modes of all modules are
@@ -24,8 +24,8 @@ def estimate_statistics(backbone: nn.Module, batches: Iterable[Tensor]) -> None:
 
     Args:
         backbone: Its running statistics are changed in place.
-        batches: Prepared images, ``(N, C, S, S)``. Batches smaller than the first are left out: their statistics are
-            noisier, and those of one image may not exist.
+        batches: The backbone's inputs, prepared. Batches smaller than the first are left out: their statistics are
+            noisier, and those of one sample may not exist.
     """
     layers = batch_norms(backbone)
     modes = {module: module.training for module in backbone.modules()}
@@ -37,10 +37,10 @@ def estimate_statistics(backbone: nn.Module, batches: Iterable[Tensor]) -> None:
         layer.training = True
     try:
         size = 0
-        for images in batches:
-            size = size or len(images)
-            if len(images) == size:
-                backbone(images)
+        for inputs in batches:
+            size = size or len(inputs[0])
+            if len(inputs[0]) == size:
+                backbone(*inputs)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 from torch import Tensor
 
-from tl_lightning.backbones import CannotSplit, Stage, stage_outputs
+from tl_lightning.backbones import CannotSplit, Stage
 from tl_lightning.core.cache_room import NoRoom
 from tl_lightning.core.console import console, new_table, track
 from tl_lightning.core.files import write_csv
@@ -21,8 +21,8 @@ from tl_lightning.data.splits import fold_numbers
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.experiment.preamble import assemble, read_data, refuse_run_dir
-from tl_lightning.feature_cache.activation_store import ActivationStore, TensorLayout
-from tl_lightning.feature_cache.extractor import Extractor, layout_of
+from tl_lightning.feature_cache.activation_store import ActivationStore
+from tl_lightning.feature_cache.extractor import Extractor, every_stage
 from tl_lightning.metrics.classification import majority_accuracy
 from tl_lightning.metrics.noise import standard_error
 from tl_lightning.probe import choose, cross_validate, logistic_path
@@ -181,17 +181,10 @@ def pooled(configuration: Configuration, *, splits: Mapping[str, NDArray[np.int6
     task, data = configuration.model, configuration.datamodule
     extractor = Extractor(task, data, configuration.trainer)
 
-    def layouts() -> list[TensorLayout]:
-        images = extractor.two_images()
-        with extractor.computing():
-            return [layout_of(tensor) for tensor in outputs(images)]
-
+    view = data.plain_view
+    rows = np.union1d(splits["train"], splits["val"])
     try:
-        outputs = stage_outputs(task.backbone, task.stages)
-        view = data.plain_view
-        rows = torch.from_numpy(splits["train"]), torch.from_numpy(splits["val"])
-        wanted = [(view, torch.cat(rows).sort().values.numpy())]
-        stores = extractor.extract(outputs, task.stages, "every stage, pooled", layouts=layouts, wanted=wanted)
+        stores = extractor.extract(every_stage(task.transferred), [(view, rows)])
     except CannotSplit as error:
         raise UserError(f"model.backbone {task.hparams.backbone} cannot be probed stage by stage: {error}") from error
     except NoRoom as error:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from tl_lightning.backbones import CannotSplit, stage_outputs
+from tl_lightning.backbones import CannotSplit
 from tl_lightning.core.cache_room import NoRoom
 from tl_lightning.core.console import console
 from tl_lightning.core.files import write_csv
@@ -14,8 +14,7 @@ from tl_lightning.errors import UserError, shown
 from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.experiment.preamble import assemble, read_data, refuse
 from tl_lightning.experiment.tables import leak_table
-from tl_lightning.feature_cache.activation_store import TensorLayout
-from tl_lightning.feature_cache.extractor import Extractor, layout_of
+from tl_lightning.feature_cache.extractor import Extractor, every_stage
 
 DECIDED = {
     "--run_dir": "tl leaks makes no run folder",
@@ -66,17 +65,11 @@ def _features(configuration: Configuration) -> NDArray[np.float32]:
     task, data = configuration.model, configuration.datamodule
     task.to(configuration.trainer.strategy.root_device)
     extractor = Extractor(task, data, configuration.trainer)
-    outputs = stage_outputs(task.backbone, task.stages)
     readable = np.setdiff1d(np.arange(len(data.samples)), list(data.store.broken))
-    view, name = data.plain_view, "every stage, pooled"  # as for tl probe, so that the two share what they compute
+    view = data.plain_view
 
-    def layouts() -> list[TensorLayout]:
-        images = extractor.two_images()
-        with extractor.computing():
-            return [layout_of(tensor) for tensor in outputs(images)]
-
-    try:
-        store = extractor.extract(outputs, task.stages, name, layouts=layouts, wanted=[(view, readable)])[view.name]
+    try:  # as tl probe does, so that the two share what they compute
+        store = extractor.extract(every_stage(task.transferred), [(view, readable)])[view.name]
     except (CannotSplit, NoRoom) as error:
         raise UserError(f"{error}; --crops false looks for copies only") from error
     last = store.rows(readable, len(task.stages) - 1)

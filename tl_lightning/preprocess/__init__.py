@@ -1,5 +1,8 @@
 """How inputs are prepared for a backbone: plain data that comes from its weights and travels with every checkpoint."""
 
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
+from tl_lightning.preprocess.protocol import Preprocess
 
-__all__ = ["Preprocess"]
+KINDS: dict[str, type[Preprocess]] = {"image": ImagePreprocess}
+
+__all__ = ["KINDS", "ImagePreprocess", "Preprocess"]

@@ -1,18 +1,19 @@
-"""What the weights were pretrained with: plain data that travels with every checkpoint."""
+"""How an image is made into what the weights were pretrained on."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from tl_lightning.errors import UserError
+from tl_lightning.preprocess.protocol import Preprocess
 
 
 @dataclass(frozen=True)
-class Preprocess:
+class ImagePreprocess:
     """How an image is made into what a model expects to see.
 
     Attributes:
@@ -28,6 +29,8 @@ class Preprocess:
             `tl_lightning.data.images.pixels.to_bytes`.
     """
 
+    kind: ClassVar[str] = "image"
+
     size: int
     channels: int
     crop_pct: float
@@ -38,16 +41,61 @@ class Preprocess:
     pixel_range: tuple[float, float] | None = None
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Preprocess":
-        """Reads what `to_dict` wrote, also before there was a `pixel_range`."""
-        tuples = {name: tuple(value) for name, value in values.items() if isinstance(value, list | tuple)}
-        return cls(**{**values, **tuples})
+    def from_dict(cls, values: Mapping[str, Any]) -> "ImagePreprocess":
+        """Reads what `to_dict` wrote, also before there was a `kind` or a `pixel_range`."""
+        own = {name: value for name, value in values.items() if name != "kind"}
+        tuples = {name: tuple(value) for name, value in own.items() if isinstance(value, list | tuple)}
+        return cls(**{**own, **tuples})
 
     def to_dict(self) -> dict[str, Any]:
-        """The values themselves, as plain types that a checkpoint and JSON can hold."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        """The values, ``kind`` among them, as plain types that a checkpoint and JSON can hold."""
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {"kind": self.kind, **values}
 
-    def with_size(self, size: int | None) -> "Preprocess":
+    def example(self, n: int, device: torch.device | str) -> tuple[Tensor]:
+        """Black images.
+
+        Args:
+            n: How many.
+            device: Where they are made.
+
+        Returns:
+            ``float32`` ``(n, channels, size, size)`` in the channels-last memory format.
+        """
+        images = torch.zeros(n, self.channels, self.size, self.size, device=device)
+        return (images.contiguous(memory_format=torch.channels_last),)
+
+    def on_device(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Normalises the images, which cross over to the device as bytes.
+
+        Args:
+            batch: With ``image``, ``uint8`` of shape ``(n, channels, size, size)``; stays as it is.
+
+        Returns:
+            The batch with ``image`` as ``float32`` in the channels-last memory format.
+        """
+        image = self.normalize(batch["image"]).contiguous(memory_format=torch.channels_last)
+        return {**batch, "image": image}
+
+    def differences(self, other: Preprocess) -> list[str]:
+        """Says what the model is shown otherwise than by another preparation.
+
+        The size is left out, as most models take any, and so is the number of channels, which is never an accident.
+
+        Args:
+            other: Such as the weights' own.
+        """
+        if not isinstance(other, ImagePreprocess):
+            return [f"{self.kind} instead of {other.kind}"]
+        other = other.with_channels(self.channels)
+        found = []
+        for name in ("mean", "std", "interpolation", "crop_mode"):
+            own, theirs = (_in_words(getattr(each, name)) for each in (self, other))
+            if own != theirs:
+                found.append(f"{name} {own} instead of {theirs}")
+        return found
+
+    def with_size(self, size: int | None) -> "ImagePreprocess":
         """The same preparation for another square; `None` keeps the weights' own size.
 
         Raises:
@@ -59,7 +107,7 @@ class Preprocess:
             raise UserError(f"data.image_size is {size}; it must be a positive number of pixels")
         return replace(self, size=size)
 
-    def with_channels(self, channels: int | None) -> "Preprocess":
+    def with_channels(self, channels: int | None) -> "ImagePreprocess":
         """The same preparation for images of another number of channels; `None` keeps the weights' own.
 
         A single channel gets the average of the weights' means, and of their standard deviations; several get them
@@ -78,7 +126,7 @@ class Preprocess:
             mean, std = ([each[i % self.channels] for i in range(channels)] for each in (self.mean, self.std))
         return replace(self, channels=channels, mean=tuple(mean), std=tuple(std))
 
-    def with_pixel_range(self, pixel_range: Sequence[float] | None) -> "Preprocess":
+    def with_pixel_range(self, pixel_range: Sequence[float] | None) -> "ImagePreprocess":
         """The same preparation for files with another black and white; `None` keeps what there is.
 
         Args:
@@ -96,7 +144,7 @@ class Preprocess:
             )
         return replace(self, pixel_range=(float(pixel_range[0]), float(pixel_range[1])))
 
-    def with_interpolation(self, interpolation: str | None) -> "Preprocess":
+    def with_interpolation(self, interpolation: str | None) -> "ImagePreprocess":
         """The same preparation with another way to resize; `None` keeps the weights' own.
 
         Args:
@@ -140,3 +188,7 @@ class Preprocess:
         scale = torch.tensor([1 / (255 * std) for std in self.std], device=pixels.device).view(-1, 1, 1)
         shift = torch.tensor([-m / s for m, s in zip(self.mean, self.std, strict=True)], device=pixels.device)
         return pixels * scale + shift.view(-1, 1, 1)
+
+
+def _in_words(value: object) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)

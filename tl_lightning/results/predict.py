@@ -19,7 +19,7 @@ from tl_lightning.data.sources.folder import find_images
 from tl_lightning.data.sources.read import list_source
 from tl_lightning.errors import UserError, shown
 from tl_lightning.experiment.configuration import quiet
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 from tl_lightning.results.settings import Settings
 from tl_lightning.tasks import TransferTask
 from tl_lightning.tasks.loading import load_task
@@ -64,7 +64,7 @@ def predict(
 ) -> list[Prediction]:
     """Predicts image files by Lightning's trainer, as ``tl test`` scores them; see `Run.predict`."""
     quiet()
-    preprocess = Preprocess.from_dict(task.hparams["preprocess"])
+    preprocess = ImagePreprocess.from_dict(task.hparams["preprocess"])
     batches = FileBatches(paths, preprocess, batch_size=settings.batch_size, stop=on_error == "stop")
     trainer = Trainer(
         accelerator="auto",

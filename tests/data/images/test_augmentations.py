@@ -10,7 +10,7 @@ from tl_lightning.data.images.augmentations import augmentation, evaluation, vie
 from tl_lightning.data.images.policies import CROP_SCALE
 from tl_lightning.data.images.preparing import crop
 from tl_lightning.errors import UserError
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 
 PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 20, 26), dtype=np.uint8))
 
@@ -23,7 +23,7 @@ def seen(transform: Transform, pixels: torch.Tensor) -> torch.Tensor:
     return image
 
 
-def outcomes(name: str, preprocess: Preprocess, pixels: torch.Tensor = PIXELS) -> list[bytes]:
+def outcomes(name: str, preprocess: ImagePreprocess, pixels: torch.Tensor = PIXELS) -> list[bytes]:
     transform = augmentation(name, preprocess)
     results = []
     for epoch in range(200):
@@ -34,19 +34,19 @@ def outcomes(name: str, preprocess: Preprocess, pixels: torch.Tensor = PIXELS) -
     return results
 
 
-def test_none_is_the_evaluation_crop(small: Preprocess) -> None:
+def test_none_is_the_evaluation_crop(small: ImagePreprocess) -> None:
     assert set(outcomes("none", small)) == {crop(PIXELS, small).numpy().tobytes()}
     assert torch.equal(seen(evaluation(small), PIXELS), crop(PIXELS, small))
 
 
-def test_flips_mirror_half_of_the_time(small: Preprocess) -> None:
+def test_flips_mirror_half_of_the_time(small: ImagePreprocess) -> None:
     plain = crop(PIXELS, small)
     results = outcomes("flips", small)
     assert set(results) == {plain.numpy().tobytes(), plain.flip(-1).numpy().tobytes()}
     assert 70 < results.count(plain.numpy().tobytes()) < 130
 
 
-def test_dihedral_has_the_eight_symmetries_of_the_square(small: Preprocess) -> None:
+def test_dihedral_has_the_eight_symmetries_of_the_square(small: ImagePreprocess) -> None:
     plain = crop(PIXELS, small)
     turned = [plain.rot90(k, (1, 2)) for k in range(4)]
     assert set(outcomes("dihedral", small)) == {t.numpy().tobytes() for a in turned for t in (a, a.flip(-1))}
@@ -54,14 +54,14 @@ def test_dihedral_has_the_eight_symmetries_of_the_square(small: Preprocess) -> N
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", ["standard", "randaugment", "trivial"])
-def test_endless_augmentations_vary_with_the_seed_alone(small: Preprocess, name: str, channels: int) -> None:
+def test_endless_augmentations_vary_with_the_seed_alone(small: ImagePreprocess, name: str, channels: int) -> None:
     first = outcomes(name, small, PIXELS[:channels])
     assert len(set(first)) > 190
     assert first == outcomes(name, small, PIXELS[:channels])
 
 
 @pytest.mark.parametrize("name", ["randaugment", "trivial"])
-def test_the_operations_come_behind_a_crop_and_a_mirror(small: Preprocess, name: str) -> None:
+def test_the_operations_come_behind_a_crop_and_a_mirror(small: ImagePreprocess, name: str) -> None:
     transform = augmentation(name, small)
     crop, mirror, policy = transform.keywords["chain"]  # type: ignore[attr-defined]
     assert (crop.size, crop.scale, mirror.p) == ((16, 16), CROP_SCALE, 0.5)
@@ -69,23 +69,23 @@ def test_the_operations_come_behind_a_crop_and_a_mirror(small: Preprocess, name:
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
-def test_the_crop_knows_the_interpolations_of_all_weights(small: Preprocess, interpolation: str) -> None:
+def test_the_crop_knows_the_interpolations_of_all_weights(small: ImagePreprocess, interpolation: str) -> None:
     outcomes("trivial", replace(small, interpolation=interpolation))
 
 
 @pytest.mark.parametrize("name", ["standard", "randaugment", "trivial"])
-def test_augmentations_of_colour_are_refused_for_other_numbers_of_channels(small: Preprocess, name: str) -> None:
+def test_augmentations_of_colour_are_refused_for_other_numbers_of_channels(small: ImagePreprocess, name: str) -> None:
     with pytest.raises(UserError, match=rf"^data.augmentation {name} is for images of 1 or 3 channels, and .* takes 5"):
         augmentation(name, replace(small, channels=5))
     assert seen(augmentation("dihedral", replace(small, channels=5)), PIXELS[:1]).shape == (5, 16, 16)
 
 
-def test_unknown_augmentation_is_named(small: Preprocess) -> None:
+def test_unknown_augmentation_is_named(small: ImagePreprocess) -> None:
     with pytest.raises(UserError, match=r"data.augmentation 'flip' is unknown; .*; did you mean flips\?"):
         augmentation("flip", small)
 
 
-def test_the_versions_are_exactly_what_the_augmentation_draws(small: Preprocess) -> None:
+def test_the_versions_are_exactly_what_the_augmentation_draws(small: ImagePreprocess) -> None:
     plain = crop(PIXELS, small)
     turned = [plain.rot90(k, (1, 2)) for k in range(4)]
     expected = {"none": [plain], "flips": [plain, plain.flip(-1)], "dihedral": turned + [t.flip(-1) for t in turned]}
@@ -96,7 +96,7 @@ def test_the_versions_are_exactly_what_the_augmentation_draws(small: Preprocess)
         assert {image.numpy().tobytes() for image in found} == set(outcomes(name, small))
 
 
-def test_versions_with_equal_pixels_have_equal_names(small: Preprocess) -> None:
+def test_versions_with_equal_pixels_have_equal_names(small: ImagePreprocess) -> None:
     named = {
         view.name: seen(view.transform, PIXELS)
         for name in ("dihedral", "flips", "none")
@@ -108,7 +108,7 @@ def test_versions_with_equal_pixels_have_equal_names(small: Preprocess) -> None:
             assert torch.equal(named[view.name], seen(view.transform, PIXELS))
 
 
-def test_an_endless_augmentation_has_as_many_versions_as_are_asked_for(small: Preprocess) -> None:
+def test_an_endless_augmentation_has_as_many_versions_as_are_asked_for(small: ImagePreprocess) -> None:
     assert views("standard", small, count=None) == []
     four = views("standard", small, count=4)
     assert len({view.name for view in four}) == 4
@@ -117,6 +117,6 @@ def test_an_endless_augmentation_has_as_many_versions_as_are_asked_for(small: Pr
 
 
 @pytest.mark.parametrize(("name", "count", "most"), [("none", 2, 1), ("flips", 3, 2), ("dihedral", 9, 8)])
-def test_more_versions_than_there_are_is_an_error(small: Preprocess, name: str, count: int, most: int) -> None:
+def test_more_versions_than_there_are_is_an_error(small: ImagePreprocess, name: str, count: int, most: int) -> None:
     with pytest.raises(UserError, match=rf"views is {count}, but data.augmentation {name} has only {most}$"):
         views(name, small, count=count)

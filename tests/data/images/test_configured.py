@@ -22,7 +22,7 @@ from tl_lightning.data.images.decoding import DecodedImage
 from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.data.images.preparing import resize
 from tl_lightning.errors import UserError
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 
 PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 20, 26), dtype=np.uint8))
 
@@ -64,12 +64,12 @@ def users(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-def test_a_transform_sees_the_whole_stored_image_and_the_crop_comes_last(small: Preprocess) -> None:
+def test_a_transform_sees_the_whole_stored_image_and_the_crop_comes_last(small: ImagePreprocess) -> None:
     turned = augmentation(by_class("RandomHorizontalFlip", p=1.0), small)
     assert torch.equal(seen(turned, PIXELS), seen(evaluation(small), PIXELS.flip(-1)))
 
 
-def test_a_transform_may_crop_to_the_models_size_itself(small: Preprocess) -> None:
+def test_a_transform_may_crop_to_the_models_size_itself(small: ImagePreprocess) -> None:
     transform = augmentation(by_class("RandomCrop", size=16), small)
     squares = {
         square.numpy().tobytes()
@@ -82,7 +82,7 @@ def test_a_transform_may_crop_to_the_models_size_itself(small: Preprocess) -> No
     assert drawn <= squares and len(drawn) > 20
 
 
-def test_a_result_of_another_size_is_prepared_like_any_image(small: Preprocess) -> None:
+def test_a_result_of_another_size_is_prepared_like_any_image(small: ImagePreprocess) -> None:
     transform = augmentation(by_class("CenterCrop", size=10), small)
     middle = DecodedImage(PIXELS[:, 5:15, 8:18].permute(1, 2, 0).contiguous().numpy(), (10, 10), (0, 0, 10, 10))
     expected = torch.from_numpy(resize(middle, small).copy()).permute(2, 0, 1)
@@ -90,19 +90,19 @@ def test_a_result_of_another_size_is_prepared_like_any_image(small: Preprocess) 
     assert torch.equal(seen(transform, PIXELS), seen(evaluation(small), expected))
 
 
-def test_a_list_is_applied_in_its_order(small: Preprocess) -> None:
+def test_a_list_is_applied_in_its_order(small: ImagePreprocess) -> None:
     flip, crop = by_class("RandomHorizontalFlip", p=1.0), by_class("Pad", padding=[0, 0, 10, 0])
     both, reverse = augmentation([flip, crop], small), augmentation([crop, flip], small)
     assert not torch.equal(seen(both, PIXELS), seen(reverse, PIXELS))
     assert torch.equal(seen(augmentation([flip, flip], small), PIXELS), seen(evaluation(small), PIXELS))
 
 
-def test_objects_within_the_arguments_are_made_too(small: Preprocess) -> None:
+def test_objects_within_the_arguments_are_made_too(small: ImagePreprocess) -> None:
     nested = by_class("RandomApply", transforms=[by_class("RandomHorizontalFlip", p=1.0)], p=1.0)
     assert torch.equal(seen(augmentation(nested, small), PIXELS), seen(evaluation(small), PIXELS.flip(-1)))
 
 
-def test_transforms_of_pil_images_can_be_wrapped(small: Preprocess) -> None:
+def test_transforms_of_pil_images_can_be_wrapped(small: ImagePreprocess) -> None:
     policy = {
         "class_path": "timm.data.auto_augment.rand_augment_transform",
         "init_args": {"config_str": "rand-m9-mstd0.5", "hparams": {}},
@@ -116,13 +116,13 @@ def test_transforms_of_pil_images_can_be_wrapped(small: Preprocess) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_transform_sees_the_models_channels_and_may_write_into_them(small: Preprocess, channels: int) -> None:
+def test_a_transform_sees_the_models_channels_and_may_write_into_them(small: ImagePreprocess, channels: int) -> None:
     transform = augmentation({"class_path": "users_own.Threads"}, replace(small, channels=channels))
     for given in (PIXELS, PIXELS[:1]):
         assert seen(transform, given.clone()).shape == (channels, 16, 16)
 
 
-def test_it_is_picklable_for_workers_that_are_spawned(small: Preprocess) -> None:
+def test_it_is_picklable_for_workers_that_are_spawned(small: ImagePreprocess) -> None:
     transform = augmentation(by_class("RandomPerspective", distortion_scale=0.3), small)
     again = pickle.loads(pickle.dumps(transform))
     results = []
@@ -133,7 +133,7 @@ def test_it_is_picklable_for_workers_that_are_spawned(small: Preprocess) -> None
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_images_are_prepared_by_one_thread(folder: Path, small: Preprocess, workers: int) -> None:
+def test_images_are_prepared_by_one_thread(folder: Path, small: ImagePreprocess, workers: int) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -147,7 +147,7 @@ def test_images_are_prepared_by_one_thread(folder: Path, small: Preprocess, work
         torch.set_num_threads(before)
 
 
-def test_views_tell_configurations_apart_whatever_the_order_of_their_keys(small: Preprocess) -> None:
+def test_views_tell_configurations_apart_whatever_the_order_of_their_keys(small: ImagePreprocess) -> None:
     one = {"class_path": V2 + "RandomRotation", "init_args": {"degrees": 9, "expand": True}}
     same = {"init_args": {"expand": True, "degrees": 9}, "class_path": V2 + "RandomRotation"}
     others = [by_class("RandomRotation", degrees=8, expand=True), [one], [one, one]]
@@ -207,14 +207,14 @@ def test_what_jsonargparse_makes_of_nested_classes_is_plain_again() -> None:
         (by_class("Grayscale"), "here gives shape (1, 20, 20); it must be (3, height, width)"),
     ],
 )
-def test_mistakes_are_named_before_anything_trains(small: Preprocess, configured: Any, message: str) -> None:
+def test_mistakes_are_named_before_anything_trains(small: ImagePreprocess, configured: Any, message: str) -> None:
     with pytest.raises(UserError) as error:
         augmentation(configured, small, key="here")
     assert str(error.value).startswith(message) or message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_what_fails_on_some_images_only_is_named_when_it_does(small: Preprocess) -> None:
+def test_what_fails_on_some_images_only_is_named_when_it_does(small: ImagePreprocess) -> None:
     transform = augmentation({"class_path": "users_own.Unlucky"}, small)
     with pytest.raises(UserError, match=r"^data.augmentation gives shape \(20, 26\); it must be \(3, height, width\)$"):
         seen(transform, PIXELS)

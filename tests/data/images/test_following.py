@@ -17,7 +17,7 @@ from tl_lightning.data.dataset import Sample
 from tl_lightning.data.images.augmentations import augmentation, evaluation, views
 from tl_lightning.data.images.following import resize_to
 from tl_lightning.errors import UserError
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 
 HEIGHT, WIDTH = 20, 26
 LEFT, TOP, RIGHT, BOTTOM = 7, 4, 12, 7
@@ -59,12 +59,12 @@ def check(sample: Sample) -> list[int]:
     return place_of(marked)
 
 
-def test_the_crop_moves_what_is_in_the_image(small: Preprocess) -> None:
+def test_the_crop_moves_what_is_in_the_image(small: ImagePreprocess) -> None:
     assert check(evaluation(small)(a_sample())) == [LEFT - 5, TOP - 2, RIGHT - 5, BOTTOM - 2]
 
 
 @pytest.mark.parametrize("name", ["flips", "dihedral"])
-def test_boxes_and_masks_follow_every_symmetry(small: Preprocess, name: str) -> None:
+def test_boxes_and_masks_follow_every_symmetry(small: ImagePreprocess, name: str) -> None:
     fixed = [tuple(check(view.transform(a_sample()))) for view in views(name, small, count=None)]
     assert len(set(fixed)) == len(fixed) == {"flips": 2, "dihedral": 8}[name]
     drawn, transform = set(), augmentation(name, small)
@@ -75,7 +75,7 @@ def test_boxes_and_masks_follow_every_symmetry(small: Preprocess, name: str) -> 
 
 
 @pytest.mark.parametrize("form", ["XYXY", "XYWH", "CXCYWH"])
-def test_boxes_keep_their_format(small: Preprocess, form: str) -> None:
+def test_boxes_keep_their_format(small: ImagePreprocess, form: str) -> None:
     for view in views("dihedral", small, count=None):
         corners, other = a_sample(), a_sample()
         form_of = tv_tensors.BoundingBoxFormat[form]
@@ -86,7 +86,7 @@ def test_boxes_keep_their_format(small: Preprocess, form: str) -> None:
         assert torch.equal(back, view.transform(corners)["boxes"])
 
 
-def test_the_image_is_the_same_with_and_without_boxes(small: Preprocess) -> None:
+def test_the_image_is_the_same_with_and_without_boxes(small: ImagePreprocess) -> None:
     alone = {key: a_sample()[key] for key in ("image", "label", "index")}
     jitter = {"class_path": V2 + "ColorJitter", "init_args": {"brightness": 0.5, "hue": 0.1}}
     for name in ("none", "flips", "dihedral", jitter, {"class_path": V2 + "RandomPerspective"}):
@@ -99,14 +99,14 @@ def test_the_image_is_the_same_with_and_without_boxes(small: Preprocess) -> None
             assert torch.equal(*images)
 
 
-def test_a_border_that_is_padded_moves_boxes_inwards(small: Preprocess) -> None:
+def test_a_border_that_is_padded_moves_boxes_inwards(small: ImagePreprocess) -> None:
     padded = evaluation(replace(small, crop_mode="border", size=30))(a_sample())
     assert padded["boxes"].tolist() == [[LEFT + 2, TOP + 5, RIGHT + 2, BOTTOM + 5]]
     assert place_of(padded["mask"]) == padded["boxes"].tolist()[0]
     assert place_of((padded["image"] == 255).all(0)) == padded["boxes"].tolist()[0]
 
 
-def test_a_box_that_is_cut_ends_at_the_edge_and_one_outside_is_empty(small: Preprocess) -> None:
+def test_a_box_that_is_cut_ends_at_the_edge_and_one_outside_is_empty(small: ImagePreprocess) -> None:
     sample = a_sample()
     sample["boxes"] = boxes((0, 5, 8, 9), (22, 3, 25, 9))
     cut = evaluation(small)(sample)["boxes"]
@@ -114,7 +114,9 @@ def test_a_box_that_is_cut_ends_at_the_edge_and_one_outside_is_empty(small: Prep
     assert float(cut[1][0]) == float(cut[1][2]) == 16
 
 
-def test_boxes_of_the_files_size_are_resized_with_the_image_and_not_cut_to_whole_numbers(small: Preprocess) -> None:
+def test_boxes_of_the_files_size_are_resized_with_the_image_and_not_cut_to_whole_numbers(
+    small: ImagePreprocess,
+) -> None:
     sample = a_sample()
     whole = tv_tensors.BoundingBoxes(torch.tensor([[15, 9, 23, 13]]), format="XYXY", canvas_size=(40, 52))
     assert resize_to(whole, HEIGHT, WIDTH).tolist() == [[7.5, 4.5, 11.5, 6.5]]
@@ -139,7 +141,7 @@ def by_class(name: str, **arguments: Any) -> dict[str, Any]:
         by_class("RandomApply", transforms=[by_class("RandomHorizontalFlip", p=1.0)], p=0.5),
     ],
 )
-def test_boxes_and_masks_follow_a_configured_transform_of_torchvision(small: Preprocess, configured: Any) -> None:
+def test_boxes_and_masks_follow_a_configured_transform_of_torchvision(small: ImagePreprocess, configured: Any) -> None:
     # What a transform gives in another size is resized once more, and cropped last.
     transform, places = augmentation(configured, small), set()
     for epoch in range(20):
@@ -153,7 +155,7 @@ def test_boxes_and_masks_follow_a_configured_transform_of_torchvision(small: Pre
     assert len(places) > 1 or configured[0]["class_path"].endswith("Pad")
 
 
-def test_a_transform_that_knows_pixels_only_gets_the_image_alone(small: Preprocess) -> None:
+def test_a_transform_that_knows_pixels_only_gets_the_image_alone(small: ImagePreprocess) -> None:
     invert = {"class_path": "torchvision.transforms.v2.functional.invert"}
     with pytest.raises(UserError):  # a function of pixels is no class that makes a transform
         augmentation(invert, small)
@@ -170,7 +172,7 @@ class Halves:
         return pixels[:, ::2]
 
 
-def test_what_resizes_the_image_alone_is_refused(small: Preprocess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_resizes_the_image_alone_is_refused(small: ImagePreprocess, monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("users_own")
     module.__dict__["Halves"] = Halves
     monkeypatch.setitem(sys.modules, "users_own", module)
@@ -180,6 +182,6 @@ def test_what_resizes_the_image_alone_is_refused(small: Preprocess, monkeypatch:
 
 
 @pytest.mark.parametrize("name", ["standard", "randaugment", "trivial"])
-def test_augmentations_that_move_the_image_alone_are_refused(small: Preprocess, name: str) -> None:
+def test_augmentations_that_move_the_image_alone_are_refused(small: ImagePreprocess, name: str) -> None:
     with pytest.raises(UserError, match=r"move the image alone, and here are boxes, mask in it: use none, flips"):
         augmentation(name, small)(a_sample())

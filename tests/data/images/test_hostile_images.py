@@ -21,12 +21,12 @@ from tl_lightning.data.images.preparing import prepare, resize
 from tl_lightning.data.images.store import ImageStore
 from tl_lightning.data.sources.folder import SUFFIXES
 from tl_lightning.errors import UserError
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 
 CASES = cases()
 
 
-def preprocess_for(case: Case, small: Preprocess) -> Preprocess:
+def preprocess_for(case: Case, small: ImagePreprocess) -> ImagePreprocess:
     return small.with_channels(case.channels).with_pixel_range(case.pixel_range)
 
 
@@ -53,7 +53,9 @@ def test_there_are_many_and_each_has_one_outcome() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: ascii(case.name))
-def test_each_is_read_as_it_should_or_broken_with_its_reason(case: Case, tmp_path: Path, small: Preprocess) -> None:
+def test_each_is_read_as_it_should_or_broken_with_its_reason(
+    case: Case, tmp_path: Path, small: ImagePreprocess
+) -> None:
     needed = [each for each in CASES if each.name == "good.png"] * (case.name != "good.png")
     path = write(tmp_path / "files", [*needed, case])[-1]
     with quiet_decoders():
@@ -69,7 +71,7 @@ def test_each_is_read_as_it_should_or_broken_with_its_reason(case: Case, tmp_pat
 
 
 @pytest.mark.parametrize("settings", sorted({(case.channels, case.pixel_range) for case in CASES}, key=str))
-def test_a_store_holds_them_or_remembers_why_not(settings: Any, tmp_path: Path, small: Preprocess) -> None:
+def test_a_store_holds_them_or_remembers_why_not(settings: Any, tmp_path: Path, small: ImagePreprocess) -> None:
     paths = write(tmp_path / "files", CASES)
     chosen = [i for i, case in enumerate(CASES) if (case.channels, case.pixel_range) == settings]
     preprocess = preprocess_for(CASES[chosen[0]], small)
@@ -100,7 +102,7 @@ def data_set(tmp_path: Path) -> tuple[Path, list[Case]]:
     return tmp_path / "data", listed
 
 
-def test_a_folder_of_them_stops_with_one_line_that_names_ten(data_set: Any, small: Preprocess) -> None:
+def test_a_folder_of_them_stops_with_one_line_that_names_ten(data_set: Any, small: ImagePreprocess) -> None:
     folder, listed = data_set
     data = ImageDataModule(str(folder), small.to_dict(), num_workers=0)
     assert len(data.samples) == len(listed) + 9 and data.classes == ["even", "odd"]
@@ -113,7 +115,7 @@ def test_a_folder_of_them_stops_with_one_line_that_names_ten(data_set: Any, smal
     assert line.isprintable()
 
 
-def test_a_folder_of_them_trains_without_the_broken_ones(data_set: Any, small: Preprocess) -> None:
+def test_a_folder_of_them_trains_without_the_broken_ones(data_set: Any, small: ImagePreprocess) -> None:
     folder, listed = data_set
     data = ImageDataModule(str(folder), small.to_dict(), num_workers=0, batch_size=4, on_error="skip")
     data.setup("fit")
@@ -140,7 +142,7 @@ FORMATS: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_error_of_the_disk_is_never_taken_for_damage(
-    name: str, tmp_path: Path, small: Preprocess, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, small: ImagePreprocess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / name).write_bytes(FORMATS[name]())
     calls = failing = 0
@@ -170,7 +172,7 @@ def test_an_error_of_the_disk_is_never_taken_for_damage(
 
 
 def test_large_images_are_read_until_they_are_unsafe(
-    tmp_path: Path, small: Preprocess, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, small: ImagePreprocess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("a.png", "tifffile.tif"):
         path = tmp_path / name
@@ -184,7 +186,7 @@ def test_large_images_are_read_until_they_are_unsafe(
 
 
 def test_not_enough_memory_says_nothing_about_the_image(
-    tmp_path: Path, small: Preprocess, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, small: ImagePreprocess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise MemoryError
@@ -195,7 +197,7 @@ def test_not_enough_memory_says_nothing_about_the_image(
         read_image(tmp_path / "a.png", small)
 
 
-def test_a_forbidden_file_says_so(tmp_path: Path, small: Preprocess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forbidden_file_says_so(tmp_path: Path, small: ImagePreprocess, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbid(path: Path) -> None:  # root, as whom tests may run, may read everything
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
@@ -207,7 +209,7 @@ def test_a_forbidden_file_says_so(tmp_path: Path, small: Preprocess, monkeypatch
 
 @pytest.mark.parametrize("package", ["tifffile", "imagecodecs"])
 def test_a_missing_package_is_named_and_nothing_is_remembered(
-    package: str, tmp_path: Path, small: Preprocess, monkeypatch: pytest.MonkeyPatch
+    package: str, tmp_path: Path, small: ImagePreprocess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.tif"
     path.write_bytes(tiff(WIDE, photometric="rgb", compression="lzw"))
@@ -226,10 +228,10 @@ def test_a_missing_package_is_named_and_nothing_is_remembered(
     assert ImageStore.open([path], small).broken == {}
 
 
-def test_prediction_sees_the_pixels_of_training(tmp_path: Path, small: Preprocess) -> None:
+def test_prediction_sees_the_pixels_of_training(tmp_path: Path, small: ImagePreprocess) -> None:
     preprocess = small.with_pixel_range((0, 4095))
     path = tmp_path / "a.png"
     path.write_bytes(png(WIDE // 16, 16, 2))
     stored = ImageStore.open([path], preprocess)[0]
-    again = Preprocess.from_dict(preprocess.to_dict())
+    again = ImagePreprocess.from_dict(preprocess.to_dict())
     assert np.array_equal(prepare(path, again).numpy(), stored[:, 2:18, 5:21].numpy())

@@ -18,10 +18,10 @@ import tl_lightning.data
 from tl_lightning.data.images.mixing import mix
 from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.errors import UserError
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 
 
-def module(folder: Path, preprocess: Preprocess, **settings: Any) -> ImageDataModule:
+def module(folder: Path, preprocess: ImagePreprocess, **settings: Any) -> ImageDataModule:
     return ImageDataModule(str(folder), preprocess.to_dict(), **{"batch_size": 4, "num_workers": 0, **settings})
 
 
@@ -56,7 +56,7 @@ def equal(first: list[dict[str, Tensor]], second: list[dict[str, Tensor]]) -> bo
     return all(torch.equal(a[key], b[key]) for a, b in pairs for key in ("image", "label", "index"))
 
 
-def test_listing_comes_before_decoding(folder: Path, small: Preprocess, cache_of_its_own: Path) -> None:
+def test_listing_comes_before_decoding(folder: Path, small: ImagePreprocess, cache_of_its_own: Path) -> None:
     data = module(folder, small, image_size=8)
     assert data.classes == ["cat", "dog"]
     assert data.prepared == {**small.to_dict(), "size": 8}
@@ -64,7 +64,7 @@ def test_listing_comes_before_decoding(folder: Path, small: Preprocess, cache_of
 
 
 def test_the_digest_of_a_split_changes_with_the_split_and_not_with_its_place(
-    folder: Path, small: Preprocess, image: Callable[..., Path], tmp_path: Path
+    folder: Path, small: ImagePreprocess, image: Callable[..., Path], tmp_path: Path
 ) -> None:
     first = module(folder, small).split_digest
     assert module(folder, small, split_seed=1).split_digest != first
@@ -74,7 +74,7 @@ def test_the_digest_of_a_split_changes_with_the_split_and_not_with_its_place(
     assert module(folder, small).split_digest != first
 
 
-def test_the_summary_is_exact(folder: Path, small: Preprocess, image: Callable[..., Path]) -> None:
+def test_the_summary_is_exact(folder: Path, small: ImagePreprocess, image: Callable[..., Path]) -> None:
     for number in range(8):
         image(folder / "dog" / f"more{number}.png")
     data = module(folder, small, on_leak="ignore")
@@ -107,7 +107,9 @@ def test_the_summary_is_exact(folder: Path, small: Preprocess, image: Callable[.
     "augmentation",
     ["dihedral", "standard", "randaugment", "trivial", {"class_path": "torchvision.transforms.v2.RandomPerspective"}],
 )
-def test_batches_are_equal_for_any_number_of_workers(folder: Path, small: Preprocess, augmentation: object) -> None:
+def test_batches_are_equal_for_any_number_of_workers(
+    folder: Path, small: ImagePreprocess, augmentation: object
+) -> None:
     alone, helped = (
         epochs(module(folder, small, augmentation=augmentation, num_workers=workers, seed=5), 0, 1)
         for workers in (0, 2)
@@ -115,14 +117,14 @@ def test_batches_are_equal_for_any_number_of_workers(folder: Path, small: Prepro
     assert equal(alone, helped)
 
 
-def test_order_and_augmentation_follow_seed_and_epoch(folder: Path, small: Preprocess) -> None:
+def test_order_and_augmentation_follow_seed_and_epoch(folder: Path, small: ImagePreprocess) -> None:
     first, again, other = (epochs(module(folder, small, seed=seed), 3) for seed in (1, 1, 2))
     assert equal(first, again) and not equal(first, other)
     assert not equal(epochs(module(folder, small, seed=1), 4), first)
 
 
 def test_balanced_training_images_come_from_all_classes_equally_often(
-    tmp_path: Path, small: Preprocess, image: Callable[..., Path]
+    tmp_path: Path, small: ImagePreprocess, image: Callable[..., Path]
 ) -> None:
     for number in range(20):
         image(tmp_path / "p" / ("rare" if number < 4 else "usual") / f"{number:02}.png", seed=number)
@@ -135,7 +137,7 @@ def test_balanced_training_images_come_from_all_classes_equally_often(
 
 
 def test_the_default_number_of_workers_is_decided_beside_the_trainer(
-    folder: Path, small: Preprocess, monkeypatch: pytest.MonkeyPatch
+    folder: Path, small: ImagePreprocess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = ImageDataModule(str(folder), small.to_dict())
     data.setup("fit")
@@ -147,13 +149,13 @@ def test_the_default_number_of_workers_is_decided_beside_the_trainer(
     assert data._workers() == 0
 
 
-def test_loading_leaves_the_global_generator_alone(folder: Path, small: Preprocess) -> None:
+def test_loading_leaves_the_global_generator_alone(folder: Path, small: ImagePreprocess) -> None:
     before = torch.get_rng_state()
     epochs(module(folder, small), 0)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_evaluation_is_in_order_and_not_augmented(folder: Path, small: Preprocess) -> None:
+def test_evaluation_is_in_order_and_not_augmented(folder: Path, small: ImagePreprocess) -> None:
     data = module(folder, small, batch_size=3)
     data.setup("test")
     batches = list(data.test_dataloader())
@@ -162,12 +164,12 @@ def test_evaluation_is_in_order_and_not_augmented(folder: Path, small: Preproces
     assert all(torch.equal(a["image"], b["image"]) for a, b in zip(batches, data.test_dataloader(), strict=True))
 
 
-def test_last_batch_is_dropped_in_training_unless_it_is_the_only_one(folder: Path, small: Preprocess) -> None:
+def test_last_batch_is_dropped_in_training_unless_it_is_the_only_one(folder: Path, small: ImagePreprocess) -> None:
     assert [len(batch["label"]) for batch in epochs(module(folder, small), 0)] == [4, 4]  # of 10
     assert [len(batch["label"]) for batch in epochs(module(folder, small, batch_size=64), 0)] == [10]
 
 
-def test_normalisation_happens_after_the_transfer(folder: Path, small: Preprocess) -> None:
+def test_normalisation_happens_after_the_transfer(folder: Path, small: ImagePreprocess) -> None:
     data = module(folder, small)
     batch = epochs(data, 0)[0]
     moved = data.on_after_batch_transfer(batch, 0)
@@ -176,7 +178,7 @@ def test_normalisation_happens_after_the_transfer(folder: Path, small: Preproces
     assert batch["image"].dtype == torch.uint8
 
 
-def test_mixing_adds_the_answers_to_training_batches_alone(folder: Path, small: Preprocess) -> None:
+def test_mixing_adds_the_answers_to_training_batches_alone(folder: Path, small: ImagePreprocess) -> None:
     data = module(folder, small, mixup=0.4, seed=1)
     batch = epochs(data, 0)[0]
     pixels = batch["image"].clone()
@@ -199,7 +201,7 @@ def test_mixing_adds_the_answers_to_training_batches_alone(folder: Path, small: 
     assert set(untouched) == set(batch) and torch.equal(untouched["image"], plain["image"])
 
 
-def test_nothing_is_mixed_unless_asked_for_or_where_images_do_not_pair_up(folder: Path, small: Preprocess) -> None:
+def test_nothing_is_mixed_unless_asked_for_or_where_images_do_not_pair_up(folder: Path, small: ImagePreprocess) -> None:
     batch = epochs(module(folder, small), 0)[0]
     odd = {key: value[:3] for key, value in batch.items()}
     for settings, given in (({}, batch), ({"mixup": 0.4, "cutmix": 1.0}, odd)):
@@ -209,7 +211,7 @@ def test_nothing_is_mixed_unless_asked_for_or_where_images_do_not_pair_up(folder
         assert "target" not in moved and torch.equal(moved["image"], data.normalized(given)["image"])
 
 
-def test_a_plain_loader_shows_training_images_as_evaluation_would(folder: Path, small: Preprocess) -> None:
+def test_a_plain_loader_shows_training_images_as_evaluation_would(folder: Path, small: ImagePreprocess) -> None:
     data = module(folder, small, augmentation="standard")
     data.setup("fit")
     batches = list(data.plain_loader("train"))
@@ -224,7 +226,7 @@ def test_a_plain_loader_shows_training_images_as_evaluation_would(folder: Path, 
     )
 
 
-def test_processes_share_the_images(folder: Path, small: Preprocess) -> None:
+def test_processes_share_the_images(folder: Path, small: ImagePreprocess) -> None:
     data = module(folder, small, batch_size=2)
     data.setup("fit")
     shares: dict[str, list[int]] = {"train": [], "val": []}
@@ -237,7 +239,7 @@ def test_processes_share_the_images(folder: Path, small: Preprocess) -> None:
     assert sorted(index for share in shares["val"] for batch in share for index in batch) == data.splits["val"].tolist()
 
 
-def test_more_processes_than_images_is_an_error(folder: Path, small: Preprocess) -> None:
+def test_more_processes_than_images_is_an_error(folder: Path, small: ImagePreprocess) -> None:
     data = module(folder, small)
     data.setup("fit")
     data.trainer = trainer(world_size=3)
@@ -246,14 +248,14 @@ def test_more_processes_than_images_is_an_error(folder: Path, small: Preprocess)
     assert len(list(data.test_dataloader())) == 1
 
 
-def test_a_loader_starts_in_the_epoch_of_the_trainer(folder: Path, small: Preprocess) -> None:
+def test_a_loader_starts_in_the_epoch_of_the_trainer(folder: Path, small: ImagePreprocess) -> None:
     data = module(folder, small)
     data.setup("fit")
     data.trainer = trainer(2)
     assert equal(list(data.train_dataloader()), epochs(module(folder, small), 2))
 
 
-def test_a_restored_place_holds_for_one_loader(folder: Path, small: Preprocess) -> None:
+def test_a_restored_place_holds_for_one_loader(folder: Path, small: ImagePreprocess) -> None:
     assert module(folder, small).state_dict() == {}
     before, after = module(folder, small), module(folder, small)
     before.trainer = trainer(2, 1)
@@ -266,7 +268,7 @@ def test_a_restored_place_holds_for_one_loader(folder: Path, small: Preprocess) 
 
 @pytest.mark.parametrize(("stage", "batches"), [("fit", 1), ("test", 2)])
 def test_only_training_goes_on_where_a_checkpoint_stopped(
-    folder: Path, small: Preprocess, stage: str, batches: int
+    folder: Path, small: ImagePreprocess, stage: str, batches: int
 ) -> None:
     data = module(folder, small)
     data.trainer = trainer(2)
@@ -275,7 +277,7 @@ def test_only_training_goes_on_where_a_checkpoint_stopped(
     assert len(epochs(data, 2)) == batches
 
 
-def test_a_phase_may_have_an_augmentation_of_its_own(folder: Path, small: Preprocess) -> None:
+def test_a_phase_may_have_an_augmentation_of_its_own(folder: Path, small: ImagePreprocess) -> None:
     plain, turned = (epochs(module(folder, small, augmentation=name), 1) for name in ("none", "dihedral"))
     assert not equal(plain, turned)
     data = module(folder, small, augmentation="none")
@@ -286,13 +288,13 @@ def test_a_phase_may_have_an_augmentation_of_its_own(folder: Path, small: Prepro
         data.set_augmentation("flip")
 
 
-def test_no_test_split_gives_no_loader(folder: Path, small: Preprocess) -> None:
+def test_no_test_split_gives_no_loader(folder: Path, small: ImagePreprocess) -> None:
     data = module(folder, small, test_fraction=0.0)
     data.setup("fit")
     assert data.test_dataloader() == []
 
 
-def test_broken_images_stop_before_training(folder: Path, small: Preprocess) -> None:
+def test_broken_images_stop_before_training(folder: Path, small: ImagePreprocess) -> None:
     for number in range(12):
         (folder / "cat" / f"x{number:02}.png").touch()
     with pytest.raises(UserError) as error:
@@ -302,7 +304,7 @@ def test_broken_images_stop_before_training(folder: Path, small: Preprocess) -> 
     assert message.endswith("x09.png (empty file) and 2 more; mend them, or leave them out with --data.on_error skip")
 
 
-def test_broken_images_can_be_left_out_and_move_no_other(folder: Path, small: Preprocess) -> None:
+def test_broken_images_can_be_left_out_and_move_no_other(folder: Path, small: ImagePreprocess) -> None:
     before = module(folder, small).splits
     broken = [int(before["train"][0]), int(before["test"][0])]
     for index in broken:
@@ -316,7 +318,7 @@ def test_broken_images_can_be_left_out_and_move_no_other(folder: Path, small: Pr
     assert len(list(data.train_dataloader())) == 2
 
 
-def test_a_class_that_vanishes_is_an_error(folder: Path, small: Preprocess) -> None:
+def test_a_class_that_vanishes_is_an_error(folder: Path, small: ImagePreprocess) -> None:
     for path in (folder / "dog").iterdir():
         path.write_bytes(b"")
     with pytest.raises(UserError, match="class 'dog' is left without images: 8 of 16 images"):
@@ -339,7 +341,7 @@ def test_a_class_that_vanishes_is_an_error(folder: Path, small: Preprocess) -> N
     ],
 )
 def test_wrong_settings_are_named_at_once(
-    folder: Path, small: Preprocess, settings: dict[str, Any], message: str
+    folder: Path, small: ImagePreprocess, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
         module(folder, small, **settings)
@@ -356,12 +358,12 @@ def test_only_the_data_modules_import_lightning() -> None:
     subprocess.run([sys.executable, "-c", check], check=True)
 
 
-def test_channels_and_range_are_part_of_the_preparation(folder: Path, small: Preprocess) -> None:
+def test_channels_and_range_are_part_of_the_preparation(folder: Path, small: ImagePreprocess) -> None:
     data = module(folder, small, channels=1, pixel_range=[0, 127], augmentation="none")
     assert data.prepared == small.with_channels(1).with_pixel_range([0, 127]).to_dict()
     batch = epochs(data, 0)[0]
     assert batch["image"].shape == (4, 1, 16, 16) and batch["image"].max() == 255
-    assert module(folder, Preprocess.from_dict(data.prepared)).prepared == data.prepared
+    assert module(folder, ImagePreprocess.from_dict(data.prepared)).prepared == data.prepared
 
 
 @pytest.fixture
@@ -379,7 +381,9 @@ def leaking(folder: Path) -> Path:
     return root
 
 
-def test_leaks_are_warned_of_and_stay(leaking: Path, small: Preprocess, capsys: pytest.CaptureFixture[str]) -> None:
+def test_leaks_are_warned_of_and_stay(
+    leaking: Path, small: ImagePreprocess, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = module(leaking, small)
     digest = data.split_digest
     data.setup("fit")
@@ -390,7 +394,7 @@ def test_leaks_are_warned_of_and_stay(leaking: Path, small: Preprocess, capsys: 
     assert "1 image of test is also in train" in capsys.readouterr().out.replace("\n", " ")
 
 
-def test_leaks_are_moved_out_of_the_test_and_make_another_split(leaking: Path, small: Preprocess) -> None:
+def test_leaks_are_moved_out_of_the_test_and_make_another_split(leaking: Path, small: ImagePreprocess) -> None:
     data = module(leaking, small, on_leak="move")
     digest = data.split_digest
     data.setup("fit")
@@ -401,7 +405,7 @@ def test_leaks_are_moved_out_of_the_test_and_make_another_split(leaking: Path, s
     assert again.split_digest == data.split_digest
 
 
-def test_leaks_stop_a_run_where_they_have_to(leaking: Path, small: Preprocess) -> None:
+def test_leaks_stop_a_run_where_they_have_to(leaking: Path, small: ImagePreprocess) -> None:
     with pytest.raises(UserError, match=r"1 image of val is also in train \(1 file\).*--data.on_leak move"):
         module(leaking, small, on_leak="stop").setup("fit")
     ignoring = module(leaking, small, on_leak="ignore")
@@ -411,14 +415,14 @@ def test_leaks_stop_a_run_where_they_have_to(leaking: Path, small: Preprocess) -
         module(leaking, small, on_leak="shout")
 
 
-def test_a_range_of_pixels_that_comes_with_the_weights_is_said(folder: Path, small: Preprocess) -> None:
+def test_a_range_of_pixels_that_comes_with_the_weights_is_said(folder: Path, small: ImagePreprocess) -> None:
     ranged = small.with_pixel_range([0, 4095])
     (note,) = module(folder, ranged).notes()
     assert note.startswith("pixels are read from 0 (black) to 4095 (white), as in the run of the weights")
     assert module(folder, ranged, pixel_range=[0, 255]).notes() == module(folder, small).notes() == []
 
 
-def test_weights_have_the_mean_1_over_the_images_that_train(folder: Path, small: Preprocess) -> None:
+def test_weights_have_the_mean_1_over_the_images_that_train(folder: Path, small: ImagePreprocess) -> None:
     paths = sorted(folder.rglob("*.png"))
     rows = [f"{path},{path.parent.name},{1 + number}" for number, path in enumerate(paths)]
     table = folder.parent / "weights.csv"
@@ -436,7 +440,7 @@ def test_weights_have_the_mean_1_over_the_images_that_train(folder: Path, small:
 
 
 def test_the_digest_of_the_answers_changes_with_them_and_not_with_the_images(
-    folder: Path, small: Preprocess, tmp_path: Path
+    folder: Path, small: ImagePreprocess, tmp_path: Path
 ) -> None:
     images = [path.resolve() for path in sorted(folder.rglob("*.png"))]
     table = tmp_path / "table.csv"
@@ -450,7 +454,7 @@ def test_the_digest_of_the_answers_changes_with_them_and_not_with_the_images(
     assert digests[0][1] != digests[2][1] == digests[2][2]
 
 
-def test_the_way_to_resize_can_be_another_than_the_weights_own(folder: Path, small: Preprocess) -> None:
+def test_the_way_to_resize_can_be_another_than_the_weights_own(folder: Path, small: ImagePreprocess) -> None:
     data = module(folder, small, interpolation="nearest")
     assert data.prepared == {**small.to_dict(), "interpolation": "nearest"}
     with pytest.raises(UserError, match=r"data\.interpolation 'cubic' is unknown"):

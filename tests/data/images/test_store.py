@@ -20,7 +20,7 @@ from tl_lightning.data.images import store as module
 from tl_lightning.data.images.preparing import read_resized
 from tl_lightning.data.images.store import ImageStore
 from tl_lightning.errors import UserError
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 
 DecodedImage = Callable[..., Path]
 
@@ -38,13 +38,13 @@ def stores() -> list[Path]:
 
 
 def decoding_is_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(path: Path, preprocess: Preprocess) -> None:
+    def fail(path: Path, preprocess: ImagePreprocess) -> None:
         raise AssertionError(f"decoded {path} again")
 
     monkeypatch.setattr(module, "read_resized", fail)
 
 
-def test_images_come_back_as_resized_in_their_own_shapes(paths: list[Path], small: Preprocess) -> None:
+def test_images_come_back_as_resized_in_their_own_shapes(paths: list[Path], small: ImagePreprocess) -> None:
     store = ImageStore.open(paths, small)
     assert len(store) == 4 and store.broken == {}
     assert [tuple(store[i].shape) for i in range(4)] == [(3, 20, 24), (3, 40, 20), (3, 20, 25), (1, 20, 24)]
@@ -53,7 +53,7 @@ def test_images_come_back_as_resized_in_their_own_shapes(paths: list[Path], smal
 
 
 def test_a_second_opening_decodes_nothing(
-    paths: list[Path], small: Preprocess, monkeypatch: pytest.MonkeyPatch
+    paths: list[Path], small: ImagePreprocess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = ImageStore.open(paths, small)
     decoding_is_forbidden(monkeypatch)
@@ -63,7 +63,7 @@ def test_a_second_opening_decodes_nothing(
         ImageStore.open(paths, replace(small, interpolation="bicubic"))
 
 
-def test_a_changed_file_is_decoded_anew(paths: list[Path], small: Preprocess, image: DecodedImage) -> None:
+def test_a_changed_file_is_decoded_anew(paths: list[Path], small: ImagePreprocess, image: DecodedImage) -> None:
     before = ImageStore.open(paths, small)[0]
     times = paths[0].stat()
     image(paths[0], size=(24, 20), seed=99)
@@ -73,7 +73,7 @@ def test_a_changed_file_is_decoded_anew(paths: list[Path], small: Preprocess, im
 
 
 def test_an_interrupted_writing_leaves_nothing(
-    paths: list[Path], small: Preprocess, monkeypatch: pytest.MonkeyPatch
+    paths: list[Path], small: ImagePreprocess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(path: Path) -> None:
         raise KeyboardInterrupt
@@ -84,7 +84,9 @@ def test_an_interrupted_writing_leaves_nothing(
     assert stores() == []
 
 
-def test_a_full_disk_is_one_clear_line(paths: list[Path], small: Preprocess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_clear_line(
+    paths: list[Path], small: ImagePreprocess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fill(path: Path) -> None:
         raise OSError(errno.ENOSPC, "full")
 
@@ -100,11 +102,11 @@ def test_a_full_disk_is_one_clear_line(paths: list[Path], small: Preprocess, mon
 
 
 def test_the_store_of_a_faster_process_is_used(
-    paths: list[Path], small: Preprocess, monkeypatch: pytest.MonkeyPatch
+    paths: list[Path], small: ImagePreprocess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = module._write_store
 
-    def write_twice(folder: Path, paths: list[Path], preprocess: Preprocess) -> None:
+    def write_twice(folder: Path, paths: list[Path], preprocess: ImagePreprocess) -> None:
         real(folder, paths, preprocess)
         (folder / "theirs").touch()
         real(folder, paths, preprocess)
@@ -115,7 +117,7 @@ def test_the_store_of_a_faster_process_is_used(
 
 
 def test_broken_images_are_remembered_with_their_reasons(
-    paths: list[Path], small: Preprocess, monkeypatch: pytest.MonkeyPatch
+    paths: list[Path], small: ImagePreprocess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths[1].write_bytes(b"")
     store = ImageStore.open(paths, small)
@@ -128,7 +130,7 @@ def test_broken_images_are_remembered_with_their_reasons(
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENOMEM, errno.ETIMEDOUT])
 def test_a_failing_machine_says_nothing_about_the_image(
-    paths: list[Path], small: Preprocess, monkeypatch: pytest.MonkeyPatch, number: int
+    paths: list[Path], small: ImagePreprocess, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     real = io.FileIO
 
@@ -145,9 +147,9 @@ def test_a_failing_machine_says_nothing_about_the_image(
 
 
 def test_a_image_that_goes_away_meanwhile_is_not_remembered_as_missing(
-    paths: list[Path], small: Preprocess, monkeypatch: pytest.MonkeyPatch
+    paths: list[Path], small: ImagePreprocess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def remove_first(path: Path, preprocess: Preprocess) -> Any:
+    def remove_first(path: Path, preprocess: ImagePreprocess) -> Any:
         paths[1].unlink(missing_ok=True)
         return read_resized(path, preprocess)
 
@@ -160,14 +162,14 @@ def test_a_image_that_goes_away_meanwhile_is_not_remembered_as_missing(
     assert ImageStore.open(paths, small).broken == {}
 
 
-def test_what_changes_the_stored_pixels_makes_another_store(paths: list[Path], small: Preprocess) -> None:
+def test_what_changes_the_stored_pixels_makes_another_store(paths: list[Path], small: ImagePreprocess) -> None:
     settings = [small, small.with_channels(1), small.with_pixel_range([0, 127])]
     opened = [ImageStore.open(paths, preprocess) for preprocess in settings]
     assert len({store.key for store in opened}) == 3
     assert torch.equal(opened[2][3], (opened[0][3].double() * 255 / 127).round().clamp(max=255).byte())
 
 
-def test_a_pickled_store_carries_no_pixels(paths: list[Path], small: Preprocess) -> None:
+def test_a_pickled_store_carries_no_pixels(paths: list[Path], small: ImagePreprocess) -> None:
     store = ImageStore.open(paths, small)
     pixels = store[0]
     copy = pickle.loads(pickle.dumps(store))
@@ -176,7 +178,7 @@ def test_a_pickled_store_carries_no_pixels(paths: list[Path], small: Preprocess)
 
 @pytest.mark.parametrize("name", ["index.npz", "broken.json", "pixels.bin"])
 @pytest.mark.parametrize("damage", ["gone", "cut off"])
-def test_a_damaged_store_is_made_anew(paths: list[Path], small: Preprocess, name: str, damage: str) -> None:
+def test_a_damaged_store_is_made_anew(paths: list[Path], small: ImagePreprocess, name: str, damage: str) -> None:
     store = ImageStore.open(paths, small)
     pixels = store[3]
     file = store.folder / name
@@ -188,7 +190,7 @@ def test_a_damaged_store_is_made_anew(paths: list[Path], small: Preprocess, name
     assert torch.equal(ImageStore.open(paths, small)[3], pixels)
 
 
-def test_a_store_is_left_alone_while_it_is_open(paths: list[Path], small: Preprocess) -> None:
+def test_a_store_is_left_alone_while_it_is_open(paths: list[Path], small: ImagePreprocess) -> None:
     store = ImageStore.open(paths, small)
     assert not remove(store.folder)
     assert torch.equal(store[0], ImageStore.open(paths, small)[0])
@@ -197,7 +199,7 @@ def test_a_store_is_left_alone_while_it_is_open(paths: list[Path], small: Prepro
     assert remove(folder) and stores() == []
 
 
-def test_a_store_says_what_it_holds(paths: list[Path], small: Preprocess) -> None:
+def test_a_store_says_what_it_holds(paths: list[Path], small: ImagePreprocess) -> None:
     paths[1].write_bytes(b"")
     store = ImageStore.open(paths, small)
     (entry,) = entries()
@@ -208,7 +210,7 @@ def test_a_store_says_what_it_holds(paths: list[Path], small: Preprocess) -> Non
 
 
 def test_room_is_made_for_a_new_store_and_none_is_no_obstacle(
-    paths: list[Path], small: Preprocess, monkeypatch: pytest.MonkeyPatch
+    paths: list[Path], small: ImagePreprocess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
 
@@ -223,7 +225,7 @@ def test_room_is_made_for_a_new_store_and_none_is_no_obstacle(
 
 
 def test_a_store_that_another_process_is_making_is_waited_for(
-    paths: list[Path], small: Preprocess, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    paths: list[Path], small: ImagePreprocess, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     @contextmanager
     def wait(folder: Path, *, on_wait: Callable[[], None]) -> Iterator[None]:

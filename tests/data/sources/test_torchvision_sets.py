@@ -23,7 +23,7 @@ from tl_lightning.data.sources import exports, torchvision_sets
 from tl_lightning.data.sources.columns import Columns
 from tl_lightning.data.sources.read import read_source
 from tl_lightning.errors import UserError
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 
 CLASSES = ["plane", "car", "bird"]
 TRAIN, TEST = [0, 1, 2, 2, 1, 0], [2, 0, 1, 1]
@@ -106,7 +106,7 @@ def test_a_second_reading_needs_no_torchvision(cifar: object) -> None:
     assert ran.stdout == "10\n", ran.stderr
 
 
-def test_an_export_is_the_same_to_the_store_when_it_is_made_again(cifar: object, small: Preprocess) -> None:
+def test_an_export_is_the_same_to_the_store_when_it_is_made_again(cifar: object, small: ImagePreprocess) -> None:
     paths = read_source("torchvision/CIFAR10").paths
     key = ImageStore.open(paths, small).key
     folder, times = paths[0].parents[1], [path.stat().st_mtime_ns for path in paths]

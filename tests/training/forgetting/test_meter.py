@@ -11,7 +11,8 @@ from lightning import Callback
 from tiny import TINY, write_images, write_tiny
 
 from tl_lightning import load
-from tl_lightning.backbones import CannotSplit, build_backbone, stage_outputs
+from tl_lightning.backbones import Backbone, CannotSplit, build_backbone
+from tl_lightning.backbones.splitting import stage_outputs
 from tl_lightning.cli import main
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration, quiet
@@ -57,9 +58,8 @@ def features(module, data, rows):
     module = module.eval()
     images = torch.stack([data.plain_view.transform(data.store.sample(int(row)))["image"] for row in rows])
     with torch.no_grad():
-        return stage_outputs(module, build_backbone("timm/test_efficientnet", "none").stages)(
-            data.normalized({"image": images})["image"]
-        )
+        stages = build_backbone("timm/test_efficientnet", "none").stages
+        return stage_outputs(module, stages, inputs=("image",))(data.normalized({"image": images})["image"])
 
 
 def test_distance_and_similarity_of_each_stage_are_those_of_the_formulas(begun, capsys):
@@ -128,10 +128,10 @@ def test_a_backbone_whose_stages_cannot_be_seen_is_compared_by_its_features(begu
     change(configuration.model, "blocks.0.")
     whole = measuring.measure("all")
 
-    def refuse(module, stages):
+    def refuse(backbone):
         raise CannotSplit("no")
 
-    monkeypatch.setattr(meter, "stage_outputs", refuse)
+    monkeypatch.setattr(Backbone, "stage_outputs", refuse)
     _, measuring = begun()
     measuring._task = configuration.model
     stages = measuring.measure("all")["stages"]

@@ -23,6 +23,7 @@ from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.experiment.preamble import assemble, read_data
 from tl_lightning.inspecting.show_data.image_sizes import read_headers
+from tl_lightning.preprocess import ImagePreprocess
 from tl_lightning.tasks.objectives import OBJECTIVES
 
 HEADERS = 200  # files whose size is looked at
@@ -63,19 +64,18 @@ def _elsewhere(data: ImageDataModule) -> str:
 
 def model_facts(configuration: Configuration) -> Model:
     """What the backbone is."""
-    from tl_lightning.backbones import timm_models
-
     task = configuration.model
     backbone, weights = str(task.hparams.backbone), str(task.hparams.weights)
     modules = list(task.backbone.modules())
     wide = sum(isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1 for module in modules)
-    fixed = timm_models.pretrained_config(timm_models.timm_name(backbone)).fixed_input_size
+    own = preprocess_of(backbone, weights)
+    assert isinstance(own, ImagePreprocess)
     return Model(
         backbone=backbone,
         weights=weights,
         parameters=sum(parameter.numel() for parameter in task.backbone.parameters()),
-        own_size=preprocess_of(backbone, weights).size,
-        sizes_fixed=bool(fixed),
+        own_size=own.size,
+        sizes_fixed=task.transferred.fixed_size,
         convolutions=wide > 1,  # attention has at most the one that makes patches
         batch_norm=any(isinstance(module, BatchNorm) for module in modules),
         solvable=task.unsolvable is None and configuration.datamodule.sampler == "shuffled",
@@ -151,8 +151,8 @@ def look(configuration: Configuration) -> Looked:
         UserError: If there are too few images, or the backbone cannot be probed.
     """
     splits = probed_images(configuration.datamodule)
-    task, prepared = configuration.model, configuration.model.preprocess
-    macs = count_macs(task.backbone, channels=int(prepared["channels"]), size=int(prepared["size"]))
+    task = configuration.model
+    macs = count_macs(task.backbone, task.transferred.preprocess)
     return Looked(configuration, splits, probe_top(configuration, splits), macs)
 
 

@@ -85,7 +85,9 @@ def by_stage(layers: Sequence[LayerDistance]) -> tuple[tuple[str, float], ...]:
     return tuple((stage, sum(values) / len(values)) for stage, values in distances.items())
 
 
-def from_statistics(backbone: nn.Module, stages: Sequence[Stage], batches: Iterable[Tensor]) -> Similarity | None:
+def from_statistics(
+    backbone: nn.Module, stages: Sequence[Stage], batches: Iterable[Sequence[Tensor]]
+) -> Similarity | None:
     """The similarity by BatchNorm's statistics; `None` where no layer carries any.
 
     Args:
@@ -95,11 +97,11 @@ def from_statistics(backbone: nn.Module, stages: Sequence[Stage], batches: Itera
     """
     seen = 0
 
-    def counted() -> Iterator[Tensor]:
+    def counted() -> Iterator[Sequence[Tensor]]:
         nonlocal seen
-        for batch in batches:
-            seen += len(batch)
-            yield batch
+        for inputs in batches:
+            seen += len(inputs[0])
+            yield inputs
 
     values = by_stage(layer_distances(backbone, stages, counted()))
     if not values:
@@ -142,21 +144,20 @@ def measure_similarity(configuration: Configuration, training: NDArray[np.int64]
 def _doubt(configuration: Configuration, drawn: NDArray[np.int64]) -> Similarity | None:
     task = configuration.model
     source = load_source_model(str(task.hparams.backbone), str(task.hparams.weights)).eval().to(task.device)
-    if source_classifier(source) is None:
+    if source_classifier(str(task.hparams.backbone), source) is None:
         return None  # the weights hold none
     total, seen = 0.0, 0
-    for batch in _prepared(configuration, drawn):
+    for inputs in _prepared(configuration, drawn):
         try:
-            logits = source(batch)
+            logits = source(*inputs)
         except (RuntimeError, AssertionError):  # images of another size or other channels than its own
             return None
-        total, seen = total + float(relative_entropy(logits).sum()), seen + len(batch)
+        total, seen = total + float(relative_entropy(logits).sum()), seen + len(logits)
     return Similarity("doubt", total / seen, (), seen)
 
 
-def _prepared(configuration: Configuration, indices: NDArray[np.int64]) -> Iterator[Tensor]:
+def _prepared(configuration: Configuration, indices: NDArray[np.int64]) -> Iterator[list[Tensor]]:
     task, data = configuration.model, configuration.datamodule
     loader = data.view_loader(data.plain_view, indices, BATCH)
-    dtype = next(task.backbone.parameters()).dtype
     for batch in track(loader, "similarity to the source", total=len(loader)):
-        yield data.normalized(move_data_to_device(batch, task.device))["image"].to(dtype)
+        yield task.inputs_of(data.normalized(move_data_to_device(batch, task.device)))

@@ -97,15 +97,17 @@ def distance(means: Tensor, deviations: Tensor, *, source_mean: Tensor, source_v
     return float((by_mean + by_deviation).median().clamp_min(0).sqrt())
 
 
-def layer_distances(backbone: nn.Module, stages: Sequence[Stage], batches: Iterable[Tensor]) -> list[LayerDistance]:
+def layer_distances(
+    backbone: nn.Module, stages: Sequence[Stage], batches: Iterable[Sequence[Tensor]]
+) -> list[LayerDistance]:
     """Measures every BatchNorm layer, fused ones of timm's included, in one pass over the images.
 
     Args:
         backbone: Run in eval mode, so that each layer is given what inference gives it; its modes are afterwards what
             they were.
         stages: Those of the backbone.
-        batches: Prepared images ``(N, C, S, S)``, four or more in all, in a random order: every other one belongs to
-            the same half.
+        batches: The backbone's inputs, prepared, of four samples or more in all, in a random order: every other one
+            belongs to the same half.
 
     Returns:
         One entry per layer that carries statistics, input to output; empty where there is none.
@@ -119,8 +121,8 @@ def layer_distances(backbone: nn.Module, stages: Sequence[Stage], batches: Itera
     if not layers:
         return []
     with _watching(backbone, layers, moments), torch.no_grad():
-        for batch in batches:
-            backbone(batch)
+        for inputs in batches:
+            backbone(*inputs)
     owners = {buffer: stage.name for stage in stages for buffer in stage.buffers}
     found: list[LayerDistance] = []
     for name, layer in layers.items():

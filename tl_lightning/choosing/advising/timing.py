@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from tl_lightning.backbones import CannotSplit, split_backbone
+from tl_lightning.backbones import CannotSplit
 from tl_lightning.choosing.advising.facts import Speeds
 from tl_lightning.core.console import track
 from tl_lightning.experiment.configuration import Configuration
@@ -37,26 +37,27 @@ def measure_speeds(configuration: Configuration, selections: Sequence[str] = SEL
     task.set_training_targets(data.answers("train").labels)
     source = batches(data, trainer)
     batch = next(source)
-    images = batch["image"].to(next(task.backbone.parameters()).dtype)
+    inputs = task.inputs_of(batch)
+    count = len(inputs[0])
     train: dict[str, float] = {}
     kept: dict[str, float] = {}
     try:
         task.start_phase(Phase(train="head"))
-        forward = _seconds(lambda: _forward(task, trainer, images), task) / len(images)
+        forward = _seconds(lambda: _forward(task, trainer, inputs), task) / count
         for selection in track(selections, "timing training steps", total=len(selections)):
             task.start_phase(Phase(train=selection))
             task.on_fit_start()
-            train[selection] = _seconds(_step(task, trainer, lambda: next(source)), task) / len(images)
+            train[selection] = _seconds(_step(task, trainer, lambda: next(source)), task) / count
             cut = frozen_stages(task.stages, selection)
-            if cut and (crossing := _crossing(task, trainer, images, cut)) is not None:
-                content = {**{k: v for k, v in batch.items() if k != "image"}, "activations": crossing}
-                kept[selection] = _seconds(_step(task, trainer, lambda c=content: c), task) / len(images)  # type: ignore[misc]
+            if cut and (crossing := _crossing(task, trainer, inputs, cut)) is not None:
+                content = {**{k: v for k, v in batch.items() if k not in task.inputs}, "activations": crossing}
+                kept[selection] = _seconds(_step(task, trainer, lambda c=content: c), task) / count  # type: ignore[misc]
                 task.start_above(None)
     finally:
         task.start_above(None)
         task.load_state_dict(before)
         trainer.training = False
-    return Speeds(int(images.shape[-1]), forward, train, kept)
+    return Speeds(int(inputs[0].shape[-1]), forward, train, kept)
 
 
 def _seconds(work: Callable[[], object], task: TransferTask) -> float:
@@ -71,20 +72,20 @@ def _seconds(work: Callable[[], object], task: TransferTask) -> float:
     return statistics.median(times[WARM_UP:])
 
 
-def _forward(task: TransferTask, trainer: Trainer, images: Tensor) -> None:
+def _forward(task: TransferTask, trainer: Trainer, inputs: Sequence[Tensor]) -> None:
     mode = task.training
     task.eval()
     with torch.no_grad(), trainer.precision_plugin.forward_context():
-        task.backbone(images)
+        task.backbone(*inputs)
     task.train(mode)
 
 
-def _crossing(task: TransferTask, trainer: Trainer, images: Tensor, cut: int) -> list[Tensor] | None:
+def _crossing(task: TransferTask, trainer: Trainer, inputs: Sequence[Tensor], cut: int) -> list[Tensor] | None:
     """What crosses the cut of a batch, with the task set to start above it; `None` where it cannot be split."""
     try:
-        split = split_backbone(task.backbone, task.stages, cut)
+        split = task.transferred.split(cut)
         with torch.no_grad(), trainer.precision_plugin.forward_context():
-            crossing = [tensor.clone() for tensor in split.prefix(images)]
+            crossing = [tensor.clone() for tensor in split.prefix(*inputs)]
     except CannotSplit:
         return None
     task.start_above(split.suffix)

@@ -56,7 +56,7 @@ class Assessment:
     h_score: float | None
     leep: float | None
     nce: float | None
-    image_size: int
+    image_size: int | None
     parameters: int
     macs: int
     speed: float

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tl_lightning.backbones import CannotSplit, load_source_model, source_classifier, split_backbone
+from tl_lightning.backbones import CannotSplit, load_source_model, source_classifier
 from tl_lightning.choosing.ranking.candidates import Candidate
 from tl_lightning.choosing.ranking.solved import folds_and_kin
 from tl_lightning.core.cache_room import NoRoom
@@ -19,8 +19,8 @@ from tl_lightning.data.samples import ProblemType
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.preamble import assemble, read_data
 from tl_lightning.experiment.tables import data_line
-from tl_lightning.feature_cache.activation_store import TensorLayout
-from tl_lightning.feature_cache.extractor import BATCH, Extractor, layout_of
+from tl_lightning.feature_cache.extractor import BATCH, Extractor, below, filled_up
+from tl_lightning.preprocess import Preprocess
 from tl_lightning.probe import Features
 from tl_lightning.tasks import TransferTask
 
@@ -43,7 +43,7 @@ class Measured:
         groups: What images have in common, ``(n,)``; `None` where there are no groups.
         source: What the pretraining classifier says of each image, ``(n, source classes)``; `None` where the weights
             bring none.
-        image_size: Side in pixels of what the model sees.
+        image_size: Side in pixels of what the model sees; `None` where it sees no images.
         parameters: Of the backbone.
         macs: Multiplications with an addition for one image of that size, in convolutions and matrix products.
         speed: Images per second here, forward, in batches of 32 and the run's precision.
@@ -62,7 +62,7 @@ class Measured:
     kin: Tensor | None
     groups: NDArray[np.str_] | None
     source: Features | None
-    image_size: int
+    image_size: int | None
     parameters: int
     macs: int
     speed: float
@@ -130,9 +130,9 @@ def measure(args: Sequence[str], candidate: Candidate) -> Measured:
         kin=kin,
         groups=None if data.samples.groups is None else data.samples.groups[rows],
         source=_source(candidate, features),
-        image_size=int(data.prepared["size"]),
+        image_size=data.prepared.get("size"),
         parameters=sum(parameter.numel() for parameter in task.backbone.parameters()),
-        macs=count_macs(task.backbone, channels=int(data.prepared["channels"]), size=int(data.prepared["size"])),
+        macs=count_macs(task.backbone, data.preprocess),
         speed=_speed(task, extractor),
         computed=extractor.computed,
         seconds=time.perf_counter() - begun,
@@ -141,17 +141,10 @@ def measure(args: Sequence[str], candidate: Candidate) -> Measured:
 
 
 def _features(task: TransferTask, data: TransferDataModule, extractor: Extractor, rows: NDArray[np.int64]) -> Features:
-    """Exactly what `keeping.Keeping` keeps of a backbone that is frozen as a whole."""
-    stages, view = task.stages, data.plain_view
-
-    def layouts() -> list[TensorLayout]:
-        images = extractor.two_images()
-        with extractor.computing():
-            return [layout_of(tensor) for tensor in split.prefix(images)]
-
+    """Exactly what the phase cache has of a backbone that is frozen as a whole."""
+    view = data.plain_view
     try:
-        split = split_backbone(task.backbone, stages, len(stages))
-        stores = extractor.extract(split.prefix, stages, stages[-1].name, layouts=layouts, wanted=[(view, rows)])
+        stores = extractor.extract(below(task.transferred, len(task.stages)), [(view, rows)])
     except CannotSplit as error:
         raise UserError(f"model.backbone {task.hparams['backbone']} cannot be measured: {error}") from error
     except NoRoom as error:
@@ -162,40 +155,40 @@ def _features(task: TransferTask, data: TransferDataModule, extractor: Extractor
 def _source(candidate: Candidate, features: Features) -> SourceProbabilities | None:
     if candidate.weights == "none":
         return None
-    classifier = source_classifier(load_source_model(candidate.backbone, candidate.weights))
+    classifier = source_classifier(candidate.backbone, load_source_model(candidate.backbone, candidate.weights))
     # Of several classifiers, or one that sees something else than the features, nothing can be said from these.
     if classifier is None or classifier.in_features != features.shape[1]:
         return None
     return SourceProbabilities(features, classifier)
 
 
-def count_macs(module: nn.Module, *, channels: int, size: int) -> int:
-    """Multiplications with an addition that one image takes; nothing is computed, only shapes are followed.
+def count_macs(module: nn.Module, preprocess: Preprocess) -> int:
+    """Multiplications with an addition that one sample takes; nothing is computed, only shapes are followed.
 
     Args:
-        module: From images to features.
-        channels: Of an image.
-        size: Its side in pixels.
+        module: From inputs to features.
+        preprocess: Says what its inputs are.
     """
     tensors = [*module.named_parameters(), *module.named_buffers()]
     weightless = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
     dtype = next(module.parameters()).dtype
+    inputs = [each.to(dtype) if each.is_floating_point() else each for each in preprocess.example(1, "meta")]
     modes = {each: each.training for each in module.modules()}
     module.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        torch.func.functional_call(module, weightless, torch.empty(1, channels, size, size, dtype=dtype, device="meta"))
+        torch.func.functional_call(module, weightless, tuple(inputs))
     for each, mode in modes.items():
         each.training = mode
     return int(counter.get_total_flops()) // 2
 
 
 def _speed(task: TransferTask, extractor: Extractor) -> float:
-    """Images per second, after one batch to warm up."""
-    batch = extractor.two_images().repeat(BATCH // 2, 1, 1, 1).contiguous(memory_format=torch.channels_last)
+    """Samples per second, after one batch to warm up."""
+    batch = [filled_up(tensor) for tensor in extractor.two_rows()]
     fastest = float("inf")
     with extractor.computing():
         for _ in range(1 + TIMED):
             begun = time.perf_counter()
-            task.backbone(batch).sum().item()  # which waits for a GPU
+            task.backbone(*batch).sum().item()  # which waits for a GPU
             fastest = min(fastest, time.perf_counter() - begun)
     return BATCH / fastest

@@ -128,7 +128,7 @@ def rank_table(ranking: Ranking) -> Table:
             f"{each.accuracy:.3f} ± {each.error:.3f}",
             "best" if each is ranking.best else f"{distance:.3f} ± {error:.3f}{noise}",
             *("" if score is None else f"{score:.3f}" for score in scores),
-            f"{each.image_size}",
+            str(each.image_size or ""),
             f"{each.seconds:.1f}",
             f"{each.parameters / 1e6:.2f}",
             f"{each.macs / 1e9:.3f}",

@@ -14,7 +14,7 @@ from tl_lightning.data.images.following import crop_all, followers, resize_to, t
 from tl_lightning.data.images.policies import randaugment, standard, trivial
 from tl_lightning.data.images.preparing import resize, to_channels
 from tl_lightning.errors import UserError, nearest
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 
 Augmentation = str | Configured
 
@@ -22,7 +22,7 @@ Augmentation = str | Configured
 SYMMETRIES = {"none": (0,), "flips": (0, 4), "dihedral": tuple(range(8))}
 
 
-def augmentation(name: Augmentation, preprocess: Preprocess, *, key: str = "data.augmentation") -> Transform:
+def augmentation(name: Augmentation, preprocess: ImagePreprocess, *, key: str = "data.augmentation") -> Transform:
     """Makes the function that turns stored pixels into what the model sees in training.
 
     Args:
@@ -49,7 +49,7 @@ def augmentation(name: Augmentation, preprocess: Preprocess, *, key: str = "data
     """
     if not isinstance(name, str):
         return _configured(name, preprocess, key)
-    makers: dict[str, Callable[[Preprocess], Transform]] = {
+    makers: dict[str, Callable[[ImagePreprocess], Transform]] = {
         "none": evaluation,
         "flips": lambda preprocess: partial(_flip, preprocess=preprocess),
         "dihedral": lambda preprocess: partial(_turn, preprocess=preprocess),
@@ -75,7 +75,7 @@ def title(name: Augmentation) -> str:
 
 
 def views(
-    name: Augmentation, preprocess: Preprocess, *, count: int | None, key: str = "data.augmentation"
+    name: Augmentation, preprocess: ImagePreprocess, *, count: int | None, key: str = "data.augmentation"
 ) -> list[View]:
     """Lists fixed versions of the images that stand for an augmentation; drawing one of them is drawing from it.
 
@@ -108,20 +108,20 @@ def _described(symmetry: int) -> str:
     return ", ".join(filter(None, (turned, "mirrored" if symmetry >= 4 else ""))) or "plain"
 
 
-def evaluation(preprocess: Preprocess) -> Transform:
+def evaluation(preprocess: ImagePreprocess) -> Transform:
     """Makes the crop that validation, testing and prediction use; shapes as for `augmentation`."""
     return partial(_evaluate, preprocess=preprocess)
 
 
 # Partial functions rather than closures: worker processes that are spawned get them pickled.
-def _evaluate(sample: Sample, *, preprocess: Preprocess) -> Sample:
+def _evaluate(sample: Sample, *, preprocess: ImagePreprocess) -> Sample:
     sample = crop_all(sample, preprocess)
     sample["image"] = to_channels(sample["image"], preprocess.channels)
     return sample
 
 
 # numpy rather than torch, whose threads cost more than they bring for one image, the more so on a busy machine.
-def _symmetric(sample: Sample, *, symmetry: int, preprocess: Preprocess) -> Sample:
+def _symmetric(sample: Sample, *, symmetry: int, preprocess: ImagePreprocess) -> Sample:
     sample = crop_all(sample, preprocess)
     square = np.rot90(sample["image"].numpy(), symmetry % 4, (1, 2))
     if symmetry >= 4:
@@ -132,21 +132,21 @@ def _symmetric(sample: Sample, *, symmetry: int, preprocess: Preprocess) -> Samp
     return sample
 
 
-def _flip(sample: Sample, *, preprocess: Preprocess) -> Sample:
+def _flip(sample: Sample, *, preprocess: ImagePreprocess) -> Sample:
     return _symmetric(sample, symmetry=4 if random.random() < 0.5 else 0, preprocess=preprocess)
 
 
-def _turn(sample: Sample, *, preprocess: Preprocess) -> Sample:
+def _turn(sample: Sample, *, preprocess: ImagePreprocess) -> Sample:
     return _symmetric(sample, symmetry=random.randrange(8), preprocess=preprocess)
 
 
-def _configured(configured: Configured, preprocess: Preprocess, key: str) -> Transform:
+def _configured(configured: Configured, preprocess: ImagePreprocess, key: str) -> Transform:
     side = preprocess.resized
     transform = ConfiguredTransform(configured, channels=preprocess.channels, height=side, width=side, key=key)
     return partial(_through_configured, transform=transform, preprocess=preprocess)
 
 
-def _through_configured(sample: Sample, *, transform: Transform, preprocess: Preprocess) -> Sample:
+def _through_configured(sample: Sample, *, transform: Transform, preprocess: ImagePreprocess) -> Sample:
     pixels = sample["image"]
     if pixels.shape[0] != preprocess.channels:
         pixels = to_channels(pixels, preprocess.channels).contiguous()  # a transform may write into it

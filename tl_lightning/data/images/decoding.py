@@ -17,7 +17,7 @@ from tl_lightning.data.images.pixels import (
     to_bytes,
     turned,
 )
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 
 # PIL knows more, some of which run other programs (EPS) or take any text for an image.
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "DIB", "GIF", "PPM", "JPEG2000")
@@ -48,7 +48,7 @@ class DecodedImage:
     box: tuple[float, float, float, float]
 
 
-def decode(file: BinaryIO, preprocess: Preprocess) -> DecodedImage:
+def decode(file: BinaryIO, preprocess: ImagePreprocess) -> DecodedImage:
     """Decodes an open file; see `tl_lightning.data.images.image_files.read_image`.
 
     Raises:
@@ -82,7 +82,7 @@ def decode(file: BinaryIO, preprocess: Preprocess) -> DecodedImage:
     return _placed(pixels, reduced, orientation)
 
 
-def _reduce(image: Image.Image, preprocess: Preprocess) -> tuple[Pair, Pair] | None:
+def _reduce(image: Image.Image, preprocess: ImagePreprocess) -> tuple[Pair, Pair] | None:
     """Has a JPEG decoded at 1/2, 1/4 or 1/8, where that is enough; else `None`.
 
     Returns:
@@ -144,7 +144,7 @@ def _sixteen_bits(file: BinaryIO, packed: str) -> NDArray[np.uint16]:
     return np.asarray(unpacked(packed).astype(np.uint16) << 8 | lower, dtype=np.uint16)
 
 
-def _with_channels(values: NDArray[Any], opacity: bool, preprocess: Preprocess) -> NDArray[np.uint8]:
+def _with_channels(values: NDArray[Any], opacity: bool, preprocess: ImagePreprocess) -> NDArray[np.uint8]:
     wanted, found = preprocess.channels, values.shape[2]
     if opacity and found != wanted:
         most = np.iinfo(values.dtype).max if values.dtype.kind == "u" else 1

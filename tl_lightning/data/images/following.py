@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tl_lightning.data.dataset import Sample
 from tl_lightning.data.images.preparing import crop, place_of_square
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 
 if TYPE_CHECKING:
     from torchvision.tv_tensors import BoundingBoxes
@@ -21,7 +21,7 @@ def followers(sample: Sample) -> dict[str, Tensor]:
     return {key: value for key, value in sample.items() if type(value) is not Tensor and isinstance(value, Tensor)}
 
 
-def crop_all(sample: Sample, preprocess: Preprocess) -> Sample:
+def crop_all(sample: Sample, preprocess: ImagePreprocess) -> Sample:
     """Cuts the square that the model sees out of the middle of the image and of what follows it.
 
     Args:

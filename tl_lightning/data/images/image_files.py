@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from tl_lightning.data.images.decoding import DecodedImage, decode
 from tl_lightning.data.images.pixels import BrokenImage
 from tl_lightning.errors import UserError, shown
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 
 NO_SUCH_FILE = "no such file"
 # What another attempt would not change. Every other error has its cause in the machine and may pass.
@@ -48,13 +48,13 @@ def quiet_decoders() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def read_image(path: Path, preprocess: Preprocess) -> DecodedImage:
+def read_image(path: Path, preprocess: ImagePreprocess) -> DecodedImage:
     """Reads an image file: JPEG, PNG, TIFF, WebP, BMP, GIF, PNM or JPEG 2000, whatever its name ends with.
 
     It is turned as its EXIF data says. Of several images in a file the first one counts. Palettes, CMYK and the like
     become RGB. Numbers of more than 8 bits become bytes as `to_bytes` says. Transparency is laid on white, unless the
     image has as many channels as are wanted with its opacity as the last one: an RGBA file stays as it is where
-    `Preprocess.channels` is 4.
+    `ImagePreprocess.channels` is 4.
 
     Args:
         path: The file.

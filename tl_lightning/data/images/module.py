@@ -3,7 +3,6 @@
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from tl_lightning.data.images.store import ImageStore
 from tl_lightning.data.leaks import Duplicate, find_duplicates
 from tl_lightning.data.resume import progress
 from tl_lightning.errors import UserError
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 
 
 class ImageDataModule(TransferDataModule):
@@ -72,7 +71,7 @@ class ImageDataModule(TransferDataModule):
             UserError: If the source or one of the settings cannot be used.
         """
         self.mixup, self.cutmix = mixup, cutmix  # which the batch size has to suit
-        weights_own = Preprocess.from_dict(preprocess)
+        weights_own = ImagePreprocess.from_dict(preprocess)
         own_size = weights_own.with_size(image_size).with_interpolation(interpolation)
         self._preprocess = own_size.with_channels(channels).with_pixel_range(pixel_range)
         self._inherited_range = weights_own.pixel_range if pixel_range is None else None
@@ -149,18 +148,6 @@ class ImageDataModule(TransferDataModule):
             "--data.pixel_range says otherwise"
         )
         return [inherited, *super().notes()]
-
-    def normalized(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The batch of a loader as the model wants it.
-
-        Args:
-            batch: As the loaders make it; stays as it is.
-
-        Returns:
-            The batch with ``image`` as ``float32`` in the channels-last memory format.
-        """
-        image = self._preprocess.normalize(batch["image"])
-        return {**batch, "image": image.contiguous(memory_format=torch.channels_last)}
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
         """Normalises on the device, as the images crossed over as bytes, and mixes training batches.

@@ -10,14 +10,14 @@ from tl_lightning.data.dataset import Sample, Transform
 from tl_lightning.data.images.following import followers
 from tl_lightning.data.images.preparing import to_channels
 from tl_lightning.errors import UserError
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 
 # Of the image's area. timm's 0.08 suits training from scratch; on small sets it often cuts away what the label says.
 CROP_SCALE = (0.5, 1.0)
 COLOR_JITTER = 0.4
 
 
-def standard(preprocess: Preprocess) -> Transform:
+def standard(preprocess: ImagePreprocess) -> Transform:
     """The training transform of timm: a random resized crop, a left-right mirror, a colour jitter."""
     from timm.data.transforms_factory import create_transform
 
@@ -33,21 +33,21 @@ def standard(preprocess: Preprocess) -> Transform:
     return partial(_through_pil, chain=chain, channels=preprocess.channels)
 
 
-def randaugment(preprocess: Preprocess) -> Transform:
+def randaugment(preprocess: ImagePreprocess) -> Transform:
     """RandAugment (Cubuk et al. 2020, arXiv:1909.13719) with torchvision's two operations of magnitude 9."""
     from torchvision.transforms import InterpolationMode, v2
 
     return _cropped_and(v2.RandAugment(interpolation=InterpolationMode.BILINEAR), preprocess)
 
 
-def trivial(preprocess: Preprocess) -> Transform:
+def trivial(preprocess: ImagePreprocess) -> Transform:
     """TrivialAugment Wide (Müller and Hutter 2021, arXiv:2103.10158): one operation of any magnitude."""
     from torchvision.transforms import InterpolationMode, v2
 
     return _cropped_and(v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR), preprocess)
 
 
-def _cropped_and(policy: Callable[[Tensor], Tensor], preprocess: Preprocess) -> Transform:
+def _cropped_and(policy: Callable[[Tensor], Tensor], preprocess: ImagePreprocess) -> Transform:
     from torchvision.transforms import InterpolationMode, v2
 
     # Tensors know no lanczos.

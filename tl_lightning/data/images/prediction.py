@@ -11,7 +11,7 @@ from torch import Tensor
 from tl_lightning.data.images.image_files import quiet_decoders
 from tl_lightning.data.images.pixels import BrokenImage
 from tl_lightning.data.images.preparing import prepare
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 
 
 class FileBatches:
@@ -27,7 +27,7 @@ class FileBatches:
         stop: Whether to give no more batches once a file could not be read; the rest is read all the same.
     """
 
-    def __init__(self, paths: Sequence[Path], preprocess: Preprocess, *, batch_size: int, stop: bool) -> None:
+    def __init__(self, paths: Sequence[Path], preprocess: ImagePreprocess, *, batch_size: int, stop: bool) -> None:
         self._paths, self._preprocess, self._batch_size, self._stop = paths, preprocess, batch_size, stop
         self.broken: dict[int, str] = {}
 
@@ -79,7 +79,7 @@ class PredictionData(LightningDataModule):
         preprocess: What the model expects.
     """
 
-    def __init__(self, batches: FileBatches, preprocess: Preprocess) -> None:
+    def __init__(self, batches: FileBatches, preprocess: ImagePreprocess) -> None:
         super().__init__()
         self._batches, self._preprocess = batches, preprocess
 

@@ -12,7 +12,7 @@ from tl_lightning.data.images.decoding import DecodedImage
 from tl_lightning.data.images.image_files import read_image
 from tl_lightning.data.images.pixels import BrokenImage
 from tl_lightning.errors import UserError
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -22,7 +22,7 @@ INTERPOLATIONS = {
 }
 
 
-def read_resized(path: Path, preprocess: Preprocess) -> NDArray[np.uint8]:
+def read_resized(path: Path, preprocess: ImagePreprocess) -> NDArray[np.uint8]:
     """Reads an image file, resized as the weights expect it before the crop; for training and prediction alike.
 
     Args:
@@ -39,7 +39,7 @@ def read_resized(path: Path, preprocess: Preprocess) -> NDArray[np.uint8]:
     return resize(read_image(path, preprocess), preprocess)
 
 
-def resize(image: DecodedImage, preprocess: Preprocess) -> NDArray[np.uint8]:
+def resize(image: DecodedImage, preprocess: ImagePreprocess) -> NDArray[np.uint8]:
     """Resizes an image as read; see `read_resized`."""
     if preprocess.interpolation not in INTERPOLATIONS:
         raise UserError(
@@ -58,7 +58,7 @@ def resize(image: DecodedImage, preprocess: Preprocess) -> NDArray[np.uint8]:
     return np.dstack(resized)
 
 
-def crop(pixels: Tensor, preprocess: Preprocess) -> Tensor:
+def crop(pixels: Tensor, preprocess: ImagePreprocess) -> Tensor:
     """Cuts the square that the model sees out of the middle, and pads what is smaller.
 
     Args:
@@ -117,8 +117,8 @@ def to_channels(pixels: Tensor, channels: int) -> Tensor:
     raise UserError(f"the weights take {channels} channels; images in colour can only become 1 or 3")
 
 
-def prepare(path: Path, preprocess: Preprocess) -> Tensor:
-    """Reads an image file as the model is to see it, but for `Preprocess.normalize`.
+def prepare(path: Path, preprocess: ImagePreprocess) -> Tensor:
+    """Reads an image file as the model is to see it, but for `ImagePreprocess.normalize`.
 
     Args:
         path: The file.

@@ -25,7 +25,7 @@ from tl_lightning.data.images.pixels import BrokenImage
 from tl_lightning.data.images.preparing import read_resized
 from tl_lightning.data.workers import usable_cores
 from tl_lightning.errors import UserError, shown
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 
 FORMAT = 2  # Raise it whenever the same file would be stored as other pixels.
 
@@ -54,7 +54,7 @@ class ImageStore:
         self._pixels: NDArray[np.uint8] | None = None
 
     @classmethod
-    def open(cls, paths: list[Path], preprocess: Preprocess) -> "ImageStore":
+    def open(cls, paths: list[Path], preprocess: ImagePreprocess) -> "ImageStore":
         """Opens the store of these images, and makes it first where there is none yet.
 
         Of several processes one makes it. The images are needed, hence a limit on the cache's size only makes others
@@ -122,7 +122,7 @@ def _say_waiting() -> None:
     console.print("waiting for another process that is decoding the same images")
 
 
-def _key(paths: list[Path], preprocess: Preprocess) -> str:
+def _key(paths: list[Path], preprocess: ImagePreprocess) -> str:
     resizing = (preprocess.resized, preprocess.crop_mode, preprocess.interpolation)
     settings = (FORMAT, *resizing, preprocess.channels, preprocess.pixel_range)
     digest = hashlib.sha256(repr(settings).encode())
@@ -147,7 +147,7 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
-def _write_store(folder: Path, paths: list[Path], preprocess: Preprocess) -> None:
+def _write_store(folder: Path, paths: list[Path], preprocess: ImagePreprocess) -> None:
     with suppress(NoRoom):  # about so much; a long image takes more, a grey one less
         make_room(3 * preprocess.resized**2 * len(paths), all_or_nothing=False)
     with writing(folder) as unfinished:
@@ -176,7 +176,7 @@ def _write_store(folder: Path, paths: list[Path], preprocess: Preprocess) -> Non
         (unfinished / "broken.json").write_text(json.dumps(broken, indent=1))
 
 
-def _decode_in_order(paths: list[Path], preprocess: Preprocess) -> Iterator[NDArray[np.uint8] | str]:
+def _decode_in_order(paths: list[Path], preprocess: ImagePreprocess) -> Iterator[NDArray[np.uint8] | str]:
     """Decodes in threads (PIL releases the lock); a bounded number waits, so memory does not grow with the data."""
     threads = usable_cores()
     waiting: deque[Future[NDArray[np.uint8] | str]] = deque()
@@ -193,7 +193,7 @@ def _decode_in_order(paths: list[Path], preprocess: Preprocess) -> Iterator[NDAr
                 future.cancel()
 
 
-def _decode(path: Path, preprocess: Preprocess) -> NDArray[np.uint8] | str:
+def _decode(path: Path, preprocess: ImagePreprocess) -> NDArray[np.uint8] | str:
     """The resized pixels, or the reason why there are none."""
     try:
         return read_resized(path, preprocess)

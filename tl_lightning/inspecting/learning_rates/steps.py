@@ -58,9 +58,9 @@ class RateStep:
         self.precision = trainer.precision_plugin
         if phase.bn == "adapt":  # the task would, with a trainer that runs; afterwards the statistics are frozen
             loader = data.plain_loader("train", shuffle=True)  # type: ignore[attr-defined]  # of the package's own data modules
-            images = (_moved(data, batch, device)["image"] for batch in loader)
+            inputs = (task.inputs_of(_moved(data, batch, device)) for batch in loader)
             with self.precision.forward_context():
-                estimate_statistics(task.backbone, images)
+                estimate_statistics(task.backbone, inputs)
             phase = replace(phase, bn="frozen")
         task.start_phase(phase)
         task.on_fit_start()

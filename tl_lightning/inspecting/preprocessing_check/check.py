@@ -14,7 +14,7 @@ from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.errors import UserError
 from tl_lightning.inspecting.preprocessing_check.preparations import Variant, prepared_batches, variants
 from tl_lightning.metrics.noise import bootstrap
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 from tl_lightning.tasks import TransferTask
 from tl_lightning.tasks.objectives import Objective
 
@@ -70,7 +70,7 @@ class _Outputs:
 
 
 def check_preprocessing(
-    task: TransferTask, data: ImageDataModule, trainer: Trainer, rows: NDArray[np.int64], *, own: Preprocess
+    task: TransferTask, data: ImageDataModule, trainer: Trainer, rows: NDArray[np.int64], *, own: ImagePreprocess
 ) -> Checked:
     """Runs the model over the same images in every preparation.
 
@@ -127,7 +127,7 @@ def _run(
             outputs: Tensor = task(images)
         return outputs.cpu()
 
-    impossible = _impossible(forward, ways)
+    impossible = _impossible(task, forward, ways)
     ways = [way for way in ways if way.name not in impossible]
     first, *others = ways
     kept: dict[str, list[Tensor]] = {way.name: [] for way in ways}
@@ -150,14 +150,14 @@ def _run(
     return _Outputs(np.concatenate(readable), given, same, impossible)
 
 
-def _impossible(forward: Callable[[Tensor], Tensor], ways: Sequence[Variant]) -> dict[str, str]:
+def _impossible(task: TransferTask, forward: Callable[[Tensor], Tensor], ways: Sequence[Variant]) -> dict[str, str]:
     """Why a model cannot run on some sizes, such as a ViT on any but its own."""
     own, reasons = ways[0].preprocess.size, {}
     for way in ways:
         size = way.preprocess.size
         try:
             if size != own:
-                forward(torch.zeros(2, way.preprocess.channels, size, size))
+                forward(*way.preprocess.example(2, task.device))
         except (AssertionError, RuntimeError, ValueError):
             reasons[way.name] = f"the model takes no {size} x {size} pixels"
     return reasons

@@ -17,7 +17,7 @@ from tl_lightning.experiment.evaluation import check_same_split, refuse_decided
 from tl_lightning.experiment.preamble import assemble
 from tl_lightning.inspecting.preprocessing_check.check import Checked, check_preprocessing
 from tl_lightning.metrics.words import in_words
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 
 SPLITS = {"validation": "val", "test": "test"}
 
@@ -91,7 +91,7 @@ def check_command(args: list[str]) -> None:
         raise UserError(f"{data.source} has no {known.split} split to check on")
     if len(rows) > known.limit:
         rows = np.sort(np.random.default_rng(0).choice(rows, known.limit, replace=False))
-    checked = check_preprocessing(task, data, trainer, rows, own=Preprocess.from_dict(data.prepared))
+    checked = check_preprocessing(task, data, trainer, rows, own=ImagePreprocess.from_dict(data.prepared))
     console.print(_table(checked, known.split))
     if checked.broken:
         console.print(f"{checked.broken:,} images that cannot be read were left out", style="yellow")

@@ -13,7 +13,7 @@ from torch import Tensor
 from tl_lightning.core.console import track
 from tl_lightning.data.images.pixels import BrokenImage
 from tl_lightning.data.images.preparing import INTERPOLATIONS, prepare, to_channels
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -29,17 +29,17 @@ class Variant:
     """
 
     name: str
-    preprocess: Preprocess
+    preprocess: ImagePreprocess
     recolour: Callable[[Tensor], Tensor] = lambda pixels: pixels
 
     @property
-    def pixels(self) -> Preprocess:
+    def pixels(self) -> ImagePreprocess:
         """What decides the pixels; variants in which it is equal share them."""
         channels = len(self.preprocess.mean)
         fill = self.preprocess.mean if self.preprocess.crop_mode == "border" else (0.0,) * channels
         return replace(self.preprocess, mean=fill, std=(1.0,) * channels)
 
-    def numbers(self, pixels: Mapping[Preprocess, Tensor]) -> Tensor:
+    def numbers(self, pixels: Mapping[ImagePreprocess, Tensor]) -> Tensor:
         """What the model is given, ``float32`` ``(n, channels, size, size)``.
 
         Args:
@@ -48,7 +48,7 @@ class Variant:
         return self.preprocess.normalize(self.recolour(pixels[self.pixels]))
 
 
-def variants(own: Preprocess) -> list[Variant]:
+def variants(own: ImagePreprocess) -> list[Variant]:
     """The right preparation, then others: those that people mistake for it.
 
     Args:
@@ -98,8 +98,8 @@ def _grey(pixels: Tensor) -> Tensor:
 
 
 def prepared_batches(
-    paths: Sequence[Path], rows: NDArray[np.int64], kinds: Sequence[Preprocess], *, batch_size: int
-) -> Iterator[tuple[NDArray[np.int64], dict[Preprocess, Tensor]]]:
+    paths: Sequence[Path], rows: NDArray[np.int64], kinds: Sequence[ImagePreprocess], *, batch_size: int
+) -> Iterator[tuple[NDArray[np.int64], dict[ImagePreprocess, Tensor]]]:
     """Prepares batches in threads, one batch ahead of the model; decodes anew, and fills no cache.
 
     Args:

@@ -21,7 +21,7 @@ from tl_lightning.experiment.preamble import refuse_run_dir
 from tl_lightning.experiment.tables import data_line, split_table
 from tl_lightning.inspecting.show_data.image_sizes import read_headers, size_bars, size_line
 from tl_lightning.inspecting.show_data.strips import Group, Shown, choose_groups, groups_of
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 from tl_lightning.tasks.objectives import OBJECTIVES
 
 MOST_NUMBERS = 12  # whose histograms are shown
@@ -92,7 +92,7 @@ def page_parts(configuration: DataConfiguration, store: ImageStore, *, per_class
         per_class: How many images of each class.
     """
     data = configuration.datamodule
-    samples, preprocess = data.samples, Preprocess.from_dict(data.prepared)
+    samples, preprocess = data.samples, ImagePreprocess.from_dict(data.prepared)
     headers = read_headers(samples.paths)
     known = [header for header in headers if header]
     groups = groups_of(samples, data.splits["train"])
@@ -121,7 +121,9 @@ def page_parts(configuration: DataConfiguration, store: ImageStore, *, per_class
     return parts
 
 
-def _facts(data: ImageDataModule, preprocess: Preprocess, configuration: DataConfiguration) -> list[tuple[str, str]]:
+def _facts(
+    data: ImageDataModule, preprocess: ImagePreprocess, configuration: DataConfiguration
+) -> list[tuple[str, str]]:
     numbers = [" ".join(f"{value:.3g}" for value in values) for values in (preprocess.mean, preprocess.std)]
     modes = {
         "center": "shorter side resized to {}, the middle cut out",
@@ -188,7 +190,7 @@ def show_data_command(args: list[str]) -> None:
         configuration = DataConfiguration(rest)
     data = configuration.datamodule
     # The data module's own setup would stop at broken images, which are to be shown.
-    store = ImageStore.open(data.samples.paths, Preprocess.from_dict(data.prepared))
+    store = ImageStore.open(data.samples.paths, ImagePreprocess.from_dict(data.prepared))
     data.leave_out(store.broken)
     console.print(data_line(data.summary()))
     console.print(split_table(data.summary()) if OBJECTIVES[data.samples.problem_type].counts else number_table(data))

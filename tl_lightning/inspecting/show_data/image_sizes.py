@@ -14,7 +14,7 @@ from PIL import Image
 from tl_lightning.core.pages.page import Bar, Bars
 from tl_lightning.data.images.decoding import FORMATS
 from tl_lightning.data.workers import usable_cores
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 
 MOST_BARS = 12
 TURNED = range(5, 9)  # EXIF orientations that swap width and height
@@ -37,7 +37,7 @@ class Header:
     grey: bool
 
     def side(self, crop_mode: str) -> int:
-        """The side that is resized to `Preprocess.resized`."""
+        """The side that is resized to `ImagePreprocess.resized`."""
         return max(self.width, self.height) if crop_mode == "border" else min(self.width, self.height)
 
 
@@ -65,7 +65,7 @@ def _header(path: Path) -> Header | None:
         return None
 
 
-def size_line(headers: Sequence[Header], preprocess: Preprocess) -> str:
+def size_line(headers: Sequence[Header], preprocess: ImagePreprocess) -> str:
     """Says in one line how large the images are, beside what the model sees.
 
     Args:
@@ -88,7 +88,7 @@ def size_line(headers: Sequence[Header], preprocess: Preprocess) -> str:
     return f"{extent} pixels{shape}; {small}; {grey / len(headers):.0%} greyscale"
 
 
-def size_bars(headers: Sequence[Header], preprocess: Preprocess) -> Bars:
+def size_bars(headers: Sequence[Header], preprocess: ImagePreprocess) -> Bars:
     """Counts the sizes, or ranges of them where there are many, and marks where the model's own stands.
 
     Args:

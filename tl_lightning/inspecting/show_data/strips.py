@@ -20,7 +20,7 @@ from tl_lightning.data.images.preparing import prepare
 from tl_lightning.data.images.store import ImageStore
 from tl_lightning.data.samples import Samples
 from tl_lightning.inspecting.show_data.image_sizes import Header
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 from tl_lightning.tasks.objectives import OBJECTIVES
 
 MOST_GROUPS = 12  # classes and the like whose images are shown
@@ -97,7 +97,7 @@ class Shown:
 
     def __init__(self, data: ImageDataModule, store: ImageStore, headers: Sequence[Header | None], count: int) -> None:
         self._data, self._store, self._headers = data, store, headers
-        self._preprocess = Preprocess.from_dict(data.prepared)
+        self._preprocess = ImagePreprocess.from_dict(data.prepared)
         self._evaluation: Transform = evaluation(self._preprocess)
         self._augment: Transform = augmentation(data.augmentation, self._preprocess)
         self._draws = 0 if data.augmentation == "none" else DRAWS

@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tl_lightning.backbones import CannotSplit, stage_outputs
+from tl_lightning.backbones import CannotSplit
 from tl_lightning.core.console import console, track
 from tl_lightning.data.dataset import Store
 from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.errors import UserError
 from tl_lightning.feature_cache.extractor import BATCH, Extractor, weights_digest
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 from tl_lightning.tasks.base import TransferTask
 from tl_lightning.training.forgetting.cka import FEWEST, linear_cka
 from tl_lightning.training.forgetting.source import KEY, Source, open_source
@@ -89,7 +90,7 @@ class ForgettingMeter:
             backbone=self._task.hparams["backbone"],
             weights=self._task.hparams["weights"],
             num_features=self._task.num_features,
-            preprocess=Preprocess.from_dict(self._task.preprocess),
+            preprocess=ImagePreprocess.from_dict(self._task.preprocess),
         )
 
     def measure(self, phase: str) -> dict[str, Any] | None:
@@ -154,7 +155,7 @@ class ForgettingMeter:
     ) -> list[float | None]:
         stages = self._task.stages
         try:
-            part, seen = stage_outputs(self._task.backbone, stages), len(stages)
+            part, seen = self._task.transferred.stage_outputs(), len(stages)
         except CannotSplit:  # then only what comes out at the end can be seen
             part, seen = self._task.backbone, 1
         if self._start_outputs is None:
@@ -183,14 +184,14 @@ class ForgettingMeter:
         """
         device, transform = self._trainer.strategy.root_device, self._data.plain_view.transform
         own = {name: weights[name].to(device) for name in _weights(part)}
-        dtype, size = next(self._task.backbone.parameters()).dtype, min(BATCH, self._data.loaded_batch_size)
+        size = min(BATCH, self._data.loaded_batch_size)
         batches = [rows[first : first + size] for first in range(0, len(rows), size)]
         given: list[list[Tensor]] = []
         with Extractor(self._task, self._data, self._trainer).computing():
             for batch in track(batches, "comparing with the pretrained weights", total=len(batches)):
-                pixels = torch.stack([transform(store.sample(int(row)))["image"] for row in batch]).to(device)
-                images = self._data.normalized({"image": pixels})["image"].to(dtype)
-                outputs = torch.func.functional_call(part, own, (images,))
+                samples = self._data.collate([transform(store.sample(int(row))) for row in batch])
+                prepared = self._data.normalized(move_data_to_device(samples, device))
+                outputs = torch.func.functional_call(part, own, tuple(self._task.inputs_of(prepared)))
                 given.append([each.cpu() for each in ([outputs] if isinstance(outputs, Tensor) else outputs)])
         return [torch.cat(column) for column in zip(*given, strict=True)]
 

@@ -14,7 +14,7 @@ from tl_lightning.data.images.store import ImageStore
 from tl_lightning.data.samples import name_some
 from tl_lightning.data.sources.folder import FOLDER, read_folder
 from tl_lightning.errors import UserError, nearest, shown
-from tl_lightning.preprocess.image import Preprocess
+from tl_lightning.preprocess.image import ImagePreprocess
 from tl_lightning.tasks import ClassificationTask
 from tl_lightning.tasks.loading import load_task
 
@@ -48,7 +48,7 @@ class Source:
         return float((scores.argmax(1) == self.labels).double().mean())
 
 
-def open_source(folder: str, *, backbone: str, weights: str, num_features: int, preprocess: Preprocess) -> Source:
+def open_source(folder: str, *, backbone: str, weights: str, num_features: int, preprocess: ImagePreprocess) -> Source:
     """Finds the head that belongs to some weights, and images of the classes that it tells apart.
 
     Random numbers that building a model takes are drawn aside.
