@@ -158,3 +158,17 @@ def test_commands_build_a_configuration_in_one_way():
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Configuration"
     }
     assert calls == {"experiment/preamble.py", "experiment/experiment.py", "experiment/evaluation.py"}
+
+
+def test_no_other_room_asks_what_kind_of_target_there_is():
+    # What is particular about a kind is an objective's to say. Data have kinds of their own, and tl init guesses one.
+    kinds = {"multiclass", "ordinal", "multilabel", "regression"}
+    found = set()
+    for path in (path for room in set(ROOMS) - {"tasks", "data", "metrics"} for path in (PACKAGE / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            compared = [*node.comparators, node.left] if isinstance(node, ast.Compare) else []
+            keys = [key for key in node.keys if key is not None] if isinstance(node, ast.Dict) else []
+            parts = (part for each in [*compared, *keys] for part in ast.walk(each))
+            if kinds & {part.value for part in parts if isinstance(part, ast.Constant)}:
+                found.add(path.name)
+    assert found <= {"init.py"}

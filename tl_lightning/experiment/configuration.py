@@ -36,6 +36,7 @@ from tl_lightning.finetuning.batch_norm import SyncBatchNorm
 from tl_lightning.finetuning.phases import PRESETS, parse_phases, plan
 from tl_lightning.tasks import ClassificationTask, TransferTask
 from tl_lightning.tasks.loading import described_task
+from tl_lightning.tasks.objectives import Multiclass
 from tl_lightning.training.checkpoints import BestCheckpoint, Ingredients, WholeCheckpoints
 from tl_lightning.training.compilation import Compilation
 from tl_lightning.training.forgetting import Forgetting
@@ -223,7 +224,7 @@ class Configuration(LightningCLI):
         for name, value in (("seed", int(config.seed_everything)), ("problem_type", task.problem_types(arguments))):
             if name in config.data.init_args:
                 asked = config.data.init_args[name]
-                if name == "problem_type" and asked not in ("multiclass", value):
+                if name == "problem_type" and asked not in (Multiclass.problem_type, value):
                     raise UserError(
                         f"data.problem_type is {asked}, but {task.__name__} learns {value}; leave data.problem_type out"
                     )

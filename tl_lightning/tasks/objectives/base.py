@@ -235,6 +235,10 @@ class Objective(nn.Module):
         """Which samples have a target, ``(N,)`` bool; those that lack it have -1, or NaN for numbers and labels."""
         return targets >= 0 if targets.ndim == 1 else ~targets.isnan().any(dim=1)
 
+    def filled(self, targets: Tensor) -> Tensor:
+        """The targets with something that has a loss in the place of what is lacking; see `known`."""
+        return targets.clamp(min=0) if targets.ndim == 1 else targets.nan_to_num()
+
     @classmethod
     def described(cls, classes: Sequence[str]) -> str:
         """What there is to learn, in words, such as ``3 classes``."""
