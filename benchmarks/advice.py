@@ -32,8 +32,8 @@ from tl_lightning.choosing.comparing.verdict import verdict
 from tl_lightning.core.console import console
 from tl_lightning.core.files import write_text
 from tl_lightning.core.predictions_file import load_predictions
+from tl_lightning.core.quiet import quiet
 from tl_lightning.core.run_folder import RunFolder
-from tl_lightning.experiment.configuration import quiet
 
 TARGETS = ("defect", "level", "type")
 SPLITS = ("stratified", "blocks")

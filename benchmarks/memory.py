@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from tl_lightning.core.console import console
-from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.core.quiet import quiet
+from tl_lightning.experiment.configuration import Configuration
 
 MEBIBYTE = 2**20
 

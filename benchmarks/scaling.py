@@ -25,7 +25,8 @@ from torch.nn import functional
 from training import fitted
 
 from tl_lightning.core.console import console
-from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.core.quiet import quiet
+from tl_lightning.experiment.configuration import Configuration
 
 COUNT = 2
 WAYS = {

@@ -29,11 +29,12 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from tl_lightning.core.console import console
+from tl_lightning.core.quiet import quiet
 from tl_lightning.data.cached import CachedDataset
 from tl_lightning.data.dataset import Targets
 from tl_lightning.data.loader import as_it_is
 from tl_lightning.data.sampling import EpochSampler
-from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.feature_cache.activation_store import ActivationStore, TensorLayout
 from tl_lightning.feature_cache.extractor import Extractor, below
 from tl_lightning.probe import STRENGTHS, Features, logistic_path, ridge_classifier, score_path

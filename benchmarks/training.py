@@ -18,7 +18,8 @@ from torch.nn import functional
 
 from tl_lightning.core.console import console
 from tl_lightning.core.precision import fast_precision
-from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.core.quiet import quiet
+from tl_lightning.experiment.configuration import Configuration
 
 
 class Stopwatch(Callback):

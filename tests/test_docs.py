@@ -13,8 +13,9 @@ from tiny import write_images
 
 from tl_lightning.cli import COMMANDS, main
 from tl_lightning.core.packaged import find_configs, packaged
+from tl_lightning.core.quiet import quiet
 from tl_lightning.errors import UserError
-from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.experiment.configuration import Configuration
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

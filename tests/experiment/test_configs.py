@@ -13,7 +13,8 @@ from tiny import TINY as BARE
 
 from tl_lightning.cli import main
 from tl_lightning.core.options import OF_FIT
-from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.core.quiet import quiet
+from tl_lightning.experiment.configuration import Configuration
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TINY = [

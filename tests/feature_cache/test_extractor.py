@@ -13,7 +13,8 @@ from lightning import Callback
 from tiny import TINY, write_tiny
 from torch import nn
 
-from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.core.quiet import quiet
+from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.feature_cache import extractor as extraction
 from tl_lightning.feature_cache.activation_store import ActivationStore
 from tl_lightning.feature_cache.extractor import Extractor, below, layout_of

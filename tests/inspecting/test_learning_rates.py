@@ -8,7 +8,8 @@ from PIL import Image
 from tiny import SMALL, write_images
 
 from tl_lightning.cli import main
-from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.core.quiet import quiet
+from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.finetuning.batch_norm import estimate_statistics
 from tl_lightning.inspecting.learning_rates.range_test import Curve, range_test, suggestion
 from tl_lightning.inspecting.learning_rates.shown import draw

@@ -16,8 +16,8 @@ from tiny import TINY, write_images, write_tiny
 
 from tl_lightning.cli import main
 from tl_lightning.core.pages.page import Bar
+from tl_lightning.core.quiet import quiet
 from tl_lightning.data.images.preparing import prepare
-from tl_lightning.experiment.configuration import quiet
 from tl_lightning.inspecting.show_data.command import DataConfiguration
 from tl_lightning.inspecting.show_data.image_sizes import Header, read_headers, size_bars, size_line
 from tl_lightning.inspecting.show_data.strips import choose_groups, encoded, groups_of, image_side

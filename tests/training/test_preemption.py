@@ -8,7 +8,7 @@ from torch import distributed
 
 from tl_lightning.cli import main
 from tl_lightning.core.processes import ProcessLost
-from tl_lightning.experiment.experiment import Experiment
+from tl_lightning.experiment.session import Experiment
 from tl_lightning.training.preemption import is_of_a_lost_process
 
 FIT = ["fit", *TINY, "--phases", "[{train: 'last:2'}]", "--trainer.max_epochs", "1"]

@@ -1,8 +1,6 @@
 """From command-line arguments and YAML to a model, a data module and a trainer: Lightning's own CLI, with our parts."""
 
 import json
-import logging
-import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -19,7 +17,6 @@ from tl_lightning.core.precision import fast_precision
 from tl_lightning.core.processes import process_rank
 from tl_lightning.core.run_folder import RunFolder, run_name
 from tl_lightning.data.images.configured import plain
-from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.checks import (
     check_callbacks,
@@ -29,18 +26,18 @@ from tl_lightning.experiment.checks import (
     check_strategy,
     check_trainer,
 )
+from tl_lightning.experiment.options import add_options
 from tl_lightning.experiment.parser import ExperimentParser, user_error
 from tl_lightning.finetuning.audit import Audit
 from tl_lightning.finetuning.averaging import ExponentialMovingAverage
 from tl_lightning.finetuning.batch_norm import SyncBatchNorm
 from tl_lightning.finetuning.phases import PRESETS, parse_phases, plan
-from tl_lightning.tasks import ClassificationTask, TransferTask
+from tl_lightning.tasks import TransferTask
 from tl_lightning.tasks.loading import described_task
 from tl_lightning.tasks.objectives import Multiclass
-from tl_lightning.training.checkpoints import BestCheckpoint, Ingredients, WholeCheckpoints
+from tl_lightning.training.checkpoints import Ingredients, WholeCheckpoints
 from tl_lightning.training.compilation import Compilation
-from tl_lightning.training.forgetting import Forgetting
-from tl_lightning.training.global_batch import LrScaling, lr_factor, share_out
+from tl_lightning.training.global_batch import lr_factor, share_out
 from tl_lightning.training.metrics_csv import MetricsCsv, Watch
 from tl_lightning.training.preemption import leave_signals_to_us
 from tl_lightning.training.progress import EpochLine, StepBar
@@ -115,92 +112,7 @@ class Configuration(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds our keys, our defaults and the links between model and data."""
-        parser.add_argument(
-            "--run_dir", type=str | None, default=None, help="The run's folder; by default a new runs/<config>-<n>."
-        )
-        parser.add_argument(
-            "--phases",
-            type=str | list[dict[str, Any]],
-            default="full",
-            help=f"How to transfer: {', '.join(PRESETS)}, or a list of phases such as [{{epochs: 3, train: head}}].",
-        )
-        parser.add_argument(
-            "--cache",
-            type=Literal["off", "auto", "require"],
-            default="auto",
-            help="Compute what a phase freezes once and keep it: never, where it can be and pays, or else fail.",
-        )
-        parser.add_argument(
-            "--global_batch",
-            type=int | None,
-            default=None,
-            help="Images of a step over all processes, in the place of data.batch_size: the same on 1 GPU and on 8.",
-        )
-        parser.add_argument(
-            "--lr_scaling",
-            type=LrScaling,
-            default="none",
-            help="Scale the learning rates with the global batch over lr_scaling_batch: by its square root, which is "
-            "for AdamW, in proportion, which is for SGD, or not at all.",
-        )
-        parser.add_argument(
-            "--lr_scaling_batch",
-            type=int | None,
-            default=None,
-            help="The batch, over all processes, that model.lr was set for.",
-        )
-        parser.add_argument(
-            "--compile",
-            type=bool | str,
-            default=False,
-            help="Compile the backbone for training with torch.compile, and say what it gains; or a backend's name.",
-        )
-        parser.add_argument(
-            "--ema",
-            type=float | Literal["auto"] | None,
-            default=None,
-            help="Validate and keep a running mean of the weights with this decay; auto fits it to the phase.",
-        )
-        parser.add_argument(
-            "--soup", type=int, default=0, help="Try a greedy soup of the weights of so many best epochs; 0 for none."
-        )
-        parser.add_argument(
-            "--wise_ft",
-            type=bool | float,
-            default=False,
-            help="How far to go from the pretrained (0) to the fine-tuned weights (1); true lets validation choose.",
-        )
-        parser.add_argument(
-            "--save_every",
-            type=int | None,
-            default=None,
-            help="Also write last.ckpt every so many steps; without it, at the end of each epoch.",
-        )
-        parser.add_argument(
-            "--test",
-            type=bool,
-            default=True,
-            help="Score the final weights on the test split too; false where many runs are compared on validation.",
-        )
-        parser.add_argument(
-            "--silence", type=str | list[str], default=[], help="Cautions that are not to be shown, such as input_size."
-        )
-        parser.add_class_arguments(Forgetting, "forgetting")
-        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
-        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
-        parser.set_defaults(
-            {
-                "model": {"class_path": f"{ClassificationTask.__module__}.{ClassificationTask.__qualname__}"},
-                "data": {"class_path": f"{ImageDataModule.__module__}.{ImageDataModule.__qualname__}"},
-                "early_stopping.monitor": "auto",  # the task's own
-                "early_stopping.patience": 10,
-                "checkpoint.monitor": "auto",
-                "checkpoint.filename": "best",
-                "checkpoint.save_last": False,  # it copies the best; LastCheckpoint keeps the last
-                "checkpoint.enable_version_counter": False,
-                "checkpoint.auto_insert_metric_name": False,
-            }
-        )
+        add_options(parser)
         parser.link_arguments("data.classes", "model.init_args.classes", apply_on="instantiate")
         parser.link_arguments("data.prepared", "model.init_args.preprocess", apply_on="instantiate")
         if self.checkpoint is None:
@@ -377,23 +289,3 @@ def _decided_by(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 def _loggers(configured: Any) -> list[Any]:  # noqa: ANN401 - true, false, one logger, or a list of them
     candidates = configured if isinstance(configured, list) else [configured]
     return [logger for logger in candidates if hasattr(logger, "init_args")]
-
-
-def quiet() -> None:
-    """Leaves out what Lightning says to people who assemble a trainer by hand."""
-    for name in ("pytorch.utilities.rank_zero", "fabric.utilities.seed", "fabric.utilities.distributed"):
-        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
-    for message in (
-        ".*args parameter is intended to run from within Python.*",  # tests and notebooks call the command in-process
-        ".*does not have many workers.*",  # the decoded images make workers needless on a CPU
-        ".*in eval mode at the start of training.*",  # frozen stages are, on purpose
-        ".*is smaller than the logging interval.*",
-        ".*LeafSpec.* is deprecated.*",  # Lightning's own use of torch
-        ".*Checkpoint directory .* exists and is not empty.*",  # the second phase writes where the first did
-        ".*score for one or more classes was `nan`.*",  # a label of which validation has no image; said by a note
-        ".*No positive samples in targets.*",
-        ".*No negative samples in targets.*",
-        ".*The `srun` command is available on your system.*",  # of a cluster's machine, where one trains without it
-        ".*your dataloader is not resumable.*",  # its sampler is, and the data module's state says where it stopped
-    ):
-        warnings.filterwarnings("ignore", message=message)

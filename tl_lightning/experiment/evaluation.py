@@ -12,9 +12,10 @@ from tl_lightning.core.checkpoint_files import load_checkpoint
 from tl_lightning.core.console import console
 from tl_lightning.core.files import write_text
 from tl_lightning.core.options import OptionParser, writable
+from tl_lightning.core.quiet import quiet
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
-from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.experiment.earlier import configuration_of
 from tl_lightning.experiment.tables import result_table, score_table
 from tl_lightning.metrics.words import TABLES

@@ -2,47 +2,26 @@
 
 import json
 import os
-import platform
 import re
-import signal
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-from tl_lightning.backbones import preprocess_of
-from tl_lightning.core.checkpoint_files import NO_SPACE, latest_checkpoint
+from tl_lightning.core.checkpoint_files import latest_checkpoint
 from tl_lightning.core.console import console
-from tl_lightning.core.files import write_text
-from tl_lightning.core.interruption import GRACE, INTERRUPTED, asked_to_end, exit_code, finish_undisturbed, interruption
 from tl_lightning.core.options import OptionParser
 from tl_lightning.core.packaged import find_configs
-from tl_lightning.core.predictions_file import save_predictions
-from tl_lightning.core.private import SubprocessLauncher
-from tl_lightning.core.processes import ProcessLost, is_started_by_lightning, process_rank
+from tl_lightning.core.processes import process_rank
+from tl_lightning.core.quiet import quiet
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
-from tl_lightning.experiment.cautions import Caution, cautions
-from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.experiment.earlier import configuration_of
-from tl_lightning.experiment.evaluation import baseline, score, show_result
-from tl_lightning.experiment.phase_loop import Training
-from tl_lightning.experiment.tables import data_line, leak_table, split_table
-from tl_lightning.preprocess import Preprocess
-from tl_lightning.tasks.objectives import OBJECTIVES
-from tl_lightning.training.final_weights import FinalWeights
-from tl_lightning.training.global_batch import WORDS
-from tl_lightning.training.metrics_csv import MetricsCsv, Watch
-from tl_lightning.training.micro_batches import divide_batches
-from tl_lightning.training.preemption import is_of_a_lost_process
-from tl_lightning.training.wandb import WandbRun, trial_folder
-
-MOST_COUNTED = 20  # classes whose images are counted on the screen; summary.json has all
+from tl_lightning.experiment.ending import ending
+from tl_lightning.experiment.session import Experiment
+from tl_lightning.training.metrics_csv import Watch
+from tl_lightning.training.wandb import trial_folder
 
 
 def fit_command(args: list[str]) -> None:
@@ -161,262 +140,8 @@ def _run(
         if configuration.folder is not None and configuration.created:
             configuration.folder.discard()
         raise
-    code = 1
-    try:
+    with ending(experiment):
         experiment.training.run()
         experiment.evaluate()
-        experiment.write_summary("completed")
-        code = 0
-    except BaseException as error:
-        # What was asked to end may meet something else first, such as a worker that has ended already.
-        interrupted = exit_code(error) or (None if isinstance(error, UserError) else asked_to_end() or None)
-        if interrupted is not None or isinstance(error, SystemExit):
-            finish_undisturbed()
-            code = interrupted or INTERRUPTED
-            experiment.end_processes()
-            # Lightning turns Ctrl-C into an exit of its own, and would leave a notebook's process deaf to the next.
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            experiment.write_summary("interrupted")
-            path = experiment.folder.path
-            console.print(f"interrupted; tl resume --run_dir {path} goes on with what is there")
-            raise interruption(code) from error
-        lost = is_of_a_lost_process(error)
-        if lost or isinstance(error, UserError):  # a mistake that all of them meet
-            experiment.end_processes()
-        with suppress(OSError):  # that the disk is full is said below
-            experiment.write_summary("failed", error=f"{type(error).__name__}: {error}")
-        if lost:
-            said = " ".join(str(error).split())[:200]
-            raise ProcessLost(
-                f"another process of the run was lost ({said}); what was written is whole: "
-                f"tl resume --run_dir {experiment.folder.path} goes on from it"
-            ) from error
-        if isinstance(error, OSError) and error.errno in NO_SPACE:
-            where = error.filename or experiment.folder.path
-            raise UserError(f"{where}: {error.strerror}; make room, then go on with tl resume") from error
-        if isinstance(error, MisconfigurationException):  # Lightning's word for a user's mistake
-            raise UserError(" ".join(str(error).split())) from error
-        raise
-    finally:
-        experiment.wandb.end(code)
     console.print(f"run folder {experiment.folder.path}   ({time.perf_counter() - started:.0f} s in all)")
     return experiment.folder
-
-
-class Experiment:
-    """A training run under way: what it has done so far is what its summary says.
-
-    Args:
-        configuration: Everything built from the arguments.
-        started: ``time.perf_counter()`` at the start.
-        checkpoint: The state to go on from; `None` at the beginning.
-    """
-
-    def __init__(self, configuration: Configuration, started: float, checkpoint: Path | None) -> None:
-        self.task = configuration.model
-        self.data = configuration.datamodule
-        self.trainer = configuration.trainer
-        self.configuration = configuration
-        self.started = started
-        self.checkpoint = checkpoint
-        self.training = Training(configuration)
-        self.wandb = WandbRun(self.trainer, configuration.folder)
-        self.averages: dict[str, Any] = {}
-        self.results: dict[str, dict[str, Any]] = {}
-        self.scores: dict[str, Any] = {}
-        self.timing = {"cache_s": 0.0, "test_s": 0.0}
-
-    @property
-    def folder(self) -> RunFolder:
-        """Where the run writes; the first process knows it from the start, the others once they have trained."""
-        if self.configuration.folder is not None:
-            return self.configuration.folder
-        return RunFolder(Path(self.trainer.checkpoint_callback.dirpath or "").parent)  # type: ignore[union-attr]
-
-    def check(self) -> None:
-        """Reads the data and checks everything that can be checked before anything is trained or written."""
-        begun = time.perf_counter()
-        self.data.prepare_data()
-        self.data.setup("fit")
-        self.timing["cache_s"] = time.perf_counter() - begun
-        self.task.set_training_targets(self.data.answers("train").labels)
-        for phase in self.configuration.phases:
-            self.training.check(phase)
-        self.training.forgetting.prepare()
-        if self.configuration.config.wise_ft is not False:
-            self._check_wise_ft()
-        self._check_interval()
-
-    def prepare(self) -> None:
-        """Checks everything, begins the run folder, and shows what is about to be trained on what."""
-        if self.checkpoint is not None:
-            self.training.read(self.checkpoint)
-            self.configuration.share_out(None)  # the rates follow the batch of the run, whatever shares it now
-        self.check()
-        config, hyper_parameters = self.configuration.config, self.task.hparams
-        if self.configuration.created:
-            write_text(self.folder.config, self.configuration.resolved)
-        data = self.data.summary()
-        console.print(data_line(data))
-        if OBJECTIVES[data["problem_type"]].counts and len(data["classes"]) <= MOST_COUNTED:
-            console.print(split_table(data))
-        leaks = self.data.leaks
-        if leaks is not None and (leaks.leaking or leaks.relabelled):
-            console.print(leak_table(leaks, title="images that are there more than once"))
-        if leaks is not None and leaks.contradictions:
-            console.print(f"caution    the same image under two labels: {leaks.contradiction()}", style="yellow")
-        for note in self.data.notes():
-            console.print(f"note       {note}", style="yellow")
-        console.print(f"backbone   {hyper_parameters.backbone}, weights {hyper_parameters.weights}")
-        if self.configuration.implied:
-            implied = ", ".join(f"model.{name} {value}" for name, value in self.configuration.implied.items())
-            console.print(f"phases     {config.phases}, which means {implied}")
-        processes = f", {self.trainer.world_size} processes" if self.trainer.world_size > 1 else ""
-        console.print(f"machine    {self.trainer.accelerator.name()}{processes}, precision {self.trainer.precision}")
-        batch = self.configuration.batch
-        if batch.processes > 1 or batch.accumulate > 1:
-            console.print(f"batch      {batch}")
-        if config.lr_scaling != "none":
-            word = WORDS[config.lr_scaling]
-            console.print(
-                f"rates      x {self.configuration.lr_factor:.3g}: {word}{batch.images} images a step over the "
-                f"{config.lr_scaling_batch} that model.lr is for"
-            )
-        if self.configuration.folder is not None:
-            console.print(f"run folder {self.folder.path}")
-        for caution in self._cautions():
-            console.print(f"caution    {caution.text}", style="yellow")
-        self.training.take_up()
-        divide_batches(self.task, self.data, self.trainer, self.configuration.phases)
-        self.wandb.begin(self.configuration.resolved, lambda: self.training.number)
-
-    def _check_wise_ft(self) -> None:
-        if self.task.hparams.weights == "none":
-            raise UserError("wise_ft goes back towards the pretrained weights, but model.weights is none")
-        if all(phase.keeps_backbone for phase in self.configuration.phases):
-            raise UserError("wise_ft goes back towards the pretrained weights, but no phase trains the backbone")
-
-    def _check_interval(self) -> None:
-        interval = self.trainer.val_check_interval
-        batches = max(self.data.summary()["train"] // (self.data.batch_size * self.trainer.world_size), 1)
-        if type(interval) is int and self.trainer.check_val_every_n_epoch is not None and interval > batches:
-            raise UserError(
-                f"trainer.val_check_interval is {interval}, but an epoch has {batches} batches; give fewer, or a share "
-                "of the epoch such as 0.5"
-            )
-
-    def _cautions(self) -> list[Caution]:
-        hyper_parameters = self.task.hparams
-        found = cautions(
-            name=self.configuration.run_name,
-            phases=self.configuration.phases,
-            pretrained=hyper_parameters.weights != "none",
-            top_rate=max(rate for name, rate in self.task.learning_rates.items() if not name.startswith("head")),
-            preprocess=Preprocess.from_dict(self.task.preprocess),
-            own_preprocess=preprocess_of(hyper_parameters.backbone, hyper_parameters.weights),
-            training_images=self.data.summary()["train"],
-            patience=self.training.patience,
-            sampler=self.data.sampler,
-            class_weights=hyper_parameters.get("class_weights", "none"),
-            class_counts=self.data.summary()["class_counts"]["train"],
-        )
-        return [caution for caution in found if caution.key not in self.configuration.config.silence]
-
-    def evaluate(self) -> None:
-        """Scores the final weights on the validation split and, where there is one, on the test split."""
-        config = self.configuration.config
-        for logger in self.trainer.loggers:
-            if isinstance(logger, MetricsCsv):
-                logger.watch = None  # what comes now is no step of the training
-        if config.soup or config.wise_ft is not False:
-            final = FinalWeights(self.task, self.data, self.trainer)
-            self.averages = final.choose(soup=bool(config.soup), wise=config.wise_ft)
-            if (forgotten := self.training.forgetting.measure("averaging")) is not None:
-                self.averages["forgetting"] = forgotten
-        with self.training.validating():
-            self.results["validation"] = score(self.configuration, "validation")
-        begun = time.perf_counter()
-        split = "validation"
-        if self.data.summary()["test"] and config.test:
-            self.results["test"] = score(self.configuration, "test")
-            predicted = self.task.predicted("test")  # by all processes
-            for head, found in predicted.items() if self.configuration.folder is not None else ():
-                path = self.folder.test_predictions
-                path = path.with_stem(f"{path.stem}-{head}") if len(predicted) > 1 else path
-                save_predictions(path, found.predictions, found.labels, found.indices)
-            self.timing["test_s"] = time.perf_counter() - begun
-            split = "test"
-        self.scores = show_result(self.task, self.data, self.results[split], split)
-
-    def end_processes(self) -> None:
-        """Ends the processes that Lightning has started: they wait for this one, which will not come.
-
-        One of those waits to be ended: Lightning kills the first as soon as another has ended by itself.
-        """
-        if is_started_by_lightning():
-            time.sleep(GRACE)
-        launcher = self.trainer.strategy.launcher
-        if isinstance(launcher, SubprocessLauncher):
-            launcher.kill(signal.SIGKILL)
-            for process in launcher.procs:
-                process.wait()
-            launcher.procs.clear()  # or Lightning's observer of them would kill this one within five seconds
-
-    def write_summary(self, status: str, *, error: str | None = None) -> None:
-        """Writes ``summary.json``.
-
-        Args:
-            status: ``completed``, ``interrupted`` or ``failed``.
-            error: What failed.
-        """
-        if not self.trainer.is_global_zero:
-            return
-        checkpoint = self.trainer.checkpoint_callback
-        best = getattr(checkpoint, "best_model_score", None)
-        data = self.data.summary()
-        hyper_parameters = self.task.hparams
-        tested = data["test"] if self.configuration.config.test else 0
-        summary = {
-            "status": status,
-            **({} if error is None else {"error": error}),
-            "monitor": {
-                "name": self.configuration.config.checkpoint.monitor,
-                "best": None if best is None else float(best),
-            },
-            "validation": self.results.get("validation"),
-            "test": self.results.get("test"),
-            **self.scores,
-            **({"averages": self.averages} if self.averages else {}),
-            "baseline": baseline(self.task, self.data, "test" if tested else "val"),
-            "batch": {**asdict(self.configuration.batch), "lr_factor": self.configuration.lr_factor},
-            "phases": self.training.records,
-            "throughput": self.training.throughput,
-            "timing": {
-                "total_s": self.training.seconds_before + time.perf_counter() - self.started,
-                "fit_s": self.training.seconds - self.training.cache_seconds,
-                "cache_s": self.timing["cache_s"] + self.training.cache_seconds,
-                "test_s": self.timing["test_s"],
-            },
-            "data": data,
-            "ledger": {
-                "trained": data["train"],
-                "selected": data["validation"],
-                "calibrated": 0,
-                "tested": tested,
-            },
-            "backbone": {
-                "name": hyper_parameters.backbone,
-                "weights": hyper_parameters.weights,
-                "lineage": list(self.task.lineage),
-                "preprocess": hyper_parameters.preprocess,
-            },
-            "seed": self.configuration.config.seed_everything,
-            "versions": versions(),
-        }
-        self.folder.write_summary(summary)
-
-
-def versions() -> dict[str, str]:
-    """The versions that a result depends on."""
-    packages = ("tl_lightning", "torch", "torchvision", "timm", "lightning", "torchmetrics")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tl_lightning.core.console import console
+from tl_lightning.core.quiet import quiet
 from tl_lightning.data.base import TransferDataModule
 from tl_lightning.errors import UserError
-from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.experiment.tables import data_line
 
 

@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from tl_lightning.core.console import console
 from tl_lightning.core.files import write_csv
 from tl_lightning.core.options import OptionParser, writable
+from tl_lightning.core.quiet import quiet
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.data.images.prediction import FileBatches, PredictionData
 from tl_lightning.data.samples import name_some
@@ -18,7 +19,6 @@ from tl_lightning.data.sources.columns import Columns
 from tl_lightning.data.sources.folder import find_images
 from tl_lightning.data.sources.read import list_source
 from tl_lightning.errors import UserError, shown
-from tl_lightning.experiment.configuration import quiet
 from tl_lightning.preprocess.image import ImagePreprocess
 from tl_lightning.results.settings import Settings
 from tl_lightning.tasks import TransferTask

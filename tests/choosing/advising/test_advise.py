@@ -11,7 +11,8 @@ from tl_lightning.choosing.advising.gather import image_facts, machine_facts, mo
 from tl_lightning.choosing.advising.recipe import MARK
 from tl_lightning.choosing.advising.timing import measure_speeds
 from tl_lightning.cli import main
-from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.core.quiet import quiet
+from tl_lightning.experiment.configuration import Configuration
 
 OWN = [option for option in TINY if option not in ("--data.batch_size", "4", "--data.augmentation", "none")]
 MACHINE = [*TINY[TINY.index("--trainer.accelerator") :]]

@@ -20,7 +20,7 @@ from tl_lightning.choosing.advising.similarity import (
     relative_entropy,
 )
 from tl_lightning.choosing.advising.source_statistics import LayerDistance, distance, layer_distances
-from tl_lightning.experiment.configuration import quiet
+from tl_lightning.core.quiet import quiet
 
 
 @pytest.fixture

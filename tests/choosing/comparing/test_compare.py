@@ -15,8 +15,9 @@ from tl_lightning.choosing.comparing import runs
 from tl_lightning.choosing.comparing.strategies import Job, Strategy
 from tl_lightning.cli import main
 from tl_lightning.core.predictions_file import load_predictions
+from tl_lightning.core.quiet import quiet
 from tl_lightning.errors import UserError
-from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.experiment.configuration import Configuration
 
 SLOW = pytest.mark.slow
 TWO = ["--strategies", "scratch,feature_extraction", "--seeds", "2"]

@@ -14,8 +14,9 @@ from tl_lightning.choosing.ranking.candidates import Candidate
 from tl_lightning.choosing.ranking.measure import SourceProbabilities, count_macs, measure
 from tl_lightning.cli import main
 from tl_lightning.core.cache_room import NoRoom
+from tl_lightning.core.quiet import quiet
 from tl_lightning.errors import UserError
-from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.feature_cache import activation_store as activations
 from tl_lightning.feature_cache import extractor as extraction
 from tl_lightning.preprocess import ImagePreprocess

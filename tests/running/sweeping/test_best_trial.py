@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from sweeps import a_trial, make_sweep
+from tl_lightning.core.quiet import quiet
 from tl_lightning.errors import UserError
-from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.running.sweeping.best import best_trial, command_of, write_best
 from tl_lightning.running.sweeping.fit_options import configuration, options, to_repeat
 from tl_lightning.running.sweeping.trials import nested

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tl_lightning.core.quiet import quiet
 from tl_lightning.data.images.configured import plain
-from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.finetuning.phases import parse_phases
 from tl_lightning.running.sweeping.parameters import Choice, Range, at, grid
 from tl_lightning.running.sweeping.sweep_file import read_sweep

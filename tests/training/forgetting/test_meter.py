@@ -14,8 +14,9 @@ from tl_lightning import load
 from tl_lightning.backbones import Backbone, CannotSplit, build_backbone
 from tl_lightning.backbones.splitting import stage_outputs
 from tl_lightning.cli import main
+from tl_lightning.core.quiet import quiet
 from tl_lightning.errors import UserError
-from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.training.forgetting import Forgetting, ForgettingMeter, meter
 from tl_lightning.training.forgetting.cka import linear_cka
 

@@ -14,8 +14,8 @@ from tl_lightning.choosing.comparing.strategies import Job, Strategy, list_jobs
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration
-from tl_lightning.experiment.experiment import Experiment
 from tl_lightning.experiment.preamble import assemble, refuse
+from tl_lightning.experiment.session import Experiment
 
 DECIDED = {
     "--phases": "the strategies say what trains; the strategy config is the configuration's own phases",

@@ -11,12 +11,13 @@ from tl_lightning.core.console import console, new_table, track
 from tl_lightning.core.files import write_text
 from tl_lightning.core.options import OptionParser, writable
 from tl_lightning.core.pages.page import Bar, Bars, Facts, Part, Strips, Table, TableRow, Text, to_html
+from tl_lightning.core.quiet import quiet
 from tl_lightning.data.images.augmentations import title
 from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.data.images.store import ImageStore
 from tl_lightning.data.samples import SPLITS, name_some
 from tl_lightning.errors import UserError
-from tl_lightning.experiment.configuration import Configuration, quiet
+from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.experiment.preamble import refuse_run_dir
 from tl_lightning.experiment.tables import data_line, split_table
 from tl_lightning.inspecting.show_data.image_sizes import read_headers, size_bars, size_line
