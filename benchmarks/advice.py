@@ -9,7 +9,7 @@ lead is luck, so regret is overstated. The rules were set on one half of the cas
 board); the other half is reported apart. What is there already in the folder of runs is not trained again.
 
 The same runs show what the verdict of `tl compare` says of ELPV, and how often it says anything where nothing is to be
-found: null cases are real answers of two runs to resampled images, with the two swapped at random image by image.
+found: null cases are real predictions of two runs to resampled images, with the two swapped at random image by image.
 """
 
 import argparse
@@ -100,13 +100,13 @@ def result(case: Case, strategy: str, repeat: int, *, runs: Path, size: int) -> 
         fit(CONFIG, **{**case.settings(repeat, size), "phases": strategy, "run_dir": str(folder.path)})
         for checkpoint in folder.checkpoints.glob("*.ckpt"):
             checkpoint.unlink()
-    answers = load_predictions(folder.test_predictions)
-    right = (answers.predictions.argmax(dim=1) == answers.labels).double().numpy()
+    saved = load_predictions(folder.test_predictions)
+    right = (saved.predictions.argmax(dim=1) == saved.labels).double().numpy()
     return Result(right, folder.summary["validation"]["accuracy"])
 
 
 def facts(case: Case, repeat: int, *, runs: Path, size: int) -> Facts:
-    """What `tl advise` finds out about a case; kept, as it takes a while."""
+    """What `tl advise` finds out about a case; saved, as it takes a while."""
     file = runs / f"facts-{case.target}-{case.split}-{case.training}-{repeat}.json"
     if not file.is_file():
         args = ["--config", json.dumps(CONFIG)]

@@ -1,6 +1,6 @@
 """The two charts of the README, drawn from measured numbers: ``python benchmarks/charts.py`` writes docs/images.
 
-The numbers are those of RESULTS.md (speed, by feature_cache.py) and of splits_and_answers.py (trust).
+The numbers are those of RESULTS.md (speed, by feature_cache.py) and of splits_and_targets.py (trust).
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Peak memory of a training step: what is frozen costs no gradient, no optimizer state and no kept activations.
+"""Peak memory of a training step: what is frozen costs no gradient, no optimizer state and no stored activations.
 
     uv run python benchmarks/memory.py
 
@@ -20,7 +20,7 @@ MEBIBYTE = 2**20
 
 
 def resident(field: str) -> float:
-    """A figure of this process's memory in MiB: ``VmRSS`` now, ``VmHWM`` at its peak."""
+    """A measure of this process's memory in MiB: ``VmRSS`` now, ``VmHWM`` at its peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 

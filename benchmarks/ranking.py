@@ -66,7 +66,7 @@ def fine_tuned(name: str, target: str, seed: int, options: argparse.Namespace) -
 
 
 def scored(name: str, target: str, seed: int, options: argparse.Namespace) -> dict[str, float | None]:
-    """All scores of a backbone, and the seconds that they took; kept."""
+    """All scores of a backbone, and the seconds that they took; saved."""
     file = options.runs / f"{target}-{name}-{seed}.json"
     if not file.is_file():
         args = ["--config", json.dumps(CONFIG), "--data.target", target, "--data.image_size", str(options.size)]

@@ -119,7 +119,7 @@ def main() -> int:
         print(f"two processes to one at the same global batch, gradual: {to_one:.1e}")
         tests = [json.loads(Path(run, "summary.json").read_text())["test"] for run in ("one", "two")]
         to_test = max(abs(tests[0][name] - tests[1][name]) for name in tests[0])
-        print(f"their test figures: {to_test:.1e}")
+        print(f"their test metrics: {to_test:.1e}")
 
         finish(*lively, "--run_dir", "lively", "--trainer.callbacks+=several_processes.Dump")
         ranks = [torch.load(f"rank-{rank}.pt", weights_only=True) for rank in (0, 1)]

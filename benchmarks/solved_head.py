@@ -86,10 +86,10 @@ def write(path: Path, name: str, table: Table) -> None:
 def beside_scikit_learn() -> Table:
     """Solves the same 45 problems with both."""
     with tempfile.TemporaryDirectory() as folder:
-        training, labels, held_out, answers = elpv_features(Path(folder))
+        training, labels, held_out, targets = elpv_features(Path(folder))
     begun = time.perf_counter()
     path = logistic_path(training, labels, classes=2)
-    scores = score_path(path, held_out, answers)
+    scores = score_path(path, held_out, targets)
     ours = time.perf_counter() - begun
     mean, scale = training.double().mean(0), training.double().std(0, correction=0)
     prepared, held = ((rows.double() - mean) / scale for rows in (training, held_out))
@@ -102,7 +102,7 @@ def beside_scikit_learn() -> Table:
         ("scikit-learn, lbfgs at its default tolerance, warm-started", {"tol": 1e-4, "warm_start": True}),
         ("scikit-learn, newton-cholesky to 1e-10", {"solver": "newton-cholesky", "tol": 1e-10}),
     ):
-        seconds, objectives, losses, right = by_scikit_learn(prepared, labels, held, answers, settings)
+        seconds, objectives, losses, right = by_scikit_learn(prepared, labels, held, targets, settings)
         paths[title] = (seconds, objectives, losses)
         accuracies[title] = right
     least = torch.stack([objectives for _, objectives, _ in paths.values()]).min(0).values
@@ -115,7 +115,7 @@ def beside_scikit_learn() -> Table:
 
 
 def elpv_features(cache: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Features and labels of the training and the validation images, as ``tl fit`` keeps them."""
+    """Features and labels of the training and the validation images, as ``tl fit`` caches them."""
     os.environ["TL_CACHE_DIR"] = str(cache)
     configuration = Configuration(["--config", str(HERE.parent / "configs/elpv_feature_extraction.yaml")], folder=None)
     task, data = configuration.model, configuration.datamodule
@@ -131,7 +131,7 @@ def elpv_features(cache: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def by_scikit_learn(
-    features: Tensor, labels: Tensor, held_out: Tensor, answers: Tensor, settings: dict[str, object]
+    features: Tensor, labels: Tensor, held_out: Tensor, targets: Tensor, settings: dict[str, object]
 ) -> tuple[float, Tensor, Tensor, Tensor]:
     """Seconds, objectives, validation losses and accuracies of every strength, on standardised features."""
     from sklearn.linear_model import LogisticRegression
@@ -149,8 +149,8 @@ def by_scikit_learn(
         loss = functional.binary_cross_entropy_with_logits(features @ weights + bias, labels.double())
         objectives.append(loss + weights.square().sum() / (2 * strength * len(labels)))
         logits = held_out @ weights + bias
-        losses.append(functional.binary_cross_entropy_with_logits(logits, answers.double()))
-        right.append(((logits > 0) == answers.bool()).double().mean())
+        losses.append(functional.binary_cross_entropy_with_logits(logits, targets.double()))
+        right.append(((logits > 0) == targets.bool()).double().mean())
     return seconds, torch.stack(objectives), torch.stack(losses), torch.stack(right)
 
 
@@ -260,7 +260,7 @@ def watch(solver: str, rows: int) -> dict[str, float]:
 
 
 def epoch(store: ActivationStore, labels: Tensor) -> None:
-    """One epoch of a linear head on kept features, as the data module serves them."""
+    """One epoch of a linear head on cached features, as the data module serves them."""
     sampler = EpochSampler(np.arange(len(labels)), shuffle=True, seed=0, batch_size=EPOCH_BATCH)
     data = CachedDataset([store], Targets(labels))
     loader = DataLoader(data, sampler=sampler, batch_size=EPOCH_BATCH, collate_fn=as_it_is)

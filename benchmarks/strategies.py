@@ -62,17 +62,17 @@ def score(split: str, strategy: str, seed: int, *, ema: bool, folder: Path, size
         trained = run.folder.trained_checkpoint  # only there where WiSE-FT changed something
         checkpoint = load_checkpoint(trained if trained.is_file() else run.folder.best_checkpoint)
         start = read_checkpoint(run.folder.start_checkpoint)["state_dict"]
-        figures = {}
+        metrics = {}
         for name, alpha in (("plain", 1.0), ("half", 0.5)):
             weights = interpolate(start, checkpoint["state_dict"], alpha)
             path = run.folder.checkpoints / f"{name}.ckpt"
             write_checkpoint({**checkpoint, "state_dict": weights}, path)
-            figures[name] = evaluate("test", ["--run_dir", str(folder), "--ckpt_path", str(path)])
+            metrics[name] = evaluate("test", ["--run_dir", str(folder), "--ckpt_path", str(path)])
         scores = {
-            "plain": figures["plain"]["macro_f1"],
-            "half": figures["half"]["macro_f1"],
+            "plain": metrics["plain"]["macro_f1"],
+            "half": metrics["half"]["macro_f1"],
             "wise_ft": run.summary["test"]["macro_f1"],
-            "accuracy": figures["plain"]["accuracy"],
+            "accuracy": metrics["plain"]["accuracy"],
             "alpha": run.summary["averages"]["wise_ft"]["alpha"],
             "seconds": run.summary["timing"]["fit_s"],
         }

@@ -3,7 +3,7 @@
     uv run python benchmarks/sweeps.py overhead
     uv run python benchmarks/sweeps.py search --seeds 8 --target defect
 
-Both train heads on kept features of ELPV's solar cells (EfficientNet-Lite0, 128 pixels), which takes seconds. The first
+Both train heads on cached features of ELPV's solar cells (EfficientNet-Lite0, 128 pixels), in seconds. The first
 runs 12 trials in one warm worker, and the commands of some of them in processes of their own; what is beyond a trial's
 own training (`fit_s` in its summary.json) is overhead. The second gives random and Bayesian search the same budget,
 from several seeds; the test score of the best trial says whether more was found than luck on the validation images.

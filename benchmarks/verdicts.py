@@ -2,7 +2,7 @@
 
     uv run python benchmarks/verdicts.py [--cases 400]
 
-Simulated models answer the same images: each image is hard or easy for all, somewhat more or less so for either
+Simulated models predict the same images: each image is hard or easy for all, somewhat more or less so for either
 strategy, and the rest is another draw for every run; all of a run may be a bit better or worse, too (training noise,
 a standard deviation in points). No strategy is better in the first tables, so that every finding is a false alarm:
 5 % are claimed, half of them of negative transfer. With one run per strategy the claim is about the trained models.
@@ -34,7 +34,7 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Case:
-    """Two strategies' answers, ``(runs, images)`` each, 1 for right, and how far apart these models truly are."""
+    """Two strategies' predictions, ``(runs, images)`` each, 1 for right, and how far apart these models truly are."""
 
     one: Scores
     other: Scores

@@ -1,4 +1,4 @@
-"""The scripts whose figures the documentation quotes run, and find what they promise."""
+"""The scripts whose numbers the documentation quotes run, and find what they promise."""
 
 import os
 import subprocess

@@ -63,16 +63,20 @@ class Loop:
         attempt: Whose result the loop fills in.
         backbone: The module below the head.
         width: Of the features.
-        rates: Learning rates of backbone and head.
+        learning_rates: Those of backbone and head.
     """
 
-    def __init__(self, attempt: Attempt, backbone: nn.Module, *, width: int, rates: tuple[float, float]) -> None:
+    def __init__(
+        self, attempt: Attempt, backbone: nn.Module, *, width: int, learning_rates: tuple[float, float]
+    ) -> None:
         self.attempt, self.task, self.backbone = attempt, attempt.task, backbone
         self.head = nn.Linear(width, len(self.task.classes)).to(DEVICE)
         self.trains = any(parameter.requires_grad for parameter in backbone.parameters())
-        groups = [{"params": [each for each in backbone.parameters() if each.requires_grad], "lr": rates[0]}]
+        groups = [{"params": [each for each in backbone.parameters() if each.requires_grad], "lr": learning_rates[0]}]
         groups = groups if self.trains else []
-        self.optimizer = torch.optim.AdamW([*groups, {"params": self.head.parameters(), "lr": rates[1]}], fused=True)
+        self.optimizer = torch.optim.AdamW(
+            [*groups, {"params": self.head.parameters(), "lr": learning_rates[1]}], fused=True
+        )
 
     def logits(self, batch: Inputs, *, train: bool) -> Tensor:
         """What the model makes of some rows."""
@@ -108,13 +112,13 @@ class Loop:
                 self.optimizer.zero_grad()
             result.epochs_s.append(now() - begun)
             with self.attempt.part("validation"):
-                answers = self.answers(held_out, ready)
-                right = answers == torch.tensor(self.task.labels("val"))
+                predicted = self.predicted(held_out, ready)
+                right = predicted == torch.tensor(self.task.labels("val"))
                 result.val_accuracy = float(right.float().mean())
         result.parts["training"] = sum(result.epochs_s)
 
     @torch.no_grad()
-    def answers(self, inputs: Inputs, ready: Callable[[Tensor], Tensor]) -> Tensor:
+    def predicted(self, inputs: Inputs, ready: Callable[[Tensor], Tensor]) -> Tensor:
         """The class of each row."""
         self.backbone.eval()
         batches = (range(start, min(start + 64, len(inputs[0]))) for start in range(0, len(inputs[0]), 64))
@@ -169,10 +173,10 @@ def by_epochs(attempt: Attempt, *, trains: bool, epochs: int) -> None:
     with attempt.part("decoding"):
         training, held_out = decode(task, "train"), decode(task, "val")
     backbone, ready = build(task).requires_grad_(trains), Pixels(task)
-    loop = Loop(attempt, backbone, width=backbone.num_features, rates=(3e-4, 3e-3))
+    loop = Loop(attempt, backbone, width=backbone.num_features, learning_rates=(3e-4, 3e-3))
     loop.fit([training], [held_out], epochs=epochs, ready=ready)
     attempt.done()
-    attempt.report(loop.answers([decode(task, "test")], ready).tolist())
+    attempt.report(loop.predicted([decode(task, "test")], ready).tolist())
 
 
 def last_two(attempt: Attempt) -> None:
@@ -184,12 +188,12 @@ def last_two(attempt: Attempt) -> None:
     stages = stages_of(backbone, task.model)
     split = split_backbone(backbone, stages, len(stages) - TOP, inputs=("image",))
     with attempt.part("forward"):
-        kept = [forward(split.prefix, tensor, task) for tensor in (training, held_out)]
-    loop = Loop(attempt, split.suffix, width=backbone.num_features, rates=(9e-4, 3e-3))
-    loop.fit(*kept, epochs=task.epochs, ready=_to_device)
+        cached = [forward(split.prefix, tensor, task) for tensor in (training, held_out)]
+    loop = Loop(attempt, split.suffix, width=backbone.num_features, learning_rates=(9e-4, 3e-3))
+    loop.fit(*cached, epochs=task.epochs, ready=_to_device)
     attempt.done()
-    attempt.result.figures = _operations(split.prefix, split.suffix, training[:1], task)
-    attempt.report(loop.answers(forward(split.prefix, decode(task, "test"), task), _to_device).tolist())
+    attempt.result.numbers = _operations(split.prefix, split.suffix, training[:1], task)
+    attempt.report(loop.predicted(forward(split.prefix, decode(task, "test"), task), _to_device).tolist())
 
 
 def _to_device(tensor: Tensor) -> Tensor:

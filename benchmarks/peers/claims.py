@@ -1,4 +1,4 @@
-"""What is claimed of the figures, and whether they bear it out."""
+"""What is claimed of the measurements, and whether they bear it out."""
 
 import math
 import statistics
@@ -42,9 +42,9 @@ class Claim:
     reached: bool | None = None
 
 
-def median(runs: Runs, key: str, figure: Callable[[Result], float | None]) -> float | None:
-    """The median of a figure over a contestant's runs; `None` where it has none."""
-    values = [value for pair in runs.get(key, []) if (value := figure(pair.result)) is not None]
+def median(runs: Runs, key: str, number: Callable[[Result], float | None]) -> float | None:
+    """The median of a number over a contestant's runs; `None` where it has none."""
+    values = [value for pair in runs.get(key, []) if (value := number(pair.result)) is not None]
     return statistics.median(values) if values else None
 
 
@@ -146,11 +146,11 @@ def _again(runs: Runs, contest: Contest) -> Claim:
 
 
 def _kept(runs: Runs, contest: Contest) -> Claim:
-    text = "epochs of the two top stages, kept against not kept"
+    text = "epochs of the two top stages, cached against not cached"
     below, above = (
-        median(runs, "suffix", lambda result, name=name: result.figures[f"{name}_operations"])  # type: ignore[misc]
+        median(runs, "suffix", lambda result, name=name: result.numbers[f"{name}_operations"])  # type: ignore[misc]
         for name in ("prefix", "suffix")
     )
     # Training is a forward and two backward passes, of activations and of weights; what is frozen goes forward only.
     most = f"{(below + 3 * above) / (3 * above):.2f}x by operations" if below and above else ""
-    return _at_least(text, runs, contest, "not_kept", 3.0, most)
+    return _at_least(text, runs, contest, "not_cached", 3.0, most)

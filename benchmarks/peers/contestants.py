@@ -112,9 +112,9 @@ CONTESTS = (
         "a training epoch",
         _per_image,
         (
-            Contestant("kept", "tl fit, what is frozen is kept", "ours", ("last2", "auto", "0")),
+            Contestant("cached", "tl fit, what is frozen is cached", "ours", ("last2", "auto", "0")),
             Contestant("suffix", "bare loop over activations in memory, {fast}", "bare", ("last2",)),
-            Contestant("not_kept", "tl fit --cache off", "ours", ("last2", "off", "0")),
+            Contestant("not_cached", "tl fit --cache off", "ours", ("last2", "off", "0")),
         ),
     ),
     Contest(

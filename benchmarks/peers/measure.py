@@ -34,7 +34,7 @@ class Result:
         val_accuracy: At the end, on the validation split; `None` where nothing is learned.
         accuracy: On the test split, which no contestant saw.
         macro_f1: Likewise.
-        figures: Further figures by name.
+        numbers: Further numbers by name.
         versions: Of the packages that are installed.
     """
 
@@ -48,7 +48,7 @@ class Result:
     val_accuracy: float | None = None
     accuracy: float | None = None
     macro_f1: float | None = None
-    figures: dict[str, float] = field(default_factory=dict)
+    numbers: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -132,7 +132,7 @@ def scores(truth: Sequence[int], predicted: Sequence[int], *, classes: int) -> t
         classes: How many there are.
     """
     if len(truth) != len(predicted):
-        raise ValueError(f"{len(predicted)} answers for {len(truth)} images")
+        raise ValueError(f"{len(predicted)} predictions for {len(truth)} images")
     confusion = np.zeros((classes, classes))
     np.add.at(confusion, (np.asarray(truth), np.asarray(predicted)), 1)
     hits = np.diag(confusion)

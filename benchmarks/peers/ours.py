@@ -1,7 +1,7 @@
 """``tl fit`` as a user runs it, in a process of its own; the imports are counted as start-up, everything else as work.
 
-Words: ``head`` (solved on kept features), ``epochs`` (the head by epochs on kept features), ``last2`` or ``full``; what
-``--cache`` is to be; and what is added to the seed.
+Words: ``head`` (solved on cached features), ``epochs`` (the head by epochs on cached features), ``last2`` or ``full``;
+what ``--cache`` is to be; and what is added to the seed.
 """
 
 import json
@@ -54,10 +54,10 @@ def main() -> None:
         attempt.result.epoch_images = 0 if solved else watched["images"]
         attempt.result.passed = watched["passed"]
         attempt.result.val_accuracy = summary["validation"]["accuracy"]
-        attempt.result.figures = {"solved": float(solved)}
-        answers = finished.predict([path for path, _ in attempt.task.rows("test")])
+        attempt.result.numbers = {"solved": float(solved)}
+        predictions = finished.predict([path for path, _ in attempt.task.rows("test")])
     classes = attempt.task.classes
-    attempt.report([classes.index(answer.label) for answer in answers])
+    attempt.report([classes.index(prediction.label) for prediction in predictions])
 
 
 if __name__ == "__main__":

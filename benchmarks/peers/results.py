@@ -167,8 +167,8 @@ def _short(contestant: Contestant) -> str:
     return contestant.label.replace("{fast}", "fast")
 
 
-def _spread(results: Sequence[Result], figure: Callable[[Result], float | None], style: str) -> str:
-    values = [value for result in results if (value := figure(result)) is not None]
+def _spread(results: Sequence[Result], number: Callable[[Result], float | None], style: str) -> str:
+    values = [value for result in results if (value := number(result)) is not None]
     if not values:
         return ""
     middle, low, high = (f"{value:{style}}" for value in (statistics.median(values), min(values), max(values)))
@@ -176,6 +176,6 @@ def _spread(results: Sequence[Result], figure: Callable[[Result], float | None],
 
 
 def markdown(heads: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table of which all columns but the first are figures."""
+    """The lines of a table of which all columns but the first are numbers."""
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *body]
     return ["| " + " | ".join(cells[: len(heads)]) + " |" for cells in lines]

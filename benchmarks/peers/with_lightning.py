@@ -53,13 +53,13 @@ class Images(Dataset[tuple[Tensor, int]]):
 class Classifier(LightningModule):
     """A linear head on a timm backbone."""
 
-    def __init__(self, task: Task, *, rate: float, channels_last: bool) -> None:
+    def __init__(self, task: Task, *, lr: float, channels_last: bool) -> None:
         super().__init__()
         self.backbone = timm.create_model(task.model, num_classes=0)
         self.backbone.load_state_dict(torch.load(task.folder / "weights.pt", weights_only=True))
         self.head = nn.Linear(self.backbone.num_features, len(task.classes))
         self.accuracy = MulticlassAccuracy(len(task.classes), average="micro")
-        self.rate, self.format = rate, torch.channels_last if channels_last else torch.contiguous_format
+        self.lr, self.format = lr, torch.channels_last if channels_last else torch.contiguous_format
         self.to(memory_format=self.format)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -73,17 +73,17 @@ class Classifier(LightningModule):
         return loss
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
-        """Counts the right answers."""
+        """Counts the right predictions."""
         self.accuracy(self(batch[0]), batch[1])
         self.log("val_accuracy", self.accuracy, on_epoch=True)
 
     def predict_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        """The answers."""
+        """The predicted classes."""
         return self(batch[0]).argmax(1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over what trains, as the documentation of `BaseFinetuning` asks for."""
-        return torch.optim.AdamW([each for each in self.parameters() if each.requires_grad], lr=self.rate)
+        return torch.optim.AdamW([each for each in self.parameters() if each.requires_grad], lr=self.lr)
 
 
 class AllFrozen(BackboneFinetuning):
@@ -108,7 +108,7 @@ def main() -> None:
             )
             for split in ("train", "val", "test")
         }
-        model = Classifier(task, rate=1e-3 if way == "head" else 3e-4, channels_last=fast)
+        model = Classifier(task, lr=1e-3 if way == "head" else 3e-4, channels_last=fast)
         trainer = Trainer(
             max_epochs=task.epochs if way == "head" else task.full_epochs,
             precision="bf16-mixed" if fast and task.reduced else "32-true",
@@ -122,8 +122,8 @@ def main() -> None:
         result.epochs_s, result.epoch_images, result.passed = watch.seconds, watch.images, watch.passed
         result.parts = {"training": sum(watch.seconds)}
         result.val_accuracy = float(trainer.callback_metrics["val_accuracy"])
-        answers = trainer.predict(model, loaders["test"])
-    attempt.report(torch.cat(answers).tolist())
+        predicted = trainer.predict(model, loaders["test"])
+    attempt.report(torch.cat(predicted).tolist())
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def test_scores_are_accuracy_and_the_mean_f1_of_the_classes():
     assert accuracy == 0.75
     assert macro_f1 == pytest.approx((0.8 + 2 / 3) / 2)
     assert scores([0, 1], [0, 0], classes=2) == (0.5, pytest.approx(1 / 3))
-    with pytest.raises(ValueError, match="1 answers for 2 images"):
+    with pytest.raises(ValueError, match="1 predictions for 2 images"):
         scores([0, 1], [0], classes=2)
 
 
@@ -101,11 +101,11 @@ def test_a_second_run_must_send_nothing_through_the_backbone(task):
 
 def test_epochs_are_compared_by_the_image(task):
     ours = Result(epochs_s=[2.0], epoch_images=64)
-    bare = Result(epochs_s=[2.0], epoch_images=70, figures={"prefix_operations": 6.0, "suffix_operations": 1.0})
+    bare = Result(epochs_s=[2.0], epoch_images=70, numbers={"prefix_operations": 6.0, "suffix_operations": 1.0})
     off = Result(epochs_s=[6.0], epoch_images=64)
-    runs = {"suffix": [Pair(bare, ours)], "not_kept": [Pair(off, ours)]}
-    kept = claim(runs, task, "epochs of the two top stages")
-    assert (kept.found, kept.bound, kept.reached) == ("3.00x", "3.00x by operations", True)
+    runs = {"suffix": [Pair(bare, ours)], "not_cached": [Pair(off, ours)]}
+    cached = claim(runs, task, "epochs of the two top stages")
+    assert (cached.found, cached.bound, cached.reached) == ("3.00x", "3.00x by operations", True)
     assert claim(runs, task, "the same against a bare loop").found == "1.09x"
     assert ratio({"bare_full": [Pair(bare, ours)]}, FULL, "bare_full") == pytest.approx(64 / 70)
 

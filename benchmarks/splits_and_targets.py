@@ -1,8 +1,8 @@
-"""ELPV, out of fold: what a random split hides, and which kind of answer suits ordered levels.
+"""ELPV, out of fold: what a random split hides, and which kind of target suits ordered levels.
 
 Linear heads on features of EfficientNet-Lite0 at 224 pixels, which every image passes once; a few minutes.
 
-    python benchmarks/splits_and_answers.py
+    python benchmarks/splits_and_targets.py
 """
 
 import argparse
@@ -29,7 +29,7 @@ console = Console(width=140)
 
 
 def config(task: str, target: str, split: str, image_size: int) -> dict[str, object]:
-    """A head solved on kept features.
+    """A head solved on cached features.
 
     Args:
         task: Name of the task.
@@ -66,7 +66,7 @@ def splits(folder: Path, size: int) -> None:
         table.add_column(column, justify="right" if column != "tested on" else "left")
     for split, words in (("stratified", "a random fifth, in turn"), ("blocks", "a contiguous fifth, in turn")):
         result = out_of_fold(folder, "ClassificationTask", "defect", split, size)
-        figures, folds = result["out_of_fold"], result["fold_standard_errors"]
+        metrics, folds = result["out_of_fold"], result["fold_standard_errors"]
         leaks = [
             json.loads(Path(fold["run"], "summary.json").read_text())["data"]["leaks"]["across"]["test in train"]
             for fold in result["folds"]
@@ -74,10 +74,10 @@ def splits(folder: Path, size: int) -> None:
         table.add_row(
             words,
             f"{result['images']:,}",
-            f"{figures['accuracy']:.3f}",
+            f"{metrics['accuracy']:.3f}",
             f"{result['standard_errors']['accuracy']:.3f}",
             f"{folds['accuracy']:.3f}",
-            f"{figures['macro_f1']:.3f}",
+            f"{metrics['macro_f1']:.3f}",
             f"{result['baseline']['accuracy']:.3f}",
             str(sum(sum(kinds.values()) for kinds in leaks)),
         )
@@ -110,25 +110,25 @@ def levels(folder: Path, size: int) -> None:
             "against classes",
         ):
             table.add_column(column, justify="right" if column != "learned as" else "left")
-        answered = {}
+        predicted_by = {}
         for task, target in (
             ("ClassificationTask", "level"),
             ("OrdinalTask", "level"),
             ("RegressionTask", "probability"),
         ):
             out_of_fold(folder, task, target, split, size)
-            answers = load_predictions(folder / f"{task}-{target}-{split}" / "out_of_fold.npz")
+            saved = load_predictions(folder / f"{task}-{target}-{split}" / "out_of_fold.npz")
             if task == "RegressionTask":
-                predicted = (answers.predictions[:, 0] * 3).round().clamp(0, 3).long()
-                answered["a number, rounded"] = predicted.numpy()
+                predicted = (saved.predictions[:, 0] * 3).round().clamp(0, 3).long()
+                predicted_by["a number, rounded"] = predicted.numpy()
             else:
                 name = "classes" if task == "ClassificationTask" else "levels (CORN)"
-                right = answers.labels.numpy()
+                right = saved.labels.numpy()
                 if task == "ClassificationTask":
-                    answered[f"{name}, the most probable"] = answers.predictions.argmax(dim=1).numpy()
-                answered[f"{name}, the median"] = median_level(answers.predictions).numpy()
-        first = next(iter(answered.values()))
-        for name, predicted in answered.items():
+                    predicted_by[f"{name}, the most probable"] = saved.predictions.argmax(dim=1).numpy()
+                predicted_by[f"{name}, the median"] = median_level(saved.predictions).numpy()
+        first = next(iter(predicted_by.values()))
+        for name, predicted in predicted_by.items():
             errors = level_errors(predicted, right, 4)
             missed = np.abs(predicted - right)
             gain = missed - np.abs(first - right)
@@ -156,12 +156,12 @@ def probability(folder: Path) -> None:
         table.add_column(column, justify="right" if column != "split" else "left")
     for split in ("stratified", "blocks"):
         result = json.loads((folder / f"RegressionTask-probability-{split}" / "summary.json").read_text())
-        figures = result["out_of_fold"]
+        metrics = result["out_of_fold"]
         table.add_row(
             split,
-            f"{figures['mean_absolute_error']:.3f} (the median: {result['baseline']['mean_absolute_error']:.3f})",
-            f"{figures['root_mean_squared_error']:.3f} (the mean: {result['baseline']['root_mean_squared_error']:.3f})",
-            f"{figures['r2']:.3f}",
+            f"{metrics['mean_absolute_error']:.3f} (the median: {result['baseline']['mean_absolute_error']:.3f})",
+            f"{metrics['root_mean_squared_error']:.3f} (the mean: {result['baseline']['root_mean_squared_error']:.3f})",
+            f"{metrics['r2']:.3f}",
             f"{result['standard_errors']['r2']:.3f}",
             f"{result['fold_standard_errors']['r2']:.3f}",
         )
