@@ -45,7 +45,7 @@ def test_a_row_is_answered_by_the_heads_of_the_other_folds_at_the_strength_that_
         assert found.strengths[number] == sorted(FEW)[chosen]
         own = fold == number
         torch.testing.assert_close(found.losses[own], losses[chosen, own], rtol=1e-10, atol=1e-12)
-        assert torch.equal(found.answers[own], answers[chosen, own])
+        assert torch.equal(found.predicted[own], answers[chosen, own])
 
 
 def test_cross_validation_scores_each_row_by_heads_that_have_not_seen_it(draw):
@@ -76,7 +76,7 @@ def test_with_one_strength_the_mean_is_that_of_cross_validation(draw):
     found = out_of_fold(features, labels, classes=3, folds=FOLDS, strengths=(0.1,))
     scores = cross_validate(features, labels, classes=3, folds=FOLDS, strengths=(0.1,))
     assert float(found.losses.mean()) == pytest.approx(float(scores.losses[0]), rel=1e-10)
-    assert float((found.answers == labels).double().mean()) == pytest.approx(float(scores.accuracies[0]), rel=1e-12)
+    assert float((found.predicted == labels).double().mean()) == pytest.approx(float(scores.accuracies[0]), rel=1e-12)
 
 
 def test_folds_can_be_given_and_rows_that_belong_together_are_then_not_torn_apart(draw):
@@ -88,7 +88,9 @@ def test_folds_can_be_given_and_rows_that_belong_together_are_then_not_torn_apar
     whole = out_of_fold(
         wide, meaningless, classes=3, folds=3, strengths=(10.0,), fold_of=torch.arange(ROWS).repeat(2) % 3
     )
-    assert (torn.answers == meaningless).double().mean() > 0.6 > 0.5 > (whole.answers == meaningless).double().mean()
+    assert (
+        (torn.predicted == meaningless).double().mean() > 0.6 > 0.5 > (whole.predicted == meaningless).double().mean()
+    )
     for wrong in (both[:3], both + 1, torch.zeros_like(both)):
         with pytest.raises(ValueError, match="the fold of each row"):
             out_of_fold(wide, meaningless, classes=3, folds=3, fold_of=wrong)
@@ -145,7 +147,7 @@ def test_a_fold_stops_where_its_loss_has_risen(monkeypatch):
     whole = out_of_fold(features, labels, classes=2, folds=3, strengths=strengths)
     assert max(solved[:3]) < min(solved[3:]) == 11
     assert found.losses.isfinite().all() and found.strengths == whole.strengths
-    assert torch.equal(found.answers, whole.answers) and torch.equal(found.losses, whole.losses)
+    assert torch.equal(found.predicted, whole.predicted) and torch.equal(found.losses, whole.losses)
 
 
 def test_a_strength_at_which_the_path_of_a_fold_had_ended_has_no_score(draw):

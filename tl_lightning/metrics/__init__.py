@@ -1,1 +1,1 @@
-"""How good the answers are: torchmetrics for the figures, the bootstrap for their noise; one module per answer."""
+"""How good predictions are: torchmetrics, and the bootstrap for the noise; one module per kind of target."""

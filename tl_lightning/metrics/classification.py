@@ -1,4 +1,4 @@
-"""One class out of several: torchmetrics for the figures, the confusion matrix for their noise and the classes."""
+"""One class out of several: torchmetrics for the metrics, the confusion matrix for their noise and the classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from torchmetrics.classification import (
 
 from tl_lightning.metrics.noise import bootstrap
 
-# The figures of a classifier, and whether the best value is the largest or the smallest.
+# The names of a classifier's metrics, and whether the best value is the largest or the smallest.
 METRICS = {
     "accuracy": "max",
     "balanced_accuracy": "max",
@@ -31,7 +31,7 @@ METRICS = {
 
 
 def classification_metrics(num_classes: int, prefix: str) -> MetricCollection:
-    """The figures of a classifier over class probabilities of shape ``(N, num_classes)``; binary is two classes.
+    """The metrics of a classifier over class probabilities of shape ``(N, num_classes)``; binary is two classes.
 
     ``accuracy``, ``balanced_accuracy`` (mean recall), ``macro_f1``, ``auroc`` (mean over the classes, each against the
     rest), ``mcc`` (Matthews' correlation) and ``calibration_error`` (expected, 15 bins).
@@ -58,9 +58,9 @@ class ClassScore:
     Attributes:
         name: The class.
         examples: How many there are.
-        precision: Of what was called this class, the share that is.
-        recall: Of what is this class, the share that was called so.
-        f1: Their harmonic mean.
+        precision: The share of what was called this class that is.
+        recall: The share of what is this class that was called so.
+        f1: The harmonic mean of precision and recall.
     """
 
     name: str
@@ -75,7 +75,7 @@ def per_class(confusion: NDArray[np.int64], classes: Sequence[str]) -> list[Clas
 
     Args:
         confusion: Counts, row = true class, column = predicted class.
-        classes: Their names, in the same order.
+        classes: The classes' names, in the order of the matrix.
     """
     precision, recall, f1 = _precision_recall_f1(confusion)
     return [
@@ -90,40 +90,40 @@ def standard_errors(
     """The noise of ``accuracy`` and ``macro_f1``; see `bootstrap`.
 
     Args:
-        predicted: The class that was answered, ``(n,)``.
+        predicted: The class that was predicted, ``(n,)``.
         labels: The right one.
         classes: How many there are.
         groups: What images have in common.
     """
-    # Both figures depend on the images through the confusion matrix alone, of which most cells are empty.
+    # Both metrics depend on the images through the confusion matrix alone, of which most cells are empty.
     cells, cell_of = np.unique(labels * classes + predicted, return_inverse=True)
 
-    def figures(times: NDArray[np.int64]) -> dict[str, float]:
+    def metrics(times: NDArray[np.int64]) -> dict[str, float]:
         counts = np.zeros(classes * classes)
         counts[cells] = np.bincount(cell_of, weights=times, minlength=len(cells))
         confusion = counts.reshape(classes, classes)
         return {name: float(of_confusion(name, confusion)) for name in ("accuracy", "macro_f1")}
 
-    return bootstrap(figures, len(labels), groups=groups)
+    return bootstrap(metrics, len(labels), groups=groups)
 
 
-def of_confusion(figure: str, confusion: NDArray[Any]) -> NDArray[np.float64]:
-    """A figure that the confusion matrix says all about, as torchmetrics defines it.
+def of_confusion(metric: str, confusion: NDArray[Any]) -> NDArray[np.float64]:
+    """A metric that the confusion matrix says all about, as torchmetrics defines it.
 
     Args:
-        figure: ``accuracy``, ``balanced_accuracy`` or ``macro_f1``; for the last two a class counts only where it is
-            the right answer, or what was answered, at least once.
+        metric: ``accuracy``, ``balanced_accuracy`` or ``macro_f1``; for the last two a class counts only where it is
+            right, or what was predicted, at least once.
         confusion: Counts, row = true class, column = predicted class, ``(..., classes, classes)``.
 
     Returns:
         0 to 1, ``(...)``.
     """
-    if figure == "accuracy":
+    if metric == "accuracy":
         total = np.maximum(confusion.sum(axis=(-2, -1)), 1)
         return np.asarray(np.diagonal(confusion, axis1=-2, axis2=-1).sum(axis=-1) / total)
     _, recall, f1 = _precision_recall_f1(confusion)
     occurs = (confusion.sum(axis=-2) + confusion.sum(axis=-1)) > 0
-    parts = {"balanced_accuracy": recall, "macro_f1": f1}[figure]
+    parts = {"balanced_accuracy": recall, "macro_f1": f1}[metric]
     return np.asarray(parts.sum(axis=-1) / np.maximum(occurs.sum(axis=-1), 1))
 
 
@@ -131,7 +131,7 @@ def confusion_matrix(predicted: NDArray[np.int64], labels: NDArray[np.int64], cl
     """Counts, row = true class, column = predicted class.
 
     Args:
-        predicted: The class that was answered, ``(n,)``.
+        predicted: The class that was predicted, ``(n,)``.
         labels: The right one.
         classes: How many there are.
     """
@@ -139,7 +139,7 @@ def confusion_matrix(predicted: NDArray[np.int64], labels: NDArray[np.int64], cl
 
 
 def majority_accuracy(training: Tensor, labels: Tensor) -> float:
-    """Accuracy, 0 to 1, of always answering the class that is most frequent in training.
+    """Accuracy, 0 to 1, of always predicting the class that is most frequent in training.
 
     Args:
         training: Classes of the training images, ``(n,)`` int64.

@@ -1,4 +1,4 @@
-"""Any number of labels per image: each label's own figures, and their mean."""
+"""Any number of labels per image: each label's own metrics, and their mean."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from torchmetrics.classification import (
 
 from tl_lightning.metrics.noise import bootstrap
 
-# The figures, and whether the best value is the largest or the smallest.
+# The names of the metrics, and whether the best value is the largest or the smallest.
 METRICS = {
     "mean_average_precision": "max",
     "macro_f1": "max",
@@ -27,7 +27,7 @@ METRICS = {
 
 
 def label_metrics(labels: int, prefix: str) -> MetricCollection:
-    """The figures over probabilities and answers of shape ``(n, labels)``.
+    """The metrics over probabilities and targets of shape ``(n, labels)``.
 
     ``mean_average_precision`` and ``auroc`` are means over the labels for which there are both kinds of images;
     ``macro_f1``, ``micro_f1`` and ``exact_match`` (all labels of an image right) are of the labels above one half.
@@ -46,15 +46,15 @@ def label_metrics(labels: int, prefix: str) -> MetricCollection:
     return MetricCollection(metrics, prefix=prefix)
 
 
-def per_label(probabilities: NDArray[np.float64], answers: NDArray[Any], names: Sequence[str]) -> list[dict[str, Any]]:
+def per_label(probabilities: NDArray[np.float64], targets: NDArray[Any], names: Sequence[str]) -> list[dict[str, Any]]:
     """Scores each label: ``name``, ``examples``, ``precision``, ``recall`` and ``f1`` of the threshold one half.
 
     Args:
         probabilities: ``(n, labels)``.
-        answers: 0 or 1, likewise.
-        names: Of the labels.
+        targets: 0 or 1, ``(n, labels)``.
+        names: The labels' names.
     """
-    found, right = (probabilities > 0.5), answers > 0.5
+    found, right = (probabilities > 0.5), targets > 0.5
     rows = []
     for column, name in enumerate(names):
         hits, called, are = (int(part[:, column].sum()) for part in (found & right, found, right))
@@ -64,22 +64,22 @@ def per_label(probabilities: NDArray[np.float64], answers: NDArray[Any], names: 
 
 
 def label_errors(
-    probabilities: NDArray[np.float64], answers: NDArray[Any], groups: NDArray[np.str_] | None = None
+    probabilities: NDArray[np.float64], targets: NDArray[Any], groups: NDArray[np.str_] | None = None
 ) -> dict[str, float]:
     """The noise of ``macro_f1``, ``micro_f1`` and ``exact_match``; see `bootstrap`.
 
     Args:
         probabilities: ``(n, labels)``.
-        answers: 0 or 1, likewise.
+        targets: 0 or 1, ``(n, labels)``.
         groups: What images have in common.
     """
-    found, right = probabilities > 0.5, answers > 0.5
+    found, right = probabilities > 0.5, targets > 0.5
     # Sums over images of these columns say all: hits, called and are for each label, and images without a mistake.
     exact = (found == right).all(axis=1)
     columns = np.concatenate([found & right, found, right, exact[:, None]], axis=1).astype(np.float64)
-    count = answers.shape[1]
+    count = targets.shape[1]
 
-    def figures(times: NDArray[np.int64]) -> dict[str, float]:
+    def metrics(times: NDArray[np.int64]) -> dict[str, float]:
         sums = times @ columns
         hits, called, are = sums[:count], sums[count : 2 * count], sums[2 * count : 3 * count]
         return {
@@ -88,4 +88,4 @@ def label_errors(
             "exact_match": float(sums[-1] / times.sum()),
         }
 
-    return bootstrap(figures, len(answers), groups=groups)
+    return bootstrap(metrics, len(targets), groups=groups)

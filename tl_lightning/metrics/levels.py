@@ -11,7 +11,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from tl_lightning.metrics.noise import bootstrap
 
-# The figures, and whether the best value is the largest or the smallest.
+# The names of the metrics, and whether the best value is the largest or the smallest.
 METRICS = {
     "mean_absolute_error": "min",
     "quadratic_kappa": "max",
@@ -42,13 +42,13 @@ class QuadraticKappa(Metric):
         self.confusion += cells.view(self._levels, self._levels)
 
     def compute(self) -> Tensor:
-        """The figure."""
+        """The value of kappa."""
         kappa = torch.tensor(_kappa(self.confusion.cpu().numpy()), device=self.confusion.device)
         return kappa.nan_to_num(0.0)
 
 
 def level_metrics(levels: int, prefix: str) -> MetricCollection:
-    """The figures over answered and right levels, ``(n,)`` int64 each.
+    """The metrics over predicted and right levels, ``(n,)`` int64 each.
 
     ``mean_absolute_error`` (in levels), ``quadratic_kappa`` (Cohen 1968), ``accuracy`` and ``macro_f1``.
 
@@ -71,14 +71,14 @@ def level_errors(
     """The noise of ``mean_absolute_error``, ``quadratic_kappa`` and ``accuracy``; see `bootstrap`.
 
     Args:
-        predicted: The level that was answered, ``(n,)``.
+        predicted: The level that was predicted, ``(n,)``.
         labels: The right one.
         levels: How many there are.
         groups: What images have in common.
     """
     cells, distances = labels * levels + predicted, np.abs(labels - predicted)
 
-    def figures(times: NDArray[np.int64]) -> dict[str, float]:
+    def metrics(times: NDArray[np.int64]) -> dict[str, float]:
         confusion = np.bincount(cells, weights=times, minlength=levels**2).reshape(levels, levels)
         total = times.sum()
         return {
@@ -87,7 +87,7 @@ def level_errors(
             "accuracy": float(np.trace(confusion) / total),
         }
 
-    return bootstrap(figures, len(labels), groups=groups)
+    return bootstrap(metrics, len(labels), groups=groups)
 
 
 def _kappa(confusion: NDArray[Any]) -> float:

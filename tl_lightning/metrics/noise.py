@@ -1,4 +1,4 @@
-"""The noise of figures that a finite set of images gives."""
+"""The noise of metrics that a finite set of images gives."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +20,7 @@ def resampled(
         rows: How many there are, 1 or more.
         groups: What rows have in common, ``(rows,)``; whole groups are drawn then, for their rows are alike.
         draws: How many; fewer where the rows are many.
-        seed: Of the draws; the same seed gives the same draws.
+        seed: The same seed gives the same draws.
 
     Yields:
         How often each row was drawn, ``(rows,)``.
@@ -34,7 +34,7 @@ def resampled(
 
 
 def bootstrap(
-    figures: Callable[[NDArray[np.int64]], Mapping[str, float]],
+    metrics: Callable[[NDArray[np.int64]], Mapping[str, float]],
     rows: int,
     *,
     groups: NDArray[np.str_] | None = None,
@@ -44,18 +44,18 @@ def bootstrap(
     """Standard errors by the bootstrap: what if other images like these had been drawn? See `resampled`.
 
     Args:
-        figures: From how often each row was drawn, ``(rows,)``, to the figures.
+        metrics: From how often each row was drawn, ``(rows,)``, to the metrics.
         rows: How many there are, 1 or more.
         groups: What rows have in common, ``(rows,)``.
         draws: How many.
-        seed: Of the draws.
+        seed: The same seed gives the same draws.
 
     Returns:
-        The standard error of each figure. Draws in which a figure has no value are left out; without any, it is `nan`.
+        The standard error of each metric. Draws in which a metric has no value are left out; without any, it is `nan`.
     """
     drawn: dict[str, list[float]] = {}
     for times in resampled(rows, groups=groups, draws=draws, seed=seed):
-        for name, value in figures(times).items():
+        for name, value in metrics(times).items():
             drawn.setdefault(name, []).append(value)
     return {name: _deviation(np.array(values)) for name, values in drawn.items()}
 

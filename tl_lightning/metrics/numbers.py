@@ -1,4 +1,4 @@
-"""One or more numbers per image: how far off the answers are, and how much of the variation they explain."""
+"""One or more numbers per image: how far off the predictions are, and how much of the variation they explain."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricColl
 
 from tl_lightning.metrics.noise import bootstrap
 
-# The figures, and whether the best value is the largest or the smallest.
+# The names of the metrics, and whether the best value is the largest or the smallest.
 METRICS = {
     "r2": "max",
     "mean_absolute_error": "min",
@@ -20,7 +20,7 @@ METRICS = {
 
 
 def number_metrics(outputs: int, prefix: str) -> MetricCollection:
-    """The figures over answers and right numbers of shape ``(n, outputs)``, both less their mean and by their
+    """The metrics over predictions and targets of shape ``(n, outputs)``, both less their mean and by their
     deviation.
 
     Sums of squares in float32 would cancel where numbers are far from 0; `in_units` takes the scaling back.
@@ -37,59 +37,59 @@ def number_metrics(outputs: int, prefix: str) -> MetricCollection:
     return MetricCollection(metrics, prefix=prefix)
 
 
-def in_units(figures: Mapping[str, Tensor], scale: Tensor) -> dict[str, Tensor]:
-    """Turns scaled figures of each number into the mean figure, errors in the numbers' own units.
+def in_units(metrics: Mapping[str, Tensor], scale: Tensor) -> dict[str, Tensor]:
+    """Turns scaled metrics of each number into the mean metric, errors in the numbers' own units.
 
     Args:
-        figures: As `number_metrics` gives them.
+        metrics: What `number_metrics` gives.
         scale: The deviations that the numbers were divided by, ``(outputs,)``.
     """
-    return {name: value.mean() if name.endswith("r2") else (value * scale).mean() for name, value in figures.items()}
+    return {name: value.mean() if name.endswith("r2") else (value * scale).mean() for name, value in metrics.items()}
 
 
-def per_number(predictions: NDArray[Any], answers: NDArray[Any], names: Sequence[str]) -> list[dict[str, Any]]:
+def per_number(predictions: NDArray[Any], targets: NDArray[Any], names: Sequence[str]) -> list[dict[str, Any]]:
     """Scores each number: ``name``, ``mean``, ``mean_absolute_error``, ``root_mean_squared_error`` and ``r2``.
 
     Args:
         predictions: ``(n, outputs)``.
-        answers: Likewise.
-        names: Of the numbers.
+        targets: ``(n, outputs)``.
+        names: The numbers' names.
     """
-    figures = _figures(_sums(predictions, answers), np.ones(len(answers)))
-    columns = {name: values.tolist() for name, values in figures.items()}
-    means = answers.mean(axis=0).tolist()
+    metrics = _metrics(_sums(predictions, targets), np.ones(len(targets)))
+    columns = {name: values.tolist() for name, values in metrics.items()}
+    means = targets.mean(axis=0).tolist()
     return [
-        {"name": name, "mean": means[k], **{figure: values[k] for figure, values in columns.items()}}
+        {"name": name, "mean": means[k], **{metric: values[k] for metric, values in columns.items()}}
         for k, name in enumerate(names)
     ]
 
 
 def number_errors(
-    predictions: NDArray[Any], answers: NDArray[Any], groups: NDArray[np.str_] | None = None
+    predictions: NDArray[Any], targets: NDArray[Any], groups: NDArray[np.str_] | None = None
 ) -> dict[str, float]:
     """The noise of ``r2``, ``mean_absolute_error`` and ``root_mean_squared_error``; see `bootstrap`.
 
     Args:
         predictions: ``(n, outputs)``.
-        answers: Likewise.
+        targets: ``(n, outputs)``.
         groups: What images have in common.
     """
-    sums = _sums(predictions, answers)
+    sums = _sums(predictions, targets)
 
-    def figures(times: NDArray[np.int64]) -> dict[str, float]:
-        return {name: float(values.mean()) for name, values in _figures(sums, times).items()}
+    def metrics(times: NDArray[np.int64]) -> dict[str, float]:
+        return {name: float(values.mean()) for name, values in _metrics(sums, times).items()}
 
-    return bootstrap(figures, len(answers), groups=groups)
+    return bootstrap(metrics, len(targets), groups=groups)
 
 
-def _sums(predictions: NDArray[Any], answers: NDArray[Any]) -> NDArray[np.float64]:
-    """What the figures are made of, one column each, summed over images: ``(n, 4, outputs)``."""
-    missed = predictions.astype(np.float64) - answers
-    spread = answers.astype(np.float64) - answers.mean(axis=0, dtype=np.float64)
+def _sums(predictions: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.float64]:
+    """What the metrics are made of, one column each, summed over images: ``(n, 4, outputs)``."""
+    missed = predictions.astype(np.float64) - targets
+    spread = targets.astype(np.float64) - targets.mean(axis=0, dtype=np.float64)
     return np.stack([np.abs(missed), missed**2, spread, spread**2], axis=1)
 
 
-def _figures(sums: NDArray[np.float64], times: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+def _metrics(sums: NDArray[np.float64], times: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
     total = times.sum()
     absolute, squared, shift, spread = np.tensordot(times, sums, axes=1) / total
     variance = spread - shift**2

@@ -1,4 +1,4 @@
-"""Linear heads on kept features, solved instead of trained; pure functions of features and labels."""
+"""Linear heads on cached features, solved instead of trained; pure functions of features and labels."""
 
 from tl_lightning.probe.features import Features, Rows
 from tl_lightning.probe.heads import (

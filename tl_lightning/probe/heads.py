@@ -39,7 +39,7 @@ def solve_logistic(
     features: Features,
     labels: Tensor,
     held_out: Features,
-    answers: Tensor,
+    held_out_labels: Tensor,
     *,
     classes: int,
     class_weights: Tensor | None = None,
@@ -48,16 +48,22 @@ def solve_logistic(
     """Logistic regression; the loss of rows that were held out chooses the strength.
 
     Args:
-        features: As for `path_until_it_rises`, as are the others.
+        features: Raw features that it is fitted to.
         labels: Class of each row.
         held_out: Raw features that score each strength.
-        answers: Their classes.
+        held_out_labels: The class of each row of `held_out`.
         classes: 2 or more.
         class_weights: ``(classes,)``; `None` for 1.
         row_weights: ``(rows,)``; `None` for 1.
     """
     path, scores = path_until_it_rises(
-        features, labels, held_out, answers, classes=classes, class_weights=class_weights, row_weights=row_weights
+        features,
+        labels,
+        held_out,
+        held_out_labels,
+        classes=classes,
+        class_weights=class_weights,
+        row_weights=row_weights,
     )
     chosen = choose(scores)
     said = f"validation loss {scores.losses[chosen]:.4f}"
@@ -76,7 +82,7 @@ def solve_levels(
     features: Features,
     levels: Tensor,
     held_out: Features,
-    answers: Tensor,
+    held_out_labels: Tensor,
     *,
     count: int,
     row_weights: Tensor | None = None,
@@ -89,7 +95,7 @@ def solve_levels(
         features: At least one row.
         levels: Level of each row, ``(rows,)`` int64.
         held_out: Raw features that score each strength; some of them have to reach the second level.
-        answers: Their levels.
+        held_out_labels: The level of each row of `held_out`.
         count: How many levels there are.
         row_weights: ``(rows,)``; `None` for 1.
     """
@@ -101,15 +107,15 @@ def solve_levels(
             weights.append(torch.zeros_like(weights[0]))
             biases.append(torch.full_like(biases[0], IMPOSSIBLE))
             continue
-        rows, held = ((part >= threshold).nonzero()[:, 0] for part in (levels, answers))
+        rows, held = ((part >= threshold).nonzero()[:, 0] for part in (levels, held_out_labels))
         own = None if row_weights is None else row_weights[rows]
         above = (levels[rows] > threshold).long()
         if len(held):
-            expected = (answers[held] > threshold).long()
+            expected = (held_out_labels[held] > threshold).long()
             path, scores = path_until_it_rises(
                 Rows(features, rows), above, Rows(held_out, held), expected, classes=2, row_weights=own
             )
-            losses = scores.losses * (len(held) / len(answers))
+            losses = scores.losses * (len(held) / len(held_out_labels))
         else:
             path = logistic_path(Rows(features, rows), above, classes=2, row_weights=own)
             losses = torch.zeros_like(path.losses)
@@ -134,7 +140,7 @@ def solve_levels(
 
 
 def _sum(one: Tensor | float, other: Tensor) -> Tensor:
-    """Of two paths, as far as both go."""
+    """The sum of two columns of paths, as far as both go."""
     return other if isinstance(one, float) else one[: len(other)] + other[: len(one)]
 
 

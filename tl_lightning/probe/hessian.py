@@ -17,7 +17,7 @@ class Covariance:
     """The covariance of rows that curve.
 
     Attributes:
-        mean: Of those rows, ``(width,)``: moving the weights moves the bias that fits them.
+        mean: The mean of those rows, ``(width,)``: moving the weights moves the bias that fits them.
         matrix: The upper triangle of the covariance itself; or, where they are fewer than columns, the centred and
             weighted rows ``(n, width)`` whose product with themselves it is.
         is_gram: Whether it is the first.
@@ -37,7 +37,7 @@ class HessianGuess(Protocol):
         Args:
             gradients: By weights and biases, ``(..., n, outputs, width + 1)``.
             curvatures: The mean Hessians with respect to the logits ``(n, outputs, outputs)``.
-            penalties: Of half the squared weights, ``(n,)``, more than 0.
+            penalties: The factors of half the squared weights, ``(n,)``, more than 0.
 
         Returns:
             As `gradients`.
@@ -52,7 +52,7 @@ class OneOutput:
     time of the eigenvectors.
 
     Args:
-        covariance: Of the rows.
+        covariance: The covariance of the rows.
         ratio: The penalty divided by the curvature, more than 0.
     """
 
@@ -84,7 +84,7 @@ class SeveralOutputs:
     """For softmax: the Kronecker product of the logits' mean Hessian and the covariance, plus the penalty.
 
     Args:
-        covariance: Of the rows.
+        covariance: The covariance of the rows.
     """
 
     def __init__(self, covariance: Covariance) -> None:

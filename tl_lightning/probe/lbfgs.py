@@ -34,7 +34,7 @@ class Objective(Protocol):
         Args:
             gradients: ``(..., n, outputs, width)``.
             curvatures: What `evaluate` gave of the same problems.
-            which: As for `evaluate`.
+            which: The problems to evaluate; see `evaluate`.
         """
         ...
 

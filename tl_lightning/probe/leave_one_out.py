@@ -53,20 +53,20 @@ class RidgeProblem:
         few = self._rows < width
         total, gram, kept = 0.0, None if few else self._mean.new_zeros(width, width), []
         sums, products = torch.zeros_like(self._mean), self._mean.new_zeros(width, outputs)
-        answers = self._mean.new_zeros(outputs)
+        summed = self._mean.new_zeros(outputs)
         for part, rows in chunks(self._features, minus=self._mean, dtype=self._type):
             weights, targets = self._weights(part), self._targets(part)
             total += float(weights.sum())
             weighted = rows * weights.to(self._type)[:, None]
             sums += weighted.sum(dim=0)
             products += weighted.T @ targets.to(self._type)
-            answers += weights @ targets
+            summed += weights @ targets
             if gram is None:
                 kept.append((rows.clone(), weights))
             else:
                 add_gram(gram, rows * weights.to(self._type).sqrt()[:, None])
-        self._total, self._shift, self._answers = total, sums / total, answers / total
-        products = (products - torch.outer(sums, self._answers)) / self._scale[:, None]
+        self._total, self._shift, self._mean_target = total, sums / total, summed / total
+        products = (products - torch.outer(sums, self._mean_target)) / self._scale[:, None]
         if gram is not None:
             gram -= torch.outer(sums, self._shift)
             return spectrum_of_gram(gram / torch.outer(self._scale, self._scale)), products
@@ -79,7 +79,7 @@ class RidgeProblem:
     def raw(self, position: int) -> tuple[Tensor, Tensor]:
         """Weights ``(outputs, width)`` and biases ``(outputs,)`` for raw features."""
         weights = (self._vectors @ self._solution(position)).T
-        return weights, self._answers - weights @ (self._mean + self._shift)
+        return weights, self._mean_target - weights @ (self._mean + self._shift)
 
     def _sides(self, step: int = 1) -> Iterator[tuple[slice, Tensor]]:
         """Every so manieth row of each chunk, in the basis of the eigenvectors."""
@@ -89,10 +89,10 @@ class RidgeProblem:
 
     def _errors(self) -> tuple[float, ...]:
         inverses = 1 / (self._values[:, None] + self._penalties)
-        errors, outputs = torch.zeros_like(self._penalties), len(self._answers)
+        errors, outputs = torch.zeros_like(self._penalties), len(self._mean_target)
         size = max(1, COLUMNS // outputs)
         for part, sides in self._sides():
-            weights, targets = self._weights(part), self._targets(part) - self._answers
+            weights, targets = self._weights(part), self._targets(part) - self._mean_target
             kept = _kept(sides, weights, inverses, self._total)
             for start in range(0, len(errors), size):
                 some = slice(start, start + size)
@@ -106,9 +106,9 @@ class RidgeProblem:
         """What the chosen regression would say of every so manieth row if it had not seen that row."""
         inverse = 1 / (self._values[:, None] + self._penalties[self.chosen])
         for part, sides in self._sides(step):
-            weights, targets = self._weights(part)[::step], self._targets(part)[::step] - self._answers
+            weights, targets = self._weights(part)[::step], self._targets(part)[::step] - self._mean_target
             fitted = sides @ self._solution(self.chosen).to(self._type)
-            yield part, self._answers + targets - (targets - fitted) / _kept(sides, weights, inverse, self._total)
+            yield part, self._mean_target + targets - (targets - fitted) / _kept(sides, weights, inverse, self._total)
 
 
 def _kept(sides: Tensor, weights: Tensor, inverses: Tensor, total: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Logistic regression on kept features for many regularisation strengths: one path, solved to the optimum."""
+"""Logistic regression on cached features for many regularisation strengths: one path, solved to the optimum."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields

@@ -20,12 +20,12 @@ class OutOfFold:
     """Answers of heads that have not seen the row.
 
     Attributes:
-        answers: The most probable class of each row, ``(rows,)`` int64.
+        predicted: The most probable class of each row, ``(rows,)`` int64.
         losses: Minus the log of the probability of the right class, in nats, ``(rows,)`` float64.
-        strengths: The C that each fold was answered with, one for each fold.
+        strengths: The C with which each fold was predicted, one for each fold.
     """
 
-    answers: Tensor
+    predicted: Tensor
     losses: Tensor
     strengths: tuple[float, ...]
 
@@ -42,10 +42,10 @@ def out_of_fold(
 ) -> OutOfFold:
     """Answers every row by the head that was solved on the other folds, at a strength that the row had no say in.
 
-    Each path is solved once. A fold is answered at the strength whose loss over the rows of the *other* folds is
+    Each path is solved once. A fold is predicted at the strength whose loss over the rows of the *other* folds is
     lowest: choosing on all rows and scoring on the same ones would flatter. That is not quite nested, as the heads of
     the other folds have seen this one. A fold's path ends, after some strengths that are solved side by side, where its
-    loss is `PAST` times its lowest; the fold is then answered at one of those.
+    loss is `PAST` times its lowest; the fold is then predicted at one of those.
 
     Args:
         features: At least `folds` rows.
@@ -60,17 +60,17 @@ def out_of_fold(
     Raises:
         ValueError: If there are fewer rows than folds, an empty fold, or a number is out of range.
     """
-    fold, answers, losses = _held_out(
+    fold, predicted, losses = _held_out(
         features, labels, classes=classes, folds=folds, seed=seed, strengths=strengths, fold_of=fold_of, past=PAST
     )
     by_fold = torch.stack([losses[:, fold == number].sum(dim=1) for number in range(folds)])
-    # What the fold itself did not reach has no answer; else it has no say.
+    # What the fold itself did not reach has no prediction; else it has no say.
     others = torch.stack([by_fold[torch.arange(folds) != number].sum(dim=0) for number in range(folds)])
     others = torch.where(by_fold.isfinite(), others, torch.inf)
     chosen = torch.tensor([row.tolist().index(row.min().item()) for row in others])  # the most regularised of equals
     at = chosen[fold][None]
     picked = tuple(sorted(strengths)[position] for position in chosen.tolist())
-    return OutOfFold(answers.gather(0, at)[0], losses.gather(0, at)[0], picked)
+    return OutOfFold(predicted.gather(0, at)[0], losses.gather(0, at)[0], picked)
 
 
 def cross_validate(
@@ -86,7 +86,7 @@ def cross_validate(
     """Scores every strength on rows that its head has not seen: each fold by the heads solved on the others.
 
     Args:
-        features: As for `out_of_fold`, as is all that follows.
+        features: Raw features; `out_of_fold` says more of this and of what follows.
         labels: Class of each row.
         classes: 2 or more.
         folds: 2 or more.
@@ -99,12 +99,12 @@ def cross_validate(
         its loss was `RISEN` times its lowest.
 
     Raises:
-        ValueError: As of `out_of_fold`.
+        ValueError: If a fold lacks a class; see `out_of_fold`.
     """
-    _, answers, losses = _held_out(
+    _, predicted, losses = _held_out(
         features, labels, classes=classes, folds=folds, seed=seed, strengths=strengths, fold_of=fold_of, past=RISEN
     )
-    means, right = losses.mean(dim=1), (answers == labels).double().mean(dim=1)
+    means, right = losses.mean(dim=1), (predicted == labels).double().mean(dim=1)
     return PathScores(means, torch.where(means.isfinite(), right, torch.nan))
 
 
@@ -119,7 +119,7 @@ def _held_out(
     fold_of: Tensor | None,
     past: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The fold of each row; what each strength answers it, ``(strengths, rows)``, and the loss of that."""
+    """The fold of each row; what each strength predicts for it, ``(strengths, rows)``, and the loss of that."""
     check_labels(features, labels, classes=classes)
     rows = features.shape[0]
     if not 2 <= folds <= rows:
@@ -128,7 +128,7 @@ def _held_out(
     if fold.shape != labels.shape or (torch.bincount(fold, minlength=folds) == 0).any() or int(fold.max()) >= folds:
         raise ValueError(f"the fold of each row has to be from 0 to below {folds}, and none may be empty")
     ordered = tuple(sorted(strengths))
-    answers = torch.zeros(len(ordered), rows, dtype=torch.int64)
+    predicted = torch.zeros(len(ordered), rows, dtype=torch.int64)
     losses = torch.full((len(ordered), rows), torch.inf, dtype=torch.float64)  # where a path ended before
     for number in range(folds):
         inside, outside = (fold == number).nonzero()[:, 0], (fold != number).nonzero()[:, 0]
@@ -143,17 +143,17 @@ def _held_out(
             own = inside[part]
             for position in range(len(path.strengths)):
                 logits = torch.addmm(path.biases[position], block, path.weights[position].T)
-                answers[position, own] = logits.argmax(dim=1)
+                predicted[position, own] = logits.argmax(dim=1)
                 losses[position, own] = logits.logsumexp(dim=1) - logits.gather(1, labels[own, None])[:, 0]
-    return fold, answers, losses
+    return fold, predicted, losses
 
 
-def _risen(held_out: Features, answers: Tensor, *, past: float) -> Callable[[LogisticPath], bool]:
+def _risen(held_out: Features, predicted: Tensor, *, past: float) -> Callable[[LogisticPath], bool]:
     """Whether weaker regularisation need not be tried: the loss of the weakest yet is `past` times the lowest."""
     losses: list[float] = []
 
     def enough(part: LogisticPath) -> bool:
-        losses.extend(score_path(part, held_out, answers).losses.tolist())
+        losses.extend(score_path(part, held_out, predicted).losses.tolist())
         return losses[-1] > past * min(losses)
 
     return enough

@@ -187,42 +187,42 @@ def ridge_labels(
     problem = RidgeProblem(
         features, lambda part: 2 * labels[part].double() - 1, lambda part: weights[part], strengths=strengths
     )
-    outputs, answers, weight_of = _left_out(problem, labels.double(), weights, labels.shape[1])
-    slope, shift = platt(outputs, answers, weight_of)
+    outputs, targets, weight_of = _left_out(problem, labels.double(), weights, labels.shape[1])
+    slope, shift = platt(outputs, targets, weight_of)
     weight, bias = problem.raw(problem.chosen)
     weight, bias = weight * slope[:, None], bias * slope + shift
     return RidgeLabels(weight, bias, problem.strengths, problem.errors, problem.chosen)
 
 
-def _left_out(problem: RidgeProblem, answers: Tensor, weights: Tensor, outputs: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Outputs of (a sample of) the rows by regressions that had not seen them, with the rows' answers and weights."""
-    step = -(-len(answers) // min(SAMPLE_ROWS, max(SAMPLE_NUMBERS // outputs, 1)))
-    samples = [(some, answers[part][::step], weights[part][::step]) for part, some in problem.left_out(step)]
+def _left_out(problem: RidgeProblem, targets: Tensor, weights: Tensor, outputs: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs of (a sample of) the rows by regressions that had not seen them, with the rows' targets and weights."""
+    step = -(-len(targets) // min(SAMPLE_ROWS, max(SAMPLE_NUMBERS // outputs, 1)))
+    samples = [(some, targets[part][::step], weights[part][::step]) for part, some in problem.left_out(step)]
     columns = [torch.cat(list(column)) for column in zip(*samples, strict=True)]
     return columns[0].double(), columns[1], columns[2]
 
 
-def platt(outputs: Tensor, answers: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def platt(outputs: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Fits slope and shift of each column so that the sigmoid gives probabilities, by Newton's method.
 
     Args:
         outputs: ``(rows, columns)`` float64.
-        answers: 0 or 1, likewise.
-        weights: Of the rows, ``(rows,)``.
+        targets: 0 or 1, ``(rows, columns)``.
+        weights: How much each row counts, ``(rows,)``.
 
     Returns:
-        Slope and shift, ``(columns,)`` each; of a column without both answers the slope is 0.
+        Slope and shift, ``(columns,)`` each; of a column with one kind of target only the slope is 0.
     """
-    yes = answers.sum(dim=0)
-    no = len(answers) - yes
-    targets = answers * (yes + 1) / (yes + 2) + (1 - answers) / (no + 2)
+    yes = targets.sum(dim=0)
+    no = len(targets) - yes
+    smoothed = targets * (yes + 1) / (yes + 2) + (1 - targets) / (no + 2)
     inputs = torch.stack([outputs, torch.ones_like(outputs)])  # (2, rows, columns)
     point = torch.stack([torch.zeros_like(yes), ((yes + 1) / (no + 1)).log()])
     varied = ((yes > 0) & (no > 0)).double()
     inputs[0] *= varied
     for _ in range(100):
         chances = (inputs * point[:, None]).sum(dim=0).sigmoid()
-        slope = torch.einsum("knc,nc,n->ck", inputs, chances - targets, weights)
+        slope = torch.einsum("knc,nc,n->ck", inputs, chances - smoothed, weights)
         curvature = torch.einsum("knc,lnc,nc,n->ckl", inputs, inputs, chances * (1 - chances), weights)
         # A column without variation would leave its slope undecided; steps beyond 1 would overshoot where it is flat.
         curvature += 1e-9 * torch.eye(2, dtype=torch.float64)

@@ -14,7 +14,7 @@ LOGITS = 2**21  # numbers held at once
 
 @dataclass(frozen=True)
 class PathScores:
-    """One figure for each strength of a path.
+    """One value for each strength of a path.
 
     Attributes:
         losses: Mean of class weight times cross-entropy, in nats, ``(strengths,)`` float64.
@@ -61,7 +61,7 @@ def path_until_it_rises(
     features: Features,
     labels: Tensor,
     held_out: Features,
-    answers: Tensor,
+    held_out_labels: Tensor,
     *,
     classes: int,
     class_weights: Tensor | None = None,
@@ -73,10 +73,10 @@ def path_until_it_rises(
     beyond one at which it is `RISEN` times the lowest.
 
     Args:
-        features: As for `logistic_path`, as are `labels`, `classes` and `class_weights`.
+        features: Raw features that the path is fitted to; `logistic_path` says more of this and of what follows.
         labels: Class of each row.
         held_out: Raw features that score each strength.
-        answers: Their classes.
+        held_out_labels: The class of each row of `held_out`.
         classes: 2 or more.
         class_weights: ``(classes,)``; `None` for 1.
         row_weights: ``(rows,)``, of training; `None` for 1.
@@ -87,7 +87,7 @@ def path_until_it_rises(
     parts: list[PathScores] = []
 
     def enough(part: LogisticPath) -> bool:
-        parts.append(score_path(part, held_out, answers, class_weights=class_weights))
+        parts.append(score_path(part, held_out, held_out_labels, class_weights=class_weights))
         return bool(parts[-1].losses.min() > RISEN * min(scores.losses.min() for scores in parts))
 
     path = logistic_path(

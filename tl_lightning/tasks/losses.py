@@ -56,8 +56,8 @@ def focal_loss(
         logits: ``(N, classes)``, float.
         target: Class indices ``(N,)``, or probabilities ``(N, classes)`` of the logits' type.
         gamma: 0 or more; the higher, the less the easy examples count. The paper's choice is 2.
-        weight: Of each class, ``(classes,)``. As in torch, the mean over class indices is divided by the sum of the
-            examples' weights, the mean over probabilities by N.
+        weight: How much each class counts, ``(classes,)``. As in torch, the mean over class indices is divided by the
+            sum of the examples' weights, the mean over probabilities by N.
         label_smoothing: Share of the target spread evenly over all classes, 0 to 1.
         reduction: ``mean``, or ``none`` for the loss of each example.
 

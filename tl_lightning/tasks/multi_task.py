@@ -127,7 +127,7 @@ def _plan(name: str, spec: Mapping[str, Any], classes: Sequence[str], usual: Map
     """The head that a configuration describes.
 
     Args:
-        name: Of the target.
+        name: The target's name.
         spec: What the configuration says of it.
         classes: Names of what its outputs stand for.
         usual: Settings of heads that do not say, as `HeadOptions` calls them.

@@ -54,8 +54,8 @@ def test_classes_and_levels_get_every_score(problem_type):
     given = measured(labels, problem_type, source=source)
     found, features = assess(given), given.features
     expected = out_of_fold(features, labels, classes=2, strengths=STRENGTHS, fold_of=given.fold_of)
-    assert found.right.tolist() == (expected.answers == labels).double().tolist()
-    assert found.accuracy == pytest.approx(float((expected.answers == labels).double().mean()))
+    assert found.right.tolist() == (expected.predicted == labels).double().tolist()
+    assert found.accuracy == pytest.approx(float((expected.predicted == labels).double().mean()))
     assert found.neighbours == float(nearest_neighbours(features, labels, classes=2).double().mean())
     assert (found.log_me, found.h_score) == (log_me(features, labels, classes=2), h_score(features, labels, classes=2))
     assert found.leep == leep(source, labels, classes=2)

@@ -73,7 +73,7 @@ def solved_right(
     if objective.picks_one:
         folds = int(fold_of.max()) + 1
         solved = out_of_fold(features, labels, classes=classes, folds=folds, strengths=STRENGTHS, fold_of=fold_of)
-        return (solved.answers == labels).double()
+        return (solved.predicted == labels).double()
     targets = labels.double()
     if kin is None:
         outputs, _ = left_out(features, targets)

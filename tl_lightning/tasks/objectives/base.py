@@ -168,7 +168,7 @@ class Objective(nn.Module):
 
         Args:
             predictions: ``(N, len(classes))``.
-            others: Of the same samples.
+            others: Other predictions for the same samples.
             targets: A row each; they say how far numbers are apart.
         """
         return self.decided(predictions) != self.decided(others)  # type: ignore[return-value]
@@ -198,7 +198,7 @@ class Objective(nn.Module):
         """What an evaluation tells beyond its metrics, as plain data.
 
         Args:
-            predictions: Of all samples, in float32 or more, on the CPU.
+            predictions: Those of all samples, in float32 or more, on the CPU.
             targets: A row each.
             groups: What samples have in common.
 
