@@ -115,8 +115,9 @@ def settings() -> str:
     """Every setting of ``tl fit`` but Lightning's own, with its default."""
     from jsonargparse import ArgumentParser
 
+    from tl_lightning.core.quiet import quiet
     from tl_lightning.data.images.module import ImageDataModule
-    from tl_lightning.experiment.configuration import Configuration, quiet
+    from tl_lightning.experiment.configuration import Configuration
     from tl_lightning.tasks import TASKS, ClassificationTask
 
     class Unbuilt(Configuration):
