@@ -63,13 +63,13 @@ COMMANDS = {
         "tl_lightning.experiment.evaluation", "validate_command", "score a run on its validation split"
     ),
     "test": Command("tl_lightning.experiment.evaluation", "test_command", "score a run on its test split"),
-    "predict": Command("tl_lightning.results.predict", "predict_command", "classify new images with a run"),
+    "predict": Command("tl_lightning.results.predict", "predict_command", "predict new images with a run"),
     "check_preprocessing": Command(
         "tl_lightning.inspecting.preprocessing_check.command",
         "check_command",
         "measure what wrong preprocessing would cost a run",
     ),
-    "cache": Command("tl_lightning.inspecting.cache", "cache_command", "list what is kept on disk, or clear it"),
+    "cache": Command("tl_lightning.inspecting.cache", "cache_command", "list what is cached on disk, or clear it"),
 }
 
 

@@ -20,7 +20,7 @@ def found(**changes):
         "name": "elpv",
         "phases": [Phase(train="from:blocks.2", epochs=6, name="from:blocks.2")],
         "pretrained": True,
-        "top_rate": 9e-4,
+        "top_lr": 9e-4,
         "preprocess": OWN.with_size(128),
         "own_preprocess": OWN,
         "training_images": 1673,
@@ -52,7 +52,7 @@ def test_no_shipped_configuration_needs_a_caution(path):
         name=path.stem,
         phases=parse_phases(phases, max_epochs=epochs),
         pretrained=not scratch,
-        top_rate=model.get("lr", 1e-3) * (1.0 if scratch else model.get("backbone_lr_scale", 0.1)),
+        top_lr=model.get("lr", 1e-3) * (1.0 if scratch else model.get("backbone_lr_scale", 0.1)),
         preprocess=OWN.with_size(size),
     )
 
@@ -60,23 +60,23 @@ def test_no_shipped_configuration_needs_a_caution(path):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_no_preset_needs_a_caution_on_enough_images(preset):
     phases = parse_phases(preset, max_epochs=10)
-    assert not found(phases=phases, name=preset, pretrained=preset != "scratch", top_rate=1e-4)
+    assert not found(phases=phases, name=preset, pretrained=preset != "scratch", top_lr=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("top_rate", "lr_scale", "pretrained", "expected"),
+    ("top_lr", "lr_scale", "pretrained", "expected"),
     [
         (0.99e-3, 1.0, True, []),
-        (1e-3, 1.0, True, ["backbone_rate"]),
-        (2e-3, 0.5, True, ["backbone_rate"]),
+        (1e-3, 1.0, True, ["backbone_lr"]),
+        (2e-3, 0.5, True, ["backbone_lr"]),
         (2e-3, 0.49, True, []),
-        (9e-4, 2.0, True, ["backbone_rate"]),
+        (9e-4, 2.0, True, ["backbone_lr"]),
         (1e-2, 1.0, False, []),
     ],
 )
-def test_a_pretrained_backbone_is_not_trained_as_from_scratch(top_rate, lr_scale, pretrained, expected):
+def test_a_pretrained_backbone_is_not_trained_as_from_scratch(top_lr, lr_scale, pretrained, expected):
     phases = [Phase(train="head", epochs=2), Phase(train="last:2", epochs=6, lr_scale=lr_scale)]
-    assert keys(phases=phases, top_rate=top_rate, pretrained=pretrained) == expected
+    assert keys(phases=phases, top_lr=top_lr, pretrained=pretrained) == expected
 
 
 def test_the_rate_of_a_head_is_no_backbones_rate():
@@ -202,7 +202,7 @@ def test_every_caution_is_one_line_with_its_numbers_and_the_way_to_silence_it():
     everything = found(
         name="linear_probe",
         phases=[Phase(train="all", epochs=40, name="all")],
-        top_rate=3e-3,
+        top_lr=3e-3,
         preprocess=replace(OWN, size=32, interpolation="nearest"),
         training_images=120,
         patience=50,
@@ -211,7 +211,7 @@ def test_every_caution_is_one_line_with_its_numbers_and_the_way_to_silence_it():
     everything += found(sampler="balanced", class_weights="balanced", class_counts={"ill": 5, "well": 96})
     assert sorted(caution.key for caution in everything) == sorted(KEYS)
     numbers = {
-        "backbone_rate": "phase 1 (all) trains the pretrained backbone at a rate of up to 0.003",
+        "backbone_lr": "phase 1 (all) trains the pretrained backbone at a learning rate of up to 0.003",
         "no_early_stopping": "phase 1 (all) goes 40 times over 120 training images, and a patience of 50 epochs",
         "input_size": "32 pixels wide, less than half the 224",
         "full_on_few": "phase 1 (all) trains the whole backbone on 120 images, fewer than 500",
@@ -235,7 +235,7 @@ def test_only_known_cautions_are_silenced():
     check_silenced([])
     check_silenced(KEYS)
     with pytest.raises(UserError) as caught:
-        check_silenced(["input_size", "backbone_rates"])
+        check_silenced(["input_size", "backbone_lrs"])
     assert str(caught.value) == (
-        f"silence: 'backbone_rates' is no caution; did you mean backbone_rate? (cautions: {', '.join(KEYS)})"
+        f"silence: 'backbone_lrs' is no caution; did you mean backbone_lr? (cautions: {', '.join(KEYS)})"
     )

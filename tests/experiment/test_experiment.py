@@ -49,7 +49,7 @@ def test_a_run_leaves_a_folder_that_a_machine_can_read(here, capsys):
     (phase,) = summary["phases"]
     assert phase == {
         "name": "head",
-        "kept": "blocks.6",
+        "cached": "blocks.6",
         "solved": False,
         "first_epoch": 0,
         "epochs": 2,

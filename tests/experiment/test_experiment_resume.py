@@ -202,7 +202,7 @@ def test_changed_images_are_refused_and_the_run_is_left_as_it_is(whole, interrup
 def test_changed_answers_are_refused(interrupted, monkeypatch, capsys):
     run = interrupted("train_batch_end", 3)
     monkeypatch.setattr(ImageDataModule, "targets_digest", property(lambda _: "others"))
-    assert "the answers of " in (line := refused(capsys, "--run_dir", run))
+    assert "the targets of " in (line := refused(capsys, "--run_dir", run))
     assert line.endswith(" are not those that the run began with")
 
 

@@ -134,7 +134,7 @@ def test_training_on_what_is_kept_is_training_on_images(here, phase):
         (row["epoch"], row["step"], row["lr/head"]) for row in rows("off")
     ]
     phases = [summary(run)["phases"][0] for run in ("kept", "off")]
-    assert [found.pop("kept") is None for found in phases] == [False, True]
+    assert [found.pop("cached") is None for found in phases] == [False, True]
     moved = [[row["weight_distance"] for row in found.pop("forgetting", {"stages": []})["stages"]] for found in phases]
     assert moved[0] == pytest.approx(moved[1], rel=1e-6)
     assert phases[0] == phases[1]
@@ -282,7 +282,7 @@ def test_numbers_that_are_not_finite_are_one_line_that_names_the_image(here, cap
 def test_a_cool_down_reads_what_its_phase_read(here, capsys):
     phase = {"train": "last:1", "augmentation": "flips", "patience": 1, "min_delta": 2, "cooldown": 2}
     assert fit([{**phase, "schedule": "constant", "warmup": 0.0}], epochs=6) == 0
-    assert [(found["epochs"], found["kept"]) for found in summary()["phases"]] == [(2, "blocks.3"), (2, "blocks.3")]
+    assert [(found["epochs"], found["cached"]) for found in summary()["phases"]] == [(2, "blocks.3"), (2, "blocks.3")]
     assert said(capsys.readouterr().out, "not cached") == []
 
 

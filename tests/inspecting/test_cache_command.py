@@ -46,7 +46,7 @@ def kept():
 
 
 def test_an_empty_cache_is_one_line(shown):
-    empty = f"nothing is kept in {cache_dir()}; limit 18.6 GiB (TL_CACHE_SIZE)\n"
+    empty = f"nothing is cached in {cache_dir()}; limit 18.6 GiB (TL_CACHE_SIZE)\n"
     assert shown() == shown("list") == empty
     assert shown("clear") == "nothing was removed\n"
 
@@ -107,8 +107,11 @@ def test_clear_removes_only_what_was_named(shown, args, left):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["clear", "a1a1a1a1a1a1a1a2"], f"no 'a1a1a1a1a1a1a1a2' is kept; did you mean {KEYS[0]}? (see tl cache list)"),
-        (["clear", KEYS[0], "nothing"], "no 'nothing' is kept (see tl cache list)"),
+        (
+            ["clear", "a1a1a1a1a1a1a1a2"],
+            f"no 'a1a1a1a1a1a1a1a2' is cached; did you mean {KEYS[0]}? (see tl cache list)",
+        ),
+        (["clear", KEYS[0], "nothing"], "no 'nothing' is cached (see tl cache list)"),
         (["clear", "--older_than", "7"], "--older_than is '7'; it must be an age such as 7d, 12h or 30min"),
         (["clear", "--kind", "image"], "argument --kind: invalid choice: 'image'"),
         (["clear", "--older", "7d"], "unrecognized arguments: --older"),

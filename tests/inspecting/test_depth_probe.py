@@ -122,7 +122,7 @@ def no_room(needed):
     ("module", "name", "broken", "words"),
     [
         (Backbone, "stage_outputs", cannot_split, "cannot be probed stage by stage: blocks go round in circles"),
-        (activations, "make_room", no_room, "the activations cannot be kept: the cache is full"),
+        (activations, "make_room", no_room, "the activations cannot be cached: the cache is full"),
     ],
 )
 def test_what_makes_it_impossible_is_one_line(here, capsys, monkeypatch, module, name, broken, words):
@@ -135,7 +135,7 @@ def test_what_makes_it_impossible_is_one_line(here, capsys, monkeypatch, module,
 def test_a_name_with_a_dot_stays_whole(here, capsys):
     assert main(["probe", *TINY, "--output", "resnet50.a1"]) == 0
     assert {path.name for path in Path().glob("resnet50*")} == {"resnet50.a1.csv", "resnet50.a1.png"}
-    assert "figures in resnet50.a1.csv, image in resnet50.a1.png" in capsys.readouterr().out
+    assert "metrics in resnet50.a1.csv, chart in resnet50.a1.png" in capsys.readouterr().out
 
 
 def test_a_full_disk_is_one_line(here, capsys, monkeypatch):

@@ -13,7 +13,7 @@ from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.finetuning.batch_norm import estimate_statistics
 from tl_lightning.inspecting.learning_rates.range_test import Curve, range_test, suggestion
 from tl_lightning.inspecting.learning_rates.shown import draw
-from tl_lightning.inspecting.learning_rates.steps import RateStep, batches
+from tl_lightning.inspecting.learning_rates.steps import LrStep, batches
 
 TINY = ["--model.backbone", "timm/test_efficientnet", "--model.weights", "none", "--trainer.accelerator", "cpu"]
 OPTIONS = ["--data.source", "images", *TINY, *SMALL]
@@ -136,9 +136,9 @@ def test_the_chart_is_of_the_size_of_all_and_replaces_the_last_one_whole(tmp_pat
     path = tmp_path / "curve.png"
     path.write_bytes(b"the last one")
     curve = without_noise(between([(0, 1.0), (50, 0.5), (99, 3.0)]))
-    draw(curve, path, head_rate=1e-3, suggested=0.1, title="a title")
+    draw(curve, path, phase_lr=1e-3, suggested=0.1, title="a title")
     with Image.open(path) as image:
-        assert (image.format, image.size) == ("PNG", (896, 560))
+        assert (image.format, image.size) == ("PNG", (900, 540))
     first = path.read_bytes()
 
     def breaks(figure, target, **_options):
@@ -147,7 +147,7 @@ def test_the_chart_is_of_the_size_of_all_and_replaces_the_last_one_whole(tmp_pat
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", breaks)
     with pytest.raises(OSError, match="disk full"):
-        draw(curve, path, head_rate=1e-3, suggested=None, title="a title")
+        draw(curve, path, phase_lr=1e-3, suggested=None, title="a title")
     assert path.read_bytes() == first
     assert list(tmp_path.iterdir()) == [path]
 
@@ -159,7 +159,7 @@ def built(*options, position=0):
     task, data = configuration.model, configuration.datamodule
     data.prepare_data()
     data.setup("fit")
-    return configuration, RateStep(task, data, configuration.trainer, phase=configuration.phases[position])
+    return configuration, LrStep(task, data, configuration.trainer, phase=configuration.phases[position])
 
 
 def state(module):
@@ -236,12 +236,12 @@ def test_batch_norm_adapts_to_images_in_the_order_in_which_a_run_does(here):
 def test_a_step_is_of_a_whole_batch_also_where_it_is_computed_in_parts(here, monkeypatch):
     steps = []
 
-    class Noted(RateStep):
+    class Noted(LrStep):
         def __init__(self, *args, **options):
             super().__init__(*args, **options)
             steps.append(self)
 
-    monkeypatch.setattr("tl_lightning.inspecting.learning_rates.steps.RateStep", Noted)
+    monkeypatch.setattr("tl_lightning.inspecting.learning_rates.command.LrStep", Noted)
     options = ["--data.micro_batch_size", "2", "--steps", "20", "--output", "none"]
     assert main(["lr_find", *OPTIONS, *options]) == 0
     assert steps[0].number == 20 * 4  # batches of 8

@@ -92,9 +92,9 @@ def turn_grey():
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_the_first_row_is_what_an_evaluation_says_and_every_preparation_has_a_row(trained, capsys, split):
     found = check("--split", split)
-    assert found["results"][0]["figures"] == pytest.approx(validate(split), abs=1e-6)
+    assert found["results"][0]["metrics"] == pytest.approx(validate(split), abs=1e-6)
     assert (found["results"][0]["name"], found["results"][0]["verdict"]) == ("as trained", "right")
-    assert (found["split"], found["figure"], found["broken"]) == (split, "accuracy", 0)
+    assert (found["split"], found["metric"], found["broken"]) == (split, "accuracy", 0)
     assert sorted(result["name"] for result in found["results"]) == sorted(NAMES)
     assert found["images"] == json.loads(Path("run/summary.json").read_text())["data"][split]
     shown = capsys.readouterr().out
@@ -120,11 +120,11 @@ def test_rows_come_from_the_worst_to_those_that_are_the_same(here):
 def test_costs_are_those_of_the_accuracy_and_what_is_larger_than_two_errors_is_no_noise(here):
     fit("--data.val_fraction", "0.5", "--data.test_fraction", "0")
     found = check()
-    right = found["results"][0]["figures"]["accuracy"]
+    right = found["results"][0]["metrics"]["accuracy"]
     compared = [result for result in found["results"][1:] if result["verdict"] != "the same"]
     assert any(result["cost"] > 0 for result in compared)
     for result in compared:
-        assert result["cost"] == pytest.approx(right - result["figures"]["accuracy"])
+        assert result["cost"] == pytest.approx(right - result["metrics"]["accuracy"])
         assert abs(result["cost"]) <= result["changed"] + 1e-6
         noise = abs(result["cost"]) <= 2 * result["standard_error"] or result["cost"] == 0
         assert (result["verdict"] == "within the noise") == noise
@@ -157,10 +157,10 @@ def test_every_task_has_its_own_figure(here, capsys, task, answers, figure):
     write_table(answers)
     fit("--data.source", "table.csv", "--model", task, "--data.val_fraction", "0.4", "--trainer.max_epochs", "1")
     found = check()
-    assert found["figure"] == figure
-    assert found["results"][0]["figures"] == pytest.approx(validate(), abs=1e-5)
+    assert found["metric"] == figure
+    assert found["results"][0]["metrics"] == pytest.approx(validate(), abs=1e-5)
     raw = next(result for result in found["results"] if result["name"] == "raw 0..255")
-    worse = found["results"][0]["figures"][figure] - raw["figures"][figure]
+    worse = found["results"][0]["metrics"][figure] - raw["metrics"][figure]
     assert raw["cost"] == pytest.approx(-worse if figure == "mean_absolute_error" else worse, abs=1e-6)
 
 
@@ -171,7 +171,7 @@ def test_a_model_of_fixed_size_says_so(here):
         "the model takes no 120 x 120 pixels",
         "the model takes no 200 x 200 pixels",
     ]
-    assert results[-1]["figures"] == {}
+    assert results[-1]["metrics"] == {}
 
 
 def test_a_limit_draws_the_same_images_each_time_and_nothing_is_kept(trained, monkeypatch):

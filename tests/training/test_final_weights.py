@@ -118,7 +118,7 @@ def test_without_a_gain_nothing_is_written(here):
 
 def test_a_head_that_was_random_at_the_start_is_not_interpolated(here):
     full = ["--phases", "full", "--trainer.max_epochs", "1", "--model.lr", "0.02", "--model.backbone_lr_scale", "10"]
-    assert main([*FIT, *WEIGHTS, *full, "--wise_ft", "true", "--silence", "[backbone_rate]"]) == 0
+    assert main([*FIT, *WEIGHTS, *full, "--wise_ft", "true", "--silence", "[backbone_lr]"]) == 0
     alpha = summary()["averages"]["wise_ft"]["alpha"]
     assert alpha < 1  # such rates destroy what was pretrained
     start, best, trained = state("start"), state("best"), state("trained")

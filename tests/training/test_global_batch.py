@@ -113,7 +113,7 @@ def test_a_global_batch_in_smaller_batches_trains_what_one_batch_trains(here, ca
 def test_rates_are_scaled_once_also_when_the_run_is_repeated_or_resumed(here, capsys):
     scaled = ["--global_batch", "8", "--lr_scaling", "linear", "--lr_scaling_batch", "2"]
     assert main([*FIT, "--run_dir", "first", *scaled]) == 0
-    assert "rates      x 4: 8 images a step over the 2 that model.lr is for" in capsys.readouterr().out
+    assert "lr         x 4: 8 images a step over the 2 that model.lr is for" in capsys.readouterr().out
     assert summary("first")["batch"]["lr_factor"] == 4.0
     assert summary("first")["phases"][0]["learning_rates"]["head"] == pytest.approx(0.04)
     assert yaml.safe_load(Path("first/config.yaml").read_text())["model"]["init_args"]["lr"] == 0.01

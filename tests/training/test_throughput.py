@@ -162,7 +162,7 @@ def test_the_summary_has_the_speed_of_each_phase_that_is_trained_by_steps(here, 
     phases = "[{epochs: 1, train: head}, {epochs: 2, train: 'last:2', views: 1}, {epochs: 2, train: all}]"
     assert main(["fit", *TINY, "--phases", phases, "--trainer.max_epochs", "5", "--run_dir", "run"]) == 0
     summary = json.loads(Path("run/summary.json").read_text())
-    assert [(phase["solved"], phase["kept"]) for phase in summary["phases"][:2]] == [
+    assert [(phase["solved"], phase["cached"]) for phase in summary["phases"][:2]] == [
         *((True, "blocks.4"), (False, "blocks.2"))
     ]
     assert [speed["phase"] for speed in summary["throughput"]] == ["last:2", "all"]

@@ -14,7 +14,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGTP])(i?)B?|B)", re.IGNORECASE)
 
 
 class NoRoom(Exception):
-    """What should be kept does not fit; the message says why, in one line."""
+    """What should be cached does not fit; the message says why, in one line."""
 
 
 def make_room(needed: int, *, all_or_nothing: bool = True) -> None:

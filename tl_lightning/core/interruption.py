@@ -173,7 +173,7 @@ def leave_signals_to_parent(worker: int = 0) -> None:
     """Has a worker that prepares data ignore signals to all processes of a job: its parent still needs it.
 
     Args:
-        worker: Its number, which torch's loaders give.
+        worker: The worker's number, which torch's loaders give.
     """
     for signum in CODES:
         signal.signal(signum, signal.SIG_IGN)

@@ -53,7 +53,7 @@ class OptionParser(argparse.ArgumentParser):
 
         Args:
             args: What to parse.
-            namespace: As of argparse.
+            namespace: What argparse fills; `None` for a new one.
 
         Raises:
             UserError: If an option is misspelt.

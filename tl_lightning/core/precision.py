@@ -30,7 +30,7 @@ def train_depthwise_in_float32(module: nn.Module) -> None:
     128 px). Without a gradient bfloat16 is the faster one, and stays.
 
     Args:
-        module: Its convolutions get hooks, which act under CPU autocast only.
+        module: The model, whose convolutions get hooks, which act under CPU autocast only.
     """
     for conv in module.modules():
         if isinstance(conv, nn.Conv2d) and conv.groups == conv.in_channels > 1:

@@ -1,4 +1,4 @@
-"""The answers of an evaluation as a file, from which scores, comparisons and errors can be made without the model."""
+"""The predictions of an evaluation as a file, for scores, comparisons and errors without the model."""
 
 import zipfile
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from tl_lightning.errors import UserError
 
 @dataclass(frozen=True)
 class PredictionsFile:
-    """What was answered, a row per image.
+    """What was predicted, a row per image.
 
     Attributes:
         predictions: Probabilities or numbers, ``(n, outputs)``.
-        labels: The right answers; see the data module.
+        labels: The targets; see the data module.
         indices: Which sample of the source each row is, ``(n,)`` int64, ascending.
     """
 
@@ -33,7 +33,7 @@ def save_predictions(path: Path, predictions: Tensor, labels: Tensor, indices: T
     Args:
         path: The file, replaced where it exists.
         predictions: See `PredictionsFile`, as are the others.
-        labels: The right answers.
+        labels: The targets.
         indices: Which samples they are.
     """
     with replacing(path) as temporary, temporary.open("wb") as file:
@@ -51,4 +51,4 @@ def load_predictions(path: Path) -> PredictionsFile:
             tensors = (torch.from_numpy(content[name]) for name in ("predictions", "labels", "indices"))
             return PredictionsFile(*tensors)
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read as answers of a run: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path} cannot be read as predictions of a run: {' '.join(str(error).split())}") from error

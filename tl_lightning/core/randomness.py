@@ -27,7 +27,7 @@ def seeded(*place: int) -> Iterator[None]:
     So a sample's augmentation is the same for any number of workers, and dropout's own draws are not disturbed.
 
     Args:
-        place: As for `seed_generators`.
+        place: Numbers that tell it from other places; see `seed_generators`.
     """
     before = random.getstate(), np.random.get_state(legacy=False), torch.default_generator.get_state()
     _seed_cpu_generators(place)

@@ -106,7 +106,7 @@ class RunFolder:
 
     @property
     def test_predictions(self) -> Path:
-        """What the final weights answered for the test images, beside the right answers."""
+        """What the final weights predicted for the test images, beside the targets."""
         return self.path / "test_predictions.npz"
 
     @property
@@ -136,7 +136,7 @@ class RunFolder:
 
     @property
     def best_checkpoint(self) -> Path:
-        """The checkpoint with the best monitored figure.
+        """The checkpoint with the best monitored metric.
 
         Raises:
             UserError: If the run ended before it wrote one.
@@ -186,7 +186,7 @@ def open_folder(
         command: Such as ``crossval``; the recipe is kept as ``<command>.yaml``, by which the folder is known again.
         what: What is made, in words, such as ``cross-validation``.
         recipe: All options, as YAML.
-        name: Of the configuration.
+        name: The configuration's name.
         part: How the folders of single runs begin, such as ``fold-``, or several such beginnings; a folder that holds
             only such is taken up.
         option: By which the user named the folder.

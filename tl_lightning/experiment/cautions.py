@@ -9,7 +9,7 @@ from tl_lightning.finetuning.phases import Phase
 from tl_lightning.preprocess import ImagePreprocess, Preprocess
 
 KEYS = (
-    "backbone_rate",
+    "backbone_lr",
     "random_frozen",
     "not_head_only",
     "no_early_stopping",
@@ -21,7 +21,7 @@ KEYS = (
 )
 
 # AdamW from scratch: 1e-3 at a batch of 1024 for DeiT (arXiv:2012.12877), 4e-3 at 4096 for ConvNeXt (arXiv:2201.03545).
-FROM_SCRATCH_RATE = 1e-3
+FROM_SCRATCH_LR = 1e-3
 FEW_TO_OVERFIT = 1000
 LONG_PHASE = 20
 FEW_FOR_ALL = 500
@@ -47,7 +47,7 @@ def cautions(
     name: str,
     phases: Sequence[Phase],
     pretrained: bool,
-    top_rate: float,
+    top_lr: float,
     preprocess: Preprocess,
     own_preprocess: Preprocess,
     training_images: int,
@@ -62,7 +62,7 @@ def cautions(
         name: The run's or its configuration's name.
         phases: What trains and for how long, with the epochs of each phase filled in.
         pretrained: Whether the weights are anything but random.
-        top_rate: The base learning rate of the backbone's top stage, the highest of the backbone.
+        top_lr: The base learning rate of the backbone's top stage, the highest of the backbone.
         preprocess: The preparation in force.
         own_preprocess: The preparation that the weights were pretrained with.
         training_images: How many images are trained on.
@@ -76,7 +76,7 @@ def cautions(
         A caution for every mistake found, in the order of `KEYS`.
     """
     found = {
-        "backbone_rate": _backbone_rate(phases, pretrained, top_rate),
+        "backbone_lr": _backbone_lr(phases, pretrained, top_lr),
         "random_frozen": _random_frozen(phases, pretrained),
         "not_head_only": _not_head_only(phases, name),
         "no_early_stopping": _no_early_stopping(phases, training_images, patience),
@@ -103,18 +103,18 @@ def check_silenced(keys: Sequence[str]) -> None:
             raise UserError(f"silence: {key!r} is no caution{nearest(key, KEYS)} (cautions: {', '.join(KEYS)})")
 
 
-def _backbone_rate(phases: Sequence[Phase], pretrained: bool, top_rate: float) -> str | None:
+def _backbone_lr(phases: Sequence[Phase], pretrained: bool, top_lr: float) -> str | None:
     training = [phase for phase in phases if _trains_backbone(phase)]
     if not pretrained or not training:
         return None
     fastest = max(training, key=lambda phase: phase.lr_scale)
-    rate = top_rate * fastest.lr_scale
-    if rate < FROM_SCRATCH_RATE:
+    lr = top_lr * fastest.lr_scale
+    if lr < FROM_SCRATCH_LR:
         return None
     return (
-        f"phase {_called(phases, fastest)} trains the pretrained backbone at a rate of up to {rate:.3g}, and from "
-        f"{FROM_SCRATCH_RATE:g} on that is what training from scratch uses: it overwrites what the weights know; lower "
-        "model.lr or model.backbone_lr_scale"
+        f"phase {_called(phases, fastest)} trains the pretrained backbone at a learning rate of up to {lr:.3g}, "
+        f"and from {FROM_SCRATCH_LR:g} on that is what training from scratch uses: it overwrites what the weights "
+        "know; lower model.lr or model.backbone_lr_scale"
     )
 
 

@@ -50,7 +50,7 @@ class Configuration(LightningCLI):
 
     Attributes:
         model: The task.
-        datamodule: Its data.
+        datamodule: The data.
         trainer: Lightning's trainer, with our callbacks.
         phases: What to train, in order.
         implied: Settings of the model that the preset of phases brought with it.
@@ -64,7 +64,7 @@ class Configuration(LightningCLI):
         checkpoint: The checkpoint to evaluate, as loaded; it decides the model, the classes and the preprocessing.
             `None` where something is to be trained.
         folder: Where a training run writes: ``new`` for a folder of its own, the folder of the run that goes on, or
-            `None` where nothing is kept. Only the first of several processes writes.
+            `None` where nothing is written. Only the first of several processes writes.
         watch: Called with each row that training logs, once it is in ``metrics.csv``.
     """
 
@@ -130,7 +130,7 @@ class Configuration(LightningCLI):
             raise UserError(f"seed_everything is {seed}; it must be from 0 to {2**32 - 1}")
 
     def before_instantiate_classes(self) -> None:
-        """Checks what can be checked, makes the run folder, and keeps everything that the run writes inside it."""
+        """Checks what can be checked, makes the run folder, and has the run write everything inside it."""
         config = self.config
         task, arguments = resolve(config.model.class_path, "model.class_path"), plain(config.model.init_args)
         for name, value in (("seed", int(config.seed_everything)), ("problem_type", task.problem_types(arguments))):

@@ -1,4 +1,4 @@
-"""Scoring a checkpoint: the figures of a split, their noise, and the tables that show them."""
+"""Scoring a checkpoint: the metrics of a split, their noise, and the tables that show them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -59,15 +59,15 @@ def score(configuration: Configuration, split: str) -> dict[str, float]:
     """Runs the model over a split.
 
     Args:
-        configuration: Its model with the weights to score, its data set up.
+        configuration: With the weights to score in its model, and its data set up.
         split: ``validation`` or ``test``.
 
     Returns:
-        Plain names to figures.
+        The value of each metric, by its plain name.
     """
     run_split = configuration.trainer.validate if split == "validation" else configuration.trainer.test
-    (figures,) = run_split(configuration.model, datamodule=configuration.datamodule, verbose=False)
-    return {name.partition("/")[2]: float(value) for name, value in figures.items()}
+    (logged,) = run_split(configuration.model, datamodule=configuration.datamodule, verbose=False)
+    return {name.partition("/")[2]: float(value) for name, value in logged.items()}
 
 
 def show_result(task: Any, data: Any, metrics: Mapping[str, float], split: str) -> dict[str, Any]:  # noqa: ANN401
@@ -76,7 +76,7 @@ def show_result(task: Any, data: Any, metrics: Mapping[str, float], split: str) 
     Args:
         task: Just evaluated on the split.
         data: The data module.
-        metrics: Plain names to figures.
+        metrics: The value of each metric, by its plain name.
         split: ``validation`` or ``test``.
     """
     name = "val" if split == "validation" else split
@@ -101,10 +101,10 @@ def show_result(task: Any, data: Any, metrics: Mapping[str, float], split: str) 
 
 
 def baseline(task: Any, data: Any, split: str) -> dict[str, float]:  # noqa: ANN401
-    """Figures of the answer without a model, as the summary names them: ``majority_accuracy`` and the like.
+    """The metrics of the baseline, as the summary names them: ``majority_accuracy`` and the like.
 
     Args:
-        task: Says which answer that is.
+        task: Says what the baseline is.
         data: The data module.
         split: ``val`` or ``test``.
     """
@@ -152,7 +152,7 @@ def evaluate(split: str, args: list[str]) -> dict[str, float]:
             ``--trainer.*`` to change what is read and how it runs.
 
     Returns:
-        Plain names to figures.
+        The value of each metric, by its plain name.
 
     Raises:
         UserError: If there is no such run or checkpoint, or an argument contradicts the checkpoint.
@@ -165,7 +165,7 @@ def evaluate(split: str, args: list[str]) -> dict[str, float]:
     parser.add_argument("--run_dir", help="the run whose best weights, data and settings are used")
     parser.add_argument("--ckpt_path", help="a checkpoint, instead of the run's best")
     parser.add_argument("--config", action="append", default=[], help="a configuration, instead of the run's own")
-    parser.add_argument("--output", type=writable, help="a JSON file to write the figures to")
+    parser.add_argument("--output", type=writable, help="a JSON file to write the metrics to")
     known, rest = parser.parse_known_args(args)
     rest = [*(argument for config in known.config for argument in ("--config", config)), *rest]
     refuse_decided(rest)

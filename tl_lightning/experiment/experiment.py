@@ -94,10 +94,10 @@ def resume(run_dir: str | Path, args: Sequence[str] = (), *, watch: Watch | None
     """Goes on with a run that was interrupted, killed or failed, to the same final weights as if it had not been.
 
     Args:
-        run_dir: Its folder.
+        run_dir: The run's folder.
         args: ``--trainer.*`` options to change; a run resumed on other hardware ends near its weights, not at them.
             With another number of processes a step keeps its images, which those share out anew.
-        watch: As of `run`.
+        watch: Called with each row that training logs; see `run`.
 
     Returns:
         The finished run's folder.

@@ -15,21 +15,21 @@ def check_tested(configuration: Configuration, *, command: str) -> None:
     """Makes sure that the runs are tested.
 
     Args:
-        configuration: Of one of them.
+        configuration: One of the runs'.
         command: The command that makes them, for the message.
 
     Raises:
         UserError: If they are not.
     """
     if not configuration.config.test:
-        raise UserError(f"test is false, but tl {command} compares what runs answer for test images; leave test out")
+        raise UserError(f"test is false, but tl {command} compares what runs predict for test images; leave test out")
 
 
 def make_run(path: Path, args: Sequence[str], configuration: Configuration, *, command: str) -> RunFolder:
     """Trains a run, goes on with it, or takes it as it is.
 
     Args:
-        path: Its folder.
+        path: The run's folder.
         args: Command-line arguments of ``tl fit``, without ``--run_dir``.
         configuration: Says in how many processes it would train.
         command: The command that makes it, for the message.

@@ -46,7 +46,7 @@ def show_start(experiment: "Experiment") -> None:
     if config.lr_scaling != "none":
         word = WORDS[config.lr_scaling]
         console.print(
-            f"rates      x {experiment.configuration.lr_factor:.3g}: {word}{batch.images} images a step over the "
+            f"lr         x {experiment.configuration.lr_factor:.3g}: {word}{batch.images} images a step over the "
             f"{config.lr_scaling_batch} that model.lr is for"
         )
     if experiment.configuration.folder is not None:
@@ -61,7 +61,7 @@ def _cautions(experiment: "Experiment") -> list[Caution]:
         name=experiment.configuration.run_name,
         phases=experiment.configuration.phases,
         pretrained=hyper_parameters.weights != "none",
-        top_rate=max(rate for name, rate in experiment.task.learning_rates.items() if not name.startswith("head")),
+        top_lr=max(lr for name, lr in experiment.task.learning_rates.items() if not name.startswith("head")),
         preprocess=Preprocess.from_dict(experiment.task.preprocess),
         own_preprocess=preprocess_of(hyper_parameters.backbone, hyper_parameters.weights),
         training_images=experiment.data.summary()["train"],

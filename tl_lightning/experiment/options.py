@@ -32,7 +32,7 @@ def add_options(parser: LightningArgumentParser) -> None:
         "--cache",
         type=Literal["off", "auto", "require"],
         default="auto",
-        help="Compute what a phase freezes once and keep it: never, where it can be and pays, or else fail.",
+        help="Compute what a phase freezes once and cache it: never, where it can be and pays, or else fail.",
     )
     parser.add_argument(
         "--global_batch",

@@ -51,16 +51,18 @@ class Training:
         self.records: list[dict[str, Any]] = []
         self.throughput: list[dict[str, Any]] = []
         self._position = 0  # among the configured phases
-        self._cooling: float | None = None  # in a cool-down, the share of the phase's rates that it starts from
+        self._cooling: float | None = (
+            None  # in a cool-down, the share of the phase's learning rates that it starts from
+        )
         self._checkpoint: Path | None = None  # to go on from
         self._run: dict[str, Any] = {}  # what that checkpoint remembers
         self._epochs, self._step, self._stopped = 0, 0, False  # of it
         self.seconds_before = 0.0
         self._seconds, self._begun = 0.0, math.nan
         callbacks = self._trainer.callbacks  # type: ignore[attr-defined]
-        self._keeping = PhaseCache(self._task, self._data, self._trainer, configuration.config.cache)
+        self._cache = PhaseCache(self._task, self._data, self._trainer, configuration.config.cache)
         self.forgetting = ForgettingMeter(self._task, self._data, self._trainer, configuration.config_init.forgetting)
-        self._solver = HeadSolver(self._keeping, self._data, self._head_report)
+        self._solver = HeadSolver(self._cache, self._data, self._head_report)
         callbacks.insert(0, self._solver)
         self._throughput = Throughput()
         callbacks.insert(1, self._throughput)
@@ -71,7 +73,7 @@ class Training:
 
     @property
     def number(self) -> int:
-        """Of the phase under way, from 1; a cool-down is part of its phase."""
+        """The number of the phase under way, from 1; a cool-down is part of its phase."""
         return self._position + 1
 
     @property
@@ -83,7 +85,7 @@ class Training:
     @property
     def cache_seconds(self) -> float:
         """How long the frozen parts took to compute."""
-        return self._keeping.seconds
+        return self._cache.seconds
 
     def _head_report(self) -> Path | None:
         folder = self._configuration.folder
@@ -93,12 +95,12 @@ class Training:
         """Makes sure that a phase can be started.
 
         Raises:
-            UserError: If its augmentation or its views are wrong, or it cannot be kept though it has to be.
+            UserError: If its augmentation or its views are wrong, or it cannot be cached though it has to be.
         """
         self._task.start_phase(phase)
         try:
             self._data.set_augmentation(phase.augmentation)
-            self._keeping.plan_for(phase)
+            self._cache.plan_for(phase)
         except UserError as error:
             raise UserError(f"phase {phase.name}: {error}") from error
 
@@ -147,11 +149,12 @@ class Training:
             if run["split_digest"] != self._data.split_digest:
                 raise UserError(f"the images of {self._data.source} are not those that the run began with")
             if run.get("targets_digest", self._data.targets_digest) != self._data.targets_digest:  # older runs lack it
-                raise UserError(f"the answers of {self._data.source} are not those that the run began with")
-            self.records, self._position, self._cooling = run["phases"], run["position"], run["cooling"]
+                raise UserError(f"the targets of {self._data.source} are not those that the run began with")
+            self._position, self._cooling = run["position"], run["cooling"]
+            self.records = [_in_todays_words(record) for record in run["phases"]]
             self._stopped, self.seconds_before = run["stopped"], float(run["fit_s"])
             self.throughput = run.get("throughput", [])  # older runs lack it
-            self._keeping.seconds = float(run.get("cache_s", 0.0))
+            self._cache.seconds = float(run.get("cache_s", 0.0))
             console.print(f"resuming   phase {self.records[-1]['name']} after epoch {self._epochs}, step {step}")
         for logger in self._trainer.loggers:
             if isinstance(logger, MetricsCsv):
@@ -170,7 +173,7 @@ class Training:
                 if self._cooling is None:
                     self._train(phase)
                     stopped = not self._task.solved and self.records[-1]["epochs"] < (phase.epochs or 0)
-                    self._cooling = self._task.share_of_rates() if stopped and phase.cooldown else None
+                    self._cooling = self._task.share_of_learning_rate() if stopped and phase.cooldown else None
                     self._end_phase()
                 if self._cooling is not None:
                     self._train(_cooling_down(phase, self._cooling))
@@ -182,22 +185,22 @@ class Training:
                     "more often (trainer.val_check_interval, checkpoint.every_n_epochs)"
                 )
         finally:
-            self._keeping.end()
+            self._cache.end()
             self._seconds, self._begun = time.perf_counter() - self._begun, math.nan
 
     @contextmanager
     def validating(self) -> Iterator[None]:
-        """Has the validation of the final weights read kept features, where the last phase kept its whole backbone."""
+        """Has the final weights validated on cached features, where the last phase cached its whole backbone."""
         last = self._configuration.phases[-1]
-        if last.keeps_backbone and self.records[-1].get("kept") is not None:
-            with self._keeping.validating(last):
+        if last.keeps_backbone and self.records[-1].get("cached") is not None:
+            with self._cache.validating(last):
                 yield
         else:
             yield
 
     def _state(self) -> dict[str, Any]:
         """What a checkpoint remembers of the run."""
-        self.records[-1] |= self._ways()  # as there may not have been room to keep anything
+        self.records[-1] |= self._ways()  # as there may not have been room to cache anything
         if self._task.solved:
             self.records[-1]["head"] = self._solver.solution
         return {
@@ -208,7 +211,7 @@ class Training:
             "diverged": self._has_diverged(),
             "fit_s": self.seconds,
             "throughput": self.throughput,
-            "cache_s": self._keeping.seconds,
+            "cache_s": self._cache.seconds,
             "split_digest": self._data.split_digest,
             "targets_digest": self._data.targets_digest,
             "batch_size": self._data.batch_size,
@@ -251,12 +254,12 @@ class Training:
         """Has the phase's data served: as it began if it is resumed, and in a cool-down as in its phase."""
         before = self.records[-1] if self._checkpoint is not None or self._cooling is not None else None
         if before is None:
-            return self._keeping.begin(phase)
+            return self._cache.begin(phase)
         first, solved = before["first_epoch"], before.get("solved", False)
         length = self._length(phase, solved=solved)
         if self._checkpoint is not None and (self._stopped or self._epochs >= first + length):
-            return self._keeping.begin(phase, keep=False, solved=solved)  # it is over: nothing will be read
-        return self._keeping.begin(phase, keep=before.get("kept") is not None, solved=solved)
+            return self._cache.begin(phase, keep=False, solved=solved)  # it is over: nothing will be read
+        return self._cache.begin(phase, keep=before.get("cached") is not None, solved=solved)
 
     def _length(self, phase: Phase, *, solved: bool) -> int:
         """Epochs of a phase; one look at what is solved is enough, where each epoch keeps the weights it validates."""
@@ -287,9 +290,11 @@ class Training:
             self._stopping.best_score = torch.tensor(math.inf if self._stopping.mode == "min" else -math.inf)
 
     def _ways(self) -> dict[str, Any]:
-        """The stage whose activations are read instead of images, and how the phase fits: solved, or by rates."""
-        rates = {row.name: row.learning_rate for row in self._task.phase_rows() if row.learning_rate is not None}
-        return {"kept": self._keeping.cached_after, "solved": self._task.solved, "learning_rates": rates}
+        """The stage whose activations are read instead of images, and how the phase fits: solved, or by steps."""
+        learning_rates = {
+            row.name: row.learning_rate for row in self._task.phase_rows() if row.learning_rate is not None
+        }
+        return {"cached": self._cache.cached_after, "solved": self._task.solved, "learning_rates": learning_rates}
 
     def _be_patient(self, phase: Phase) -> None:
         if self._stopping is not None:
@@ -319,12 +324,17 @@ class Training:
             self.records[-1]["forgetting"] = forgetting
 
 
+def _in_todays_words(record: dict[str, Any]) -> dict[str, Any]:
+    """A phase as an earlier version noted it, where ``cached`` was ``kept``."""
+    return {("cached" if name == "kept" else name): value for name, value in record.items()}
+
+
 def _epochs(count: int | None) -> str:
     return "1 epoch" if count == 1 else f"{count} epochs"
 
 
 def _cooling_down(phase: Phase, share: float) -> Phase:
-    """The end of a phase that was stopped while its rates were still high: they fall from there to 0."""
+    """The end of a phase that was stopped while its learning rates were still high: they fall from there to 0."""
     return replace(
         phase,
         name=f"{phase.name}, cooling down",

@@ -32,7 +32,7 @@ def refuse_run_dir(args: Sequence[str], command: str) -> None:
 
     Args:
         args: What is left for the configuration.
-        command: Its name.
+        command: The command's name.
 
     Raises:
         UserError: If ``--run_dir`` is there.

@@ -67,7 +67,7 @@ class Experiment:
         """Checks everything, begins the run folder, and shows what is about to be trained on what."""
         if self.checkpoint is not None:
             self.training.read(self.checkpoint)
-            self.configuration.share_out(None)  # the rates follow the batch of the run, whatever shares it now
+            self.configuration.share_out(None)  # the learning rates follow the batch of the run, whatever shares it now
         self.check()
         if self.configuration.created:
             write_text(self.folder.config, self.configuration.resolved)

@@ -14,7 +14,7 @@ from tl_lightning.tasks.objectives import OBJECTIVES
 
 
 def stage_table(phase: Phase, rows: Sequence[StageRow], *, title: str) -> Table:
-    """Shows every stage's parameters, whether they train, at which peak rate, and the BatchNorm mode.
+    """Shows every stage's parameters, whether they train, at which peak learning rate, and the BatchNorm mode.
 
     Args:
         phase: The phase about to start.
@@ -43,13 +43,13 @@ def result_table(
     *,
     title: str,
 ) -> Table:
-    """Shows the figures with their standard errors, and those of an answer without a model beside them.
+    """Shows metrics with their standard errors, and those of the baseline beside them.
 
     Args:
-        metrics: Plain names to figures.
+        metrics: The value of each, by its plain name.
         errors: Standard errors of some of them.
-        baseline: Figures of always giving one answer.
-        constant: What that answer is called.
+        baseline: What the metrics are without a model.
+        constant: What the baseline is called.
         title: Above the table.
     """
     table = new_table(title, "metric", numbers=("value", "standard error", constant))
@@ -64,7 +64,7 @@ def score_table(rows: Sequence[Mapping[str, Any]], word: str, *, title: str) -> 
     """Shows how each class, label or number fared.
 
     Args:
-        rows: With ``name`` first, then figures by name; whole numbers are counts.
+        rows: With ``name`` first, then metrics by name; whole numbers are counts.
         word: What a row is about.
         title: Above the table.
     """

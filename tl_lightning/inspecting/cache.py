@@ -1,4 +1,4 @@
-"""``tl cache``: what is kept on disk, and how to get rid of it. Knows no torch, so it answers at once."""
+"""``tl cache``: what is cached on disk, and how to get rid of it. Knows no torch, so it answers at once."""
 
 import os
 import re
@@ -15,7 +15,7 @@ _UNITS = {"d": 86400, "h": 3600, "min": 60}
 
 
 def cache_command(args: list[str]) -> None:
-    """``tl cache list`` shows what is kept on disk; ``tl cache clear`` removes what no process uses.
+    """``tl cache list`` shows what is cached on disk; ``tl cache clear`` removes what no process uses.
 
     Args:
         args: ``list`` or ``clear`` with its options; by default ``list``.
@@ -32,7 +32,9 @@ def cache_command(args: list[str]) -> None:
             where = error.filename or cache_dir()
             raise UserError(f"{where}: {error.strerror}; TL_CACHE_DIR names another folder") from error
     elif name in ("-h", "--help"):
-        parser = OptionParser("cache", "What is kept on disk under TL_CACHE_DIR, at most TL_CACHE_SIZE (such as 20GB).")
+        parser = OptionParser(
+            "cache", "What is cached on disk under TL_CACHE_DIR, at most TL_CACHE_SIZE (such as 20GB)."
+        )
         parser.add_argument("action", choices=tuple(actions), help="each has a --help of its own (default: list)")
         parser.parse_args([name])
     else:
@@ -40,19 +42,19 @@ def cache_command(args: list[str]) -> None:
 
 
 def _list(args: Sequence[str]) -> None:
-    OptionParser("cache list", "Shows what is kept on disk, and who uses it.").parse_args(args)
+    OptionParser("cache list", "Shows what is cached on disk, and who uses it.").parse_args(args)
     known = entries()
     size = sum(entry.bytes for entry in known)
     chosen = "TL_CACHE_SIZE" if os.environ.get("TL_CACHE_SIZE") else "half of what there is; TL_CACHE_SIZE sets it"
     limit = f"limit {format_bytes(size_limit(size))} ({chosen})"
     if not known:
-        console.print(f"nothing is kept in {cache_dir()}; {limit}")
+        console.print(f"nothing is cached in {cache_dir()}; {limit}")
         return
     rows = [("kind", "key", "images", "size", "last used", "what"), *map(_row, known)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     # Lines rather than a table: what stands last may be long, and a narrow terminal would leave it a few letters.
-    for kind, key, *figures, what in rows:
-        right = (f"{figure:>{width}}" for figure, width in zip(figures, widths[2:], strict=False))
+    for kind, key, *numbers, what in rows:
+        right = (f"{number:>{width}}" for number, width in zip(numbers, widths[2:], strict=False))
         console.print("  ".join([f"{kind:<{widths[0]}}", f"{key:<{widths[1]}}", *right, what]).rstrip())
     console.print(f"{format_bytes(size)} in all in {cache_dir()}; {limit}")
 
@@ -63,7 +65,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
 
 
 def _clear(args: Sequence[str]) -> None:
-    parser = OptionParser("cache clear", "Removes what is kept on disk and no process uses; all of it, or as named.")
+    parser = OptionParser("cache clear", "Removes what is cached on disk and no process uses; all of it, or as named.")
     parser.add_argument("keys", nargs="*", metavar="KEY", help="what to remove, as tl cache list names it")
     parser.add_argument("--kind", choices=KINDS, help="remove this kind only")
     parser.add_argument("--older_than", type=_seconds, metavar="AGE", help="remove what was last used before, as 7d")
@@ -72,7 +74,7 @@ def _clear(args: Sequence[str]) -> None:
     keys = {entry.key for entry in known}
     for key in options.keys:
         if key not in keys:
-            raise UserError(f"no {key!r} is kept{nearest(key, keys)} (see tl cache list)")
+            raise UserError(f"no {key!r} is cached{nearest(key, keys)} (see tl cache list)")
     chosen = [
         entry
         for entry in known

@@ -78,7 +78,7 @@ def probe_stages(
     """Solves a head on the features of every stage.
 
     Args:
-        data: Its targets are classes or levels.
+        data: The data, whose targets are classes or levels.
         store: One tensor per stage, a row per image.
         stages: In the same order.
         splits: Indices of images in the store, ascending: those under ``train`` fit and choose, those under ``val``
@@ -99,7 +99,7 @@ def probe_stage(
     """Solves a head on the features of one stage; see `probe_stages`.
 
     Args:
-        data: Its targets are classes or levels.
+        data: The data, whose targets are classes or levels.
         store: One tensor per stage, a row per image.
         stages: In the same order.
         position: Which of them.
@@ -109,14 +109,14 @@ def probe_stage(
         UserError: If all training images are of one group.
     """
     labels, classes = torch.from_numpy(data.samples.single), len(data.classes)
-    training, answers = store.rows(splits["train"], position), labels[splits["train"]]
+    training, targets = store.rows(splits["train"], position), labels[splits["train"]]
     fold_of = torch.from_numpy(fold_numbers(data.samples, splits["train"], data.split, folds=FOLDS))
     folds = int(fold_of.max()) + 1
     if folds < 2:
-        raise UserError(f"all {len(answers)} training images are of one group; to choose by others takes two or more")
-    scores = cross_validate(training, answers, classes=classes, folds=folds, strengths=STRENGTHS, fold_of=fold_of)
+        raise UserError(f"all {len(targets)} training images are of one group; to choose by others takes two or more")
+    scores = cross_validate(training, targets, classes=classes, folds=folds, strengths=STRENGTHS, fold_of=fold_of)
     chosen = choose(scores)
-    path = logistic_path(training, answers, classes=classes, strengths=STRENGTHS[chosen : chosen + 1])
+    path = logistic_path(training, targets, classes=classes, strengths=STRENGTHS[chosen : chosen + 1])
     features = store.rows(splits["val"], position)[:].double()
     logits = features @ path.weights[0].T + path.biases[0]
     expected = labels[splits["val"]]
@@ -163,16 +163,16 @@ def probe_command(args: list[str]) -> None:
     _write(probes, table)
     if can_draw():
         draw(probes, image, majority=majority)
-        console.print(f"figures in {table}, image in {image}")
+        console.print(f"metrics in {table}, chart in {image}")
     else:
-        console.print(f"figures in {table}; {INSTALL} for an image")
+        console.print(f"metrics in {table}; {INSTALL} for a chart")
 
 
 def pooled(configuration: Configuration, *, splits: Mapping[str, NDArray[np.int64]]) -> ActivationStore:
-    """What every stage hands on, averaged over positions, of training and validation images; kept in the cache.
+    """What every stage hands on, averaged over positions, of training and validation images; cached.
 
     Args:
-        configuration: Its data are set up, its model is on the trainer's device.
+        configuration: With its data set up, and its model on the trainer's device.
         splits: Indices of images under ``train`` and ``val``.
 
     Raises:
@@ -188,7 +188,7 @@ def pooled(configuration: Configuration, *, splits: Mapping[str, NDArray[np.int6
     except CannotSplit as error:
         raise UserError(f"model.backbone {task.hparams.backbone} cannot be probed stage by stage: {error}") from error
     except NoRoom as error:
-        raise UserError(f"the activations cannot be kept: {error}") from error
+        raise UserError(f"the activations cannot be cached: {error}") from error
     return stores[view.name]
 
 
@@ -236,7 +236,7 @@ def draw(probes: Sequence[StageProbe], file: Path, *, majority: float) -> None:
     Args:
         probes: One per stage, input to output.
         file: The PNG to write.
-        majority: Accuracy of always answering the most frequent class.
+        majority: Accuracy of always predicting the most frequent class.
     """
     figure, axes = new_figure()
     places = range(len(probes))

@@ -92,10 +92,10 @@ def predict(
 def predict_command(args: list[str]) -> None:
     """``tl predict``: writes path, class and the probability of each class for every image."""
     parser = OptionParser("predict", predict_command.__doc__)
-    parser.add_argument("--run_dir", help="the run whose best weights answer")
+    parser.add_argument("--run_dir", help="the run whose best weights predict")
     parser.add_argument("--ckpt_path", help="a checkpoint, instead of the run's best")
     parser.add_argument("--input", help="an image, or a folder that is searched for images")
-    parser.add_argument("--config", help="a configuration whose data.source is classified, instead of --input")
+    parser.add_argument("--config", help="a configuration whose data.source is predicted, instead of --input")
     parser.add_argument(
         "--output", type=writable, default="predictions.csv", help="the CSV file to write (default: %(default)s)"
     )
@@ -105,9 +105,9 @@ def predict_command(args: list[str]) -> None:
     )
     known = parser.parse_args(args)
     if known.run_dir is None and known.ckpt_path is None:
-        raise UserError("name what answers: --run_dir RUN or --ckpt_path FILE")
+        raise UserError("name what predicts: --run_dir RUN or --ckpt_path FILE")
     if (known.input is None) == (known.config is None):
-        raise UserError("name what to classify: --input IMAGE_OR_FOLDER, or --config FILE for its data.source")
+        raise UserError("name what to predict: --input IMAGE_OR_FOLDER, or --config FILE for its data.source")
     paths = find_images(Path(known.input)) if known.input is not None else _images_of(Path(known.config))
     checkpoint = Path(known.ckpt_path) if known.ckpt_path else RunFolder.open(known.run_dir).best_checkpoint
     folder = RunFolder(checkpoint.parent.parent) if known.run_dir is None else RunFolder.open(known.run_dir)

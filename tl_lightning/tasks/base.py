@@ -582,7 +582,7 @@ class TransferTask(LightningModule):
         else:
             clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
-    def share_of_rates(self) -> float:
+    def share_of_learning_rate(self) -> float:
         """Where the schedule stands: a head's learning rate as a share of what the phase set out with."""
         assert self._optimizer is not None
         group = next(group for group in self._optimizer.param_groups if group["name"].startswith("head"))

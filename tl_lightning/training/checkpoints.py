@@ -57,7 +57,7 @@ class Ingredients(BestCheckpoint):
     Args:
         folder: Where they go.
         count: How many.
-        monitor: Name of the figure that says which are the best.
+        monitor: Name of the metric that says which are the best.
         mode: ``min`` or ``max``.
     """
 

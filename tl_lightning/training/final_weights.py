@@ -36,7 +36,7 @@ class FinalWeights:
 
     Args:
         task: Gets the chosen weights.
-        data: Its validation split decides.
+        data: The data, whose validation split decides.
         trainer: That of the run; its first checkpoint callback says where the checkpoints are, on every process.
     """
 
@@ -57,7 +57,7 @@ class FinalWeights:
                 so: validation images of the old domain cannot tell what helps in a new one.
 
         Returns:
-            What was tried, with the monitored figure of each, for the summary.
+            What was tried, with the monitored metric of each, for the summary.
         """
         trained = self._folder.trained_checkpoint
         checkpoint = load_checkpoint(trained if trained.is_file() else self._folder.best_checkpoint)
@@ -100,12 +100,12 @@ class FinalWeights:
         return start
 
     def _score(self, weights: Mapping[str, Tensor]) -> float:
-        """The monitored figure on validation, the larger the better; not logged."""
+        """The monitored metric on validation, the larger the better; not logged."""
         self._task.load_state_dict(weights)
         loggers, self._trainer.loggers = self._trainer.loggers, []
         try:
-            (figures,) = self._trainer.validate(self._task, datamodule=self._data, verbose=False)
+            (logged,) = self._trainer.validate(self._task, datamodule=self._data, verbose=False)
         finally:
             self._trainer.loggers = loggers
-        value = self._sign * float(figures[self._monitor])
+        value = self._sign * float(logged[self._monitor])
         return value if math.isfinite(value) else -math.inf

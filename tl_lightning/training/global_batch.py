@@ -16,8 +16,8 @@ class GlobalBatch:
     """Images of one optimizer step.
 
     Attributes:
-        images: Of all processes together.
-        batch_size: Of one process, at once.
+        images: How many all processes take together.
+        batch_size: How many one process takes at once.
         processes: How many train.
         accumulate: Batches of each process whose gradients are added up.
     """

@@ -18,10 +18,10 @@ Watch = Callable[[Mapping[str, Any]], None]
 
 
 class MetricsCsv(Logger):
-    """Keeps everything that is logged in one CSV file, with a column for each name that ever came.
+    """Writes everything that is logged to one CSV file, with a column for each name that ever came.
 
     Args:
-        path: The file; what it holds already is kept.
+        path: The file; what it holds already stays.
         watch: Called with each row, once it is in the file; may be set to `None` later.
     """
 
@@ -57,12 +57,12 @@ class MetricsCsv(Logger):
 
     @property
     def name(self) -> str:
-        """Of the logger."""
+        """The logger's name."""
         return "csv"
 
     @property
     def version(self) -> str:
-        """Of the run: the folder's name."""
+        """The run's, which is its folder's name."""
         return self._path.parent.name
 
     @rank_zero_only

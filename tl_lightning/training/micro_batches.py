@@ -23,7 +23,7 @@ def divide_batches(task: TransferTask, data: TransferDataModule, trainer: Traine
     """Has batches computed in parts, as small as ``data.micro_batch_size`` says or, with ``auto``, as memory asks for.
 
     Args:
-        task: Its phase is changed while it is measured.
+        task: The model; its phase is changed while it is measured.
         data: Gets the size of the parts.
         trainer: Adds up the gradients of as many parts as make a batch.
         phases: What is going to be trained; the hungriest decides.

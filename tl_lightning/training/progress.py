@@ -14,7 +14,7 @@ class StepBar(ProgressBar):
     """A bar over the steps of the epoch, or of the evaluation, that is under way; gone when it ends.
 
     Args:
-        epochs: Of the whole run.
+        epochs: How many the whole run has.
     """
 
     def __init__(self, epochs: int) -> None:
@@ -120,7 +120,7 @@ class EpochLine(Callback):
     Args:
         monitor: Name of the metric that picks the best weights.
         mode: ``min`` or ``max``.
-        epochs: Of the whole run.
+        epochs: How many the whole run has.
     """
 
     def __init__(self, monitor: str, mode: str, epochs: int) -> None:
@@ -130,7 +130,7 @@ class EpochLine(Callback):
         self.best: float | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The best figure so far."""
+        """The best value so far."""
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -139,15 +139,15 @@ class EpochLine(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the line."""
-        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         headlines = [f"val/{name}" for name in getattr(pl_module, "headlines", ())]
         shown = dict.fromkeys(("train/loss_epoch", "val/loss", *headlines, self.monitor))
-        parts = [f"{name.removesuffix('_epoch')} {figures[name]:.4f}" for name in shown if name in figures]
-        value = figures.get(self.monitor)
+        parts = [f"{name.removesuffix('_epoch')} {logged[name]:.4f}" for name in shown if name in logged]
+        value = logged.get(self.monitor)
         value = None if value is None or math.isnan(value) else value
         if value is not None and (self.best is None or self.sign * value > self.sign * self.best):
             self.best = value
             parts.append("[green]best[/green]")
         console.print(f"epoch {trainer.current_epoch + 1:>3}/{self.epochs}  " + "  ".join(parts), markup=True)
-        if not math.isfinite(figures.get("val/loss", 0.0)):
+        if not math.isfinite(logged.get("val/loss", 0.0)):
             console.print("caution    training diverged: the validation loss is no number", style="yellow")

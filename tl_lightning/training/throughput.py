@@ -20,10 +20,11 @@ class Throughput(Callback):
     start, kernels are chosen and code is compiled. A GPU is waited for once per epoch, at its last step.
 
     Attributes:
-        measured: Of the phase that has just ended; empty where nothing was trained by steps: where the head was solved,
-            or in a phase of one step. ``images_per_s`` of all processes together. ``waiting_for_data``, the share of
-            the time in which there was no next batch yet, the mean over the processes (a GPU may still be computing
-            then, so it is the most that faster loading could gain); missing with a data module of the user's own.
+        measured: What was found in the phase that has just ended; empty where nothing was trained by steps: where the
+            head was solved, or in a phase of one step. ``images_per_s`` of all processes together.
+            ``waiting_for_data``, the share of the time in which there was no next batch yet, the mean over the
+            processes (a GPU may still be computing then, so it is the most that faster loading could gain); missing
+            with a data module of the user's own.
             With several processes ``waiting_for_others``, the share of the time from where a process has all of its
             own gradients until it has the mean of everybody's: the wait for slower processes, and the part of the
             exchange that does not run beside the backward pass; the mean over the processes, by DDP's own clocks in
@@ -100,7 +101,7 @@ def _waited(trainer: Trainer) -> float:
 
 
 def _exchange_seconds(model: object) -> float:
-    """Of an average step, what of the exchange of gradients came after the backward pass; 0 where there is none."""
+    """What of the exchange of gradients comes after the backward pass in an average step; 0 where there is none."""
     if not isinstance(model, DistributedDataParallel):
         return 0.0
     clocks = exchange_clocks(model)

@@ -188,8 +188,8 @@ class PhaseCurve(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs it."""
-        figures = {"phase": self._phase(), "phase_name": pl_module.phase.name}  # type: ignore[union-attr]
-        self._logger.experiment.log({**figures, "trainer/global_step": trainer.global_step})
+        place = {"phase": self._phase(), "phase_name": pl_module.phase.name}  # type: ignore[union-attr]
+        self._logger.experiment.log({**place, "trainer/global_step": trainer.global_step})
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

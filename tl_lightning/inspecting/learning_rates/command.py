@@ -11,7 +11,7 @@ from tl_lightning.experiment.preamble import assemble, read_data, refuse_run_dir
 from tl_lightning.feature_cache.phase_cache import PhaseCache
 from tl_lightning.inspecting.learning_rates.range_test import range_test, suggestion
 from tl_lightning.inspecting.learning_rates.shown import draw, explanation, rate_table
-from tl_lightning.inspecting.learning_rates.steps import RateStep
+from tl_lightning.inspecting.learning_rates.steps import LrStep
 from tl_lightning.training.micro_batches import divide_batches
 
 FEWEST_STEPS = 20
@@ -63,7 +63,7 @@ def lr_find_command(args: list[str]) -> None:
         )
         console.print(f"caution    {solved}", style="yellow")
     curve = range_test(
-        RateStep(task, data, configuration.trainer, phase=phase),
+        LrStep(task, data, configuration.trainer, phase=phase),
         steps=options.steps,
         lowest=options.lowest,
         highest=options.highest,
@@ -71,17 +71,17 @@ def lr_find_command(args: list[str]) -> None:
     if not curve.losses:
         raise UserError(
             f"the loss is not a finite number at the very first step, at {options.lowest:g} times the configured "
-            "rates: no learning rate mends that; look at the data, the weights and trainer.precision"
+            "learning rates: none learning rate mends that; look at the data, the weights and trainer.precision"
         )
     factor = suggestion(curve)
     title = f"learning-rate range test, phase {options.phase}/{len(phases)}: {phase.name}"
     console.print(rate_table(rows, factor, title=title))
     head_lr = task.head_learning_rate
-    head_rate = head_lr * phase.lr_scale
-    for line in explanation(curve, factor, head_rate=head_rate, lr=head_lr / configuration.lr_factor):
+    phase_lr = head_lr * phase.lr_scale
+    for line in explanation(curve, factor, phase_lr=phase_lr, lr=head_lr / configuration.lr_factor):
         console.print(line)
     if options.output is not None:
-        draw(curve, options.output, head_rate=head_rate, suggested=factor, title=title)
+        draw(curve, options.output, phase_lr=phase_lr, suggested=factor, title=title)
         console.print(f"curve in {options.output}")
 
 

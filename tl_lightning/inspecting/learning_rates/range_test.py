@@ -20,8 +20,8 @@ class Curve:
     """The loss while one factor on all learning rates rises.
 
     Attributes:
-        factors: Of each optimizer step, rising geometrically.
-        losses: Of each step's batch, before the step was taken; all finite.
+        factors: The factor of each optimizer step, rising geometrically.
+        losses: The loss of each step's batch, before the step was taken; all finite.
         smoothed: The bias-corrected exponential mean of the losses.
         window: How many steps the mean looks back over, a tenth of the whole test.
         end: ``complete``, ``diverged`` (the smoothed loss exceeded `DIVERGED` times its best) or ``not_finite``.
@@ -82,10 +82,10 @@ def suggestion(curve: Curve) -> float | None:
     Steepness is the fall over a whole window: from one step to the next the noise of the batches outweighs the fall
     (Lightning's ``suggestion`` takes the steepest single step). Of the steepest window its start is taken, because the
     mean trails the losses by nearly a window. The minimum itself is bold: the loss goes on falling, on the strength of
-    all the steps so far, at rates at which longer training would diverge. A tenth of it, fastai's ``minimum`` rule, was
-    measured to be timid here: of three rates tried for fine-tuning on ELPV with AdamW (one seed each), five times the
-    minimum's did best, the minimum's next, a tenth of it worst. fastai's ``valley``, the middle of the longest falling
-    sequence, moves with every chance fall at the rates too low to matter.
+    all the steps so far, at learning rates at which longer training would diverge. A tenth of it, fastai's ``minimum``
+    rule, was measured to be timid here: of three learning rates tried for fine-tuning on ELPV with AdamW (one seed
+    each), five times the minimum's did best, the minimum's next, a tenth of it worst. fastai's ``valley``, the middle
+    of the longest falling sequence, moves with every chance fall at learning rates too low to matter.
 
     Args:
         curve: From `range_test`.

@@ -10,32 +10,32 @@ from tl_lightning.finetuning.freezing import StageRow
 from tl_lightning.inspecting.learning_rates.range_test import Curve
 
 
-def draw(curve: Curve, path: Path, *, head_rate: float, suggested: float | None, title: str) -> None:
+def draw(curve: Curve, path: Path, *, phase_lr: float, suggested: float | None, title: str) -> None:
     """Draws the loss over the head's learning rate, whole or not at all.
 
     Args:
         curve: At least one step of it.
         path: The PNG, replaced where it exists.
-        head_rate: The head's learning rate at factor 1.
+        phase_lr: The head's learning rate in the phase, at factor 1.
         suggested: The suggested factor, if there is one.
         title: Above the image.
     """
-    rates = [head_rate * factor for factor in curve.factors]
+    lrs = [phase_lr * factor for factor in curve.factors]
     figure, axes = new_figure()
     axes.set_xscale("log")
-    axes.plot(rates, curve.losses, color="tab:blue", alpha=0.3, linewidth=1, label="loss of each batch")
-    axes.plot(rates, curve.smoothed, color="tab:blue", linewidth=2, label="smoothed")
-    axes.axvline(head_rate, color="gray", linestyle="--", label=f"configured: {head_rate:.2g}")
+    axes.plot(lrs, curve.losses, color="tab:blue", alpha=0.3, linewidth=1, label="loss of each batch")
+    axes.plot(lrs, curve.smoothed, color="tab:blue", linewidth=2, label="smoothed")
+    axes.axvline(phase_lr, color="gray", linestyle="--", label=f"configured: {phase_lr:.2g}")
     if suggested is not None:
-        rate = head_rate * suggested
-        axes.axvline(rate, color="tab:red", label=f"suggested: {rate:.2g}")
+        lr = phase_lr * suggested
+        axes.axvline(lr, color="tab:red", label=f"suggested: {lr:.2g}")
     # One exploding batch would press everything worth seeing into a flat line.
     top = min(max(curve.losses), 2.5 * max(curve.smoothed[: curve.best + 1]))
     bottom = min(curve.losses)
     margin = 0.05 * (top - bottom) or 0.1
     axes.set_ylim(bottom - margin, top + margin)
     axes.set_title(title)
-    axes.set_xlabel("learning rate of the head; the stages' rates rise in proportion")
+    axes.set_xlabel("learning rate of the head; the stages' rise in proportion")
     axes.set_ylabel("training loss")
     axes.legend()
     save_figure(figure, path)
@@ -60,9 +60,9 @@ def rate_table(rows: list[StageRow], factor: float | None, *, title: str) -> Tab
     return table
 
 
-def explanation(curve: Curve, factor: float | None, *, head_rate: float, lr: float) -> Iterator[str]:
+def explanation(curve: Curve, factor: float | None, *, phase_lr: float, lr: float) -> Iterator[str]:
     """What came out, in words: the lines below the table."""
-    tested = f"{curve.factors[0] * head_rate:.1e} to {curve.factors[-1] * head_rate:.1e}"
+    tested = f"{curve.factors[0] * phase_lr:.1e} to {curve.factors[-1] * phase_lr:.1e}"
     ends = {
         "complete": "to the end without diverging",
         "diverged": "until the loss diverged",

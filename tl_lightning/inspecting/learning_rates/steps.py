@@ -41,7 +41,7 @@ def _moved(data: LightningDataModule, batch: Any, device: torch.device) -> Any: 
     return data.on_after_batch_transfer(data.transfer_batch_to_device(batch, device, 0), 0)
 
 
-class RateStep:
+class LrStep:
     """One optimizer step at a given share of a phase's learning rates; it trains the model it is given.
 
     Args:

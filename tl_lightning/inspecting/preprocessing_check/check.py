@@ -26,17 +26,17 @@ class Result:
     """How the model does with one preparation.
 
     Attributes:
-        name: Of the `Variant`.
+        name: The name of the `Variant`.
         verdict: ``right``, ``worse``, ``better``, ``within the noise``, ``the same``, or why the model cannot run.
-        figures: The task's, by plain names; empty where it cannot run.
-        cost: How much worse the figure in question is than with the right preparation; below 0 where it is better.
-        standard_error: Of the cost, from the same images.
-        changed: The share of answers that are others.
+        metrics: The task's, by plain names; empty where it cannot run.
+        cost: How much worse the metric in question is than with the right preparation; below 0 where it is better.
+        standard_error: The standard error of the cost, from the same images.
+        changed: The share of predictions that are others.
     """
 
     name: str
     verdict: str
-    figures: dict[str, float]
+    metrics: dict[str, float]
     cost: float = 0.0
     standard_error: float = 0.0
     changed: float = 0.0
@@ -47,13 +47,13 @@ class Checked:
     """All preparations on the same images.
 
     Attributes:
-        figure: The plain name of the figure that costs are of.
+        metric: The plain name of the metric that costs are of.
         images: How many there were.
         broken: How many more could not be read.
         results: The right one, then from the worst to the best, then what is the same or cannot run.
     """
 
-    figure: str
+    metric: str
     images: int
     broken: int
     results: list[Result]
@@ -92,11 +92,11 @@ def check_preprocessing(
     labels = torch.from_numpy(data.samples.labels[outputs.readable])
     groups = None if data.samples.groups is None else data.samples.groups[outputs.readable]
     objective = task.objective
-    figure = objective.headline
-    answers = {name: objective.predictions(given) for name, given in outputs.of.items()}
-    names = [name for name in answers if name not in outputs.same]
-    errors = paired_errors(objective, {name: answers[name] for name in names}, labels, figure, groups)
-    right = _figures(objective, outputs.of[ways[0].name], labels)
+    metric = objective.headline
+    predicted = {name: objective.predictions(given) for name, given in outputs.of.items()}
+    names = [name for name in predicted if name not in outputs.same]
+    errors = paired_errors(objective, {name: predicted[name] for name in names}, labels, metric, groups)
+    right = _metrics(objective, outputs.of[ways[0].name], labels)
     results = []
     for way in ways[1:]:
         if way.name in outputs.impossible:
@@ -104,15 +104,15 @@ def check_preprocessing(
         elif way.name in outputs.same:
             results.append(Result(way.name, "the same", right))
         else:
-            figures, error = _figures(objective, outputs.of[way.name], labels), errors[way.name]
-            cost = right[figure] - figures[figure]
-            cost = cost if objective.metrics[figure] == "max" else -cost
+            metrics, error = _metrics(objective, outputs.of[way.name], labels), errors[way.name]
+            cost = right[metric] - metrics[metric]
+            cost = cost if objective.metrics[metric] == "max" else -cost
             verdict = "within the noise" if abs(cost) <= 2 * error or not cost else "worse" if cost > 0 else "better"
-            changed = float(objective.changed(answers[ways[0].name], answers[way.name], labels).double().mean())
-            results.append(Result(way.name, verdict, figures, cost, error, changed))
-    results.sort(key=lambda result: (not result.figures, result.verdict == "the same", -result.cost))
+            changed = float(objective.changed(predicted[ways[0].name], predicted[way.name], labels).double().mean())
+            results.append(Result(way.name, verdict, metrics, cost, error, changed))
+    results.sort(key=lambda result: (not result.metrics, result.verdict == "the same", -result.cost))
     broken = len(rows) - len(outputs.readable)
-    return Checked(figure, len(labels), broken, [Result(ways[0].name, "right", right), *results])
+    return Checked(metric, len(labels), broken, [Result(ways[0].name, "right", right), *results])
 
 
 def _run(
@@ -163,29 +163,29 @@ def _impossible(task: TransferTask, forward: Callable[[Tensor], Tensor], ways: S
     return reasons
 
 
-def _figures(objective: Objective, outputs: Tensor, labels: Tensor) -> dict[str, float]:
+def _metrics(objective: Objective, outputs: Tensor, labels: Tensor) -> dict[str, float]:
     """The metrics that an evaluation would log."""
     loss = float(objective.losses(outputs, labels).mean())
     return {"loss": loss, **objective.evaluate(objective.predictions(outputs), labels)}
 
 
 def paired_errors(
-    objective: Objective, answers: Mapping[str, Tensor], labels: Tensor, figure: str, groups: NDArray[np.str_] | None
+    objective: Objective, predicted: Mapping[str, Tensor], labels: Tensor, metric: str, groups: NDArray[np.str_] | None
 ) -> dict[str, float]:
     """The standard error of each difference to the first, by drawing the same images for both.
 
     Args:
         objective: Says what the metric is; on the CPU.
-        answers: By name, a row per image; the right preparation's first.
-        labels: The right answers.
-        figure: Its plain name.
+        predicted: The predictions by name, a row per image; the right preparation's first.
+        labels: The targets.
+        metric: The metric's plain name.
         groups: What images have in common.
     """
-    score = objective.scorer(figure)
+    score = objective.scorer(metric)
 
     def differences(times: NDArray[np.int64]) -> dict[str, float]:
         drawn = torch.from_numpy(np.repeat(np.arange(len(times)), times))
-        scores = {name: score(predictions[drawn], labels[drawn]) for name, predictions in answers.items()}
+        scores = {name: score(predictions[drawn], labels[drawn]) for name, predictions in predicted.items()}
         right = next(iter(scores.values()))
         return {name: value - right for name, value in scores.items()}
 

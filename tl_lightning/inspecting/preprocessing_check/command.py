@@ -27,23 +27,25 @@ def worst(checked: Checked, *, points: bool) -> str:
 
     Args:
         checked: What `check_preprocessing` found.
-        points: Whether the figure is a share, of which people speak in points.
+        points: Whether the metric is a share, of which people speak in points.
     """
     costly = next((result for result in checked.results if result.verdict == "worse"), None)
     if costly is None:
         return "no other preparation of the images would cost more than the noise"
     cost = f"{100 * costly.cost:.1f} points of" if points else f"{costly.cost:.3g} in"
-    beside = f"{costly.figures[checked.figure]:.3f} instead of {checked.results[0].figures[checked.figure]:.3f}"
-    return f"{costly.name} would cost {cost} {in_words(checked.figure)}: {beside}"
+    beside = f"{costly.metrics[checked.metric]:.3f} instead of {checked.results[0].metrics[checked.metric]:.3f}"
+    return f"{costly.name} would cost {cost} {in_words(checked.metric)}: {beside}"
 
 
 def _table(checked: Checked, split: str) -> Table:
-    title = f"{checked.images:,} {split} images, prepared otherwise: what it costs, and the share of answers changed"
-    table = new_table(title, "preparation", numbers=(in_words(checked.figure), "cost", "changed"))
+    title = (
+        f"{checked.images:,} {split} images, prepared otherwise: what it costs, and the share of predictions changed"
+    )
+    table = new_table(title, "preparation", numbers=(in_words(checked.metric), "cost", "changed"))
     table.add_column("")
     for result in checked.results:
-        compared = bool(result.figures) and result.verdict not in ("right", "the same")
-        value = f"{result.figures[checked.figure]:.4f}" if result.figures else ""
+        compared = bool(result.metrics) and result.verdict not in ("right", "the same")
+        value = f"{result.metrics[checked.metric]:.4f}" if result.metrics else ""
         cost = f"{result.cost:.3f} ± {result.standard_error:.3f}" if compared else ""
         changed = f"{result.changed:.1%}" if compared else ""
         style = {"right": "bold", "worse": None}.get(result.verdict, "dim")
@@ -71,7 +73,7 @@ def check_command(args: list[str]) -> None:
     parser.add_argument("--run_dir", required=True, help="the run whose best weights, data and settings are used")
     parser.add_argument("--split", choices=list(SPLITS), default="validation", help="(default: %(default)s)")
     parser.add_argument("--limit", type=int, default=1000, help="images at most, drawn by chance (default: 1000)")
-    parser.add_argument("--output", type=writable, help="a JSON file to write the figures to")
+    parser.add_argument("--output", type=writable, help="a JSON file to write the metrics to")
     known, rest = parser.parse_known_args(args)
     if known.limit < 1:
         raise UserError(f"--limit is {known.limit}; it must be 1 or more")

@@ -103,7 +103,7 @@ def prepared_batches(
     """Prepares batches in threads, one batch ahead of the model; decodes anew, and fills no cache.
 
     Args:
-        paths: Of all samples.
+        paths: The files of all samples.
         rows: Indices among them, one or more.
         kinds: What pixels are wanted; see `Variant.pixels`.
         batch_size: Images per batch.

@@ -56,7 +56,7 @@ class ForgettingMeter:
 
     Args:
         task: With the weights that its configuration builds, before any checkpoint is loaded.
-        data: Its validation images are looked at.
+        data: The data, whose validation images are looked at.
         trainer: Says precision and device.
         options: What is measured.
     """

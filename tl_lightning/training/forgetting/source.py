@@ -41,7 +41,7 @@ class Source:
         """The share of the images that the head gets right.
 
         Args:
-            features: Of all images, ``(n, num_features)``.
+            features: What the backbone makes of all images, ``(n, num_features)``.
         """
         with torch.no_grad():
             scores = self.head(features.to(next(self.head.parameters())))

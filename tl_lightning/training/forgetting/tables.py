@@ -13,7 +13,7 @@ def forgetting_table(record: Mapping[str, Any], *, title: str) -> Table:
     """Shows how far the weights of each stage have moved, and how alike what it hands on still is.
 
     Args:
-        record: Of `ForgettingMeter.measure`.
+        record: What `ForgettingMeter.measure` gave.
         title: Above the table.
     """
     table = new_table(title, "stage", numbers=["weights moved"])
@@ -31,7 +31,7 @@ def in_a_sentence(record: Mapping[str, Any]) -> str:
     """Says what became of the source task; empty where no source was given.
 
     Args:
-        record: Of `ForgettingMeter.measure`.
+        record: What `ForgettingMeter.measure` gave.
     """
     if "source" not in record:
         return ""
