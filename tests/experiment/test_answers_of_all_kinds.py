@@ -198,7 +198,7 @@ def test_an_interrupted_cross_validation_goes_on_with_what_is_missing(here, caps
     Path("table.csv").write_text("\n".join(answers) + "\n")
     capsys.readouterr()
     assert crossval() == 2
-    assert "was run on other images or answers" in capsys.readouterr().err
+    assert "was run on other images or targets" in capsys.readouterr().err
     assert crossval("--model.lr", "0.5") == 2
     assert "holds a cross-validation with other options" in capsys.readouterr().err
 

@@ -28,9 +28,9 @@ def crossval_command(args: list[str]) -> None:
     """``tl crossval``: trains a model per fold, and scores each on the images that it has not seen."""
     parser = OptionParser(
         "crossval",
-        "Trains a model for each of --data.folds parts of the images, tests it on that part, and scores all answers "
-        "together, with standard errors. Takes every option of tl fit too (tl fit --help). Interrupted, the same "
-        "command with its --run_dir goes on with what is missing.",
+        "Trains a model for each of --data.folds parts of the images, tests it on that part, and scores all "
+        "predictions together, with standard errors. Takes every option of tl fit too (tl fit --help). Interrupted, "
+        "the same command with its --run_dir goes on with what is missing.",
     )
     parser.add_argument("--run_dir", help="the folder for the runs; by default a new runs/<config>-crossval-<n>")
     options, rest = parser.parse_known_args(args)
@@ -38,7 +38,7 @@ def crossval_command(args: list[str]) -> None:
 
 
 def cross_validate(args: Sequence[str], *, run_dir: str | None = None) -> dict[str, Any]:
-    """Runs all folds that are missing, and scores what they answered.
+    """Runs all folds that are missing, and scores what they predicted.
 
     Args:
         args: Command-line arguments of ``tl fit``, without a fold.
@@ -74,7 +74,7 @@ def draw_folds(configuration: Configuration) -> list[dict[str, NDArray[np.int64]
     """The splits of all folds; an impossible one is said before anything trains.
 
     Args:
-        configuration: Of any of the folds.
+        configuration: What any of the folds was made with.
 
     Raises:
         UserError: If a fold cannot be drawn, or images would be in no fold.
@@ -98,24 +98,24 @@ def _summarise(
     parts = [load_predictions(run.test_predictions) for run in runs]
     for one, part, split in zip(runs, parts, splits, strict=True):
         _check_fold(one, part, samples, split["test"])
-    answers = _together(parts)
+    predicted = _together(parts)
     task.set_training_targets(torch.from_numpy(samples.labels))
     objective = task.objective
-    metrics = objective.evaluate(answers.predictions, answers.labels)
+    metrics = objective.evaluate(predicted.predictions, predicted.labels)
     results = [{name: _number(value) for name, value in run.summary["test"].items()} for run in runs]
     constants = [run.summary["baseline"] for run in runs]
     sizes = np.array([len(part.indices) for part in parts])
     metrics["loss"] = float(np.average([result["loss"] for result in results], weights=sizes))
-    groups = None if samples.groups is None else samples.groups[answers.indices.numpy()]
-    details: dict[str, Any] = objective.report(answers.predictions, answers.labels, groups)
+    groups = None if samples.groups is None else samples.groups[predicted.indices.numpy()]
+    details: dict[str, Any] = objective.report(predicted.predictions, predicted.labels, groups)
     spread = {name: _standard_error([result[name] for result in results]) for name in metrics}
     summary = {
         "folds": [{"run": str(run.path), "test": result} for run, result in zip(runs, results, strict=True)],
-        "images": len(answers.indices),
+        "images": len(predicted.indices),
         "groups": None if groups is None else len(np.unique(groups)),
         "out_of_fold": metrics,
         "fold_standard_errors": spread,
-        # Like the answers, it comes from each fold's own training images.
+        # Like the predictions, it comes from each fold's own training images.
         "baseline": {
             name.partition("_")[2]: float(np.average([constant[name] for constant in constants], weights=sizes))
             for name in constants[0]
@@ -123,7 +123,7 @@ def _summarise(
         **details,
     }
     RunFolder(folder).write_summary(summary)
-    save_predictions(folder / "out_of_fold.npz", answers.predictions, answers.labels, answers.indices)
+    save_predictions(folder / "out_of_fold.npz", predicted.predictions, predicted.labels, predicted.indices)
     console.rule("all folds")
     console.print(_table(task, summary, results))
     for table, word in TABLES.items():
@@ -134,11 +134,11 @@ def _summarise(
 
 
 def _check_fold(run: RunFolder, part: PredictionsFile, samples: Samples, tested: NDArray[np.int64]) -> None:
-    """Makes sure that a fold was run on these images, with these answers."""
+    """Makes sure that a fold was run on these images, with these targets."""
     indices = part.indices.numpy()
     same = len(np.setdiff1d(indices, tested)) == 0 and len(indices) + run.summary["data"]["skipped"] >= len(tested)
     if not same or not np.array_equal(part.labels.numpy(), samples.labels[indices]):
-        raise UserError(f"{run.path} was run on other images or answers: begin anew in another folder")
+        raise UserError(f"{run.path} was run on other images or targets: begin anew in another folder")
 
 
 def _number(value: float | None) -> float:
@@ -153,7 +153,7 @@ def _together(parts: Sequence[PredictionsFile]) -> PredictionsFile:
 
 
 def _standard_error(values: Sequence[float]) -> float:
-    """Of the mean over the folds; they share most of their training images, so it is a rough one."""
+    """The standard error of the mean over the folds; they share most of their training images, so it is a rough one."""
     return float(np.std(values, ddof=1) / math.sqrt(len(values)))
 
 

@@ -180,7 +180,7 @@ def test_the_estimate_adds_up():
     assert run_seconds(Plan("partial", "last:2", 224, 10, "flips"), known) == pytest.approx(last + kept)
     unkept = 10 * (2_000 * 0.002 + 300 * 0.001)
     for plan in (Plan("partial", "last:2", 224, 10, "trivial"), Plan("partial", "last:2", 224, 10, "flips")):
-        speeds = SPEEDS if plan.augmentation == "trivial" else replace(SPEEDS, kept={})
+        speeds = SPEEDS if plan.augmentation == "trivial" else replace(SPEEDS, cached={})
         assert run_seconds(plan, facts(speeds=speeds)) == pytest.approx(last + unkept)
 
 

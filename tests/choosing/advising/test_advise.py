@@ -133,6 +133,6 @@ def test_timing_leaves_the_weights_alone(here):
     speeds = measure_speeds(configuration)
     assert speeds.size == 32
     assert set(speeds.train) == {"last:2", "all"}
-    assert set(speeds.kept) == {"last:2"}
-    assert all(seconds > 0 for seconds in (speeds.forward, *speeds.train.values(), *speeds.kept.values()))
+    assert set(speeds.cached) == {"last:2"}
+    assert all(seconds > 0 for seconds in (speeds.forward, *speeds.train.values(), *speeds.cached.values()))
     assert all(torch.equal(tensor, before[name]) for name, tensor in task.state_dict().items())

@@ -133,7 +133,7 @@ def test_without_batch_norm_it_is_the_doubt_of_the_classifier(here):
     torch.manual_seed(0)
     whole = timm.create_model("test_vit").state_dict()
     torch.save(whole, "whole.pth")
-    torch.save({name: tensor for name, tensor in whole.items() if not name.startswith("heads.")}, "headless.pth")
+    torch.save({name: tensor for name, tensor in whole.items() if not name.startswith("head.")}, "headless.pth")
     options = [*TINY, "--model.backbone", "timm/test_vit", "--data.image_size", "160"]
     known, _ = set_up([*options, "--model.weights", "whole.pth"])
     headless, _ = set_up([*options, "--model.weights", "headless.pth"])

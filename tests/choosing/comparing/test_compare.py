@@ -206,7 +206,7 @@ def test_negative_transfer_is_an_exit_code_where_that_is_asked(there):
         ),
         pytest.param(
             ["--strategies", "scratch,f=other.yaml"],
-            "strategy f is tested on other images or answers than scratch",
+            "strategy f is tested on other images or targets than scratch",
             marks=SLOW,
         ),
         pytest.param(
@@ -257,7 +257,7 @@ def test_runs_on_data_that_changed_in_between_are_not_compared(there, monkeypatc
     monkeypatch.setattr(runs, "make_run", make)
     assert compare() == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "between cmp/scratch-seed1 and cmp/feature_extraction-seed1: their images have other answers" in line
+    assert "between cmp/scratch-seed1 and cmp/feature_extraction-seed1: their images have other targets" in line
 
     for folder in ("scratch-seed1", "feature_extraction-seed1"):
         change(folder, "targets_digest", "same")

@@ -171,7 +171,7 @@ def test_without_room_it_is_one_line(here, monkeypatch):
         raise NoRoom("the cache is full")
 
     monkeypatch.setattr(activations, "make_room", no_room)
-    with pytest.raises(UserError, match="the features cannot be kept: the cache is full"):
+    with pytest.raises(UserError, match="the features cannot be cached: the cache is full"):
         measure(TINY, EFFICIENTNET)
 
 

@@ -113,8 +113,8 @@ def many(right, **options):
     return assessment([1] * right + [0] * (400 - right), backbone=f"timm/m{right}", **options)
 
 
-def ranking(*found, control=200, problem_type="multiclass", constant=0.5):
-    return Ranking.of(found, many(control, weights="none"), problem_type=problem_type, constant=constant)
+def ranking(*found, control=200, problem_type="multiclass", baseline=0.5):
+    return Ranking.of(found, many(control, weights="none"), problem_type=problem_type, baseline=baseline)
 
 
 def test_the_best_stands_first_and_of_equals_the_cheaper_one():
@@ -151,7 +151,7 @@ def shown(table):
 def test_columns_that_do_not_go_with_the_answers_are_left_out():
     text = shown(rank_table(ranking(many(350), many(349))))
     assert "H-score" in text and "LEEP" not in text and "within the noise" in text and "majority class" in text
-    text = shown(rank_table(ranking(many(350), problem_type="regression", constant=None)))
+    text = shown(rank_table(ranking(many(350), problem_type="regression", baseline=None)))
     assert "R2" in text and "majority" not in text
 
 

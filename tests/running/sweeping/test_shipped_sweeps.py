@@ -13,7 +13,7 @@ from tl_lightning.finetuning.phases import parse_phases
 from tl_lightning.running.sweeping.parameters import Choice, Range, at, grid
 from tl_lightning.running.sweeping.sweep_file import read_sweep
 from tl_lightning.running.sweeping.trials import nested
-from tl_lightning.tasks import ClassificationTask
+from tl_lightning.tasks.objectives import Multiclass
 
 ROOT = Path(__file__).parents[3]
 SWEEPS = sorted(path.name for path in (ROOT / "sweeps").glob("*.yaml"))
@@ -107,8 +107,8 @@ def test_each_command_of_a_shipped_sweep_builds_its_model_and_trainer(name):
 @pytest.mark.parametrize("name", SWEEPS)
 def test_a_shipped_sweep_searches_by_what_its_runs_pick_their_weights_by(name):
     sweep = read_sweep(f"sweeps/{name}")
-    assert sweep.metric == f"val/{ClassificationTask.monitor}"
-    assert (sweep.goal[:3], sweep.name) == (ClassificationTask.metrics[ClassificationTask.monitor], Path(name).stem)
+    assert sweep.metric == f"val/{Multiclass.monitor}"
+    assert (sweep.goal[:3], sweep.name) == (Multiclass.metrics[Multiclass.monitor], Path(name).stem)
     if sweep.method != "grid":
         assert sweep.run_cap is not None  # else W&B would go on for ever
 

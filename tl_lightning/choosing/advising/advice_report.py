@@ -42,7 +42,7 @@ def fact_lines(facts: Facts) -> list[tuple[str, str]]:
         lines.append(("files", f"shorter side {images.short_side} px (median), {images.grey:.0%} greyscale"))
     lines.append(("backbone", f"{model.backbone}, {model.weights}, {model.parameters / 1e6:.1f} M parameters"))
     if probe is not None:
-        lines.append((f"probe, {probe.what}", f"{probe.pretrained}; constant prediction {probe.constant:.3f}"))
+        lines.append((f"probe, {probe.what}", f"{probe.pretrained}; baseline {probe.baseline:.3f}"))
         if probe.random is not None:
             lines.append(("  random weights", f"{probe.random}; gain {probe.gain}"))
         if probe.best_stage is not None and probe.below:
@@ -56,8 +56,8 @@ def speed_line(speeds: Speeds) -> str:
     """Images per second, forward and in training."""
     parts = [f"forward {1 / speeds.forward:,.0f}"]
     for name, seconds in speeds.train.items():
-        kept = f" ({1 / speeds.kept[name]:,.0f} from what is kept)" if name in speeds.kept else ""
-        parts.append(f"training {name} {1 / seconds:,.0f}{kept}")
+        cached = f" ({1 / speeds.cached[name]:,.0f} from the feature cache)" if name in speeds.cached else ""
+        parts.append(f"training {name} {1 / seconds:,.0f}{cached}")
     return f"{', '.join(parts)}; at {speeds.size} px"
 
 

@@ -148,7 +148,7 @@ def text_of(configuration: Configuration, facts: Facts, advice: Advice, own: Map
     Args:
         configuration: What the user asked for; the classes of its model and data are kept.
         facts: For the head of the file.
-        advice: Its reasons.
+        advice: What is advised, with the reasons.
         own: The user's settings.
     """
     about = [f"{name.strip()}: {value}" for name, value in fact_lines(facts)]

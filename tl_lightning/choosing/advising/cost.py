@@ -9,7 +9,7 @@ from tl_lightning.choosing.advising.facts import Facts
 from tl_lightning.errors import UserError
 
 UNITS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
-VIEWS = {"none": 1, "flips": 2, "dihedral": 8}  # versions that are all there are, and can be kept
+VIEWS = {"none": 1, "flips": 2, "dihedral": 8}  # versions that are all there are, and can be cached
 START_S = 5.0  # building the model, reading the list of images, writing checkpoints
 STEP = 32  # by which images are made smaller; what networks halve five times
 FEWEST_EPOCHS = 3
@@ -23,8 +23,8 @@ class Plan:
         strategy: A preset of phases.
         train: What its last phase trains besides the head.
         image_size: Side of the images.
-        epochs: Of that phase; a head that is solved has none.
-        augmentation: Of that phase.
+        epochs: How long that phase trains; a head that is solved has none.
+        augmentation: What that phase trains with.
     """
 
     strategy: str
@@ -66,10 +66,10 @@ def run_seconds(plan: Plan, facts: Facts) -> float:
         return seconds
     step = speeds.train.get(plan.train, max(speeds.train.values()))  # at most that of what was not timed
     views = VIEWS.get(plan.augmentation)
-    if plan.train in speeds.kept and views is not None and views < plan.epochs:
+    if plan.train in speeds.cached and views is not None and views < plan.epochs:
         seconds += (views * training + validation) * forward
         # A forward pass is about a third of a training step.
-        return seconds + plan.epochs * (training + validation / 3) * speeds.kept[plan.train] * scale
+        return seconds + plan.epochs * (training + validation / 3) * speeds.cached[plan.train] * scale
     return seconds + plan.epochs * (training * step * scale + validation * forward)
 
 

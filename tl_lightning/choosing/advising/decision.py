@@ -186,7 +186,9 @@ _HEAD = Strategy("feature_extraction", "so few images would be learned by heart 
 _ENOUGH = Strategy("feature_extraction", "the frozen features leave next to nothing to gain", SIZE_RULE)
 _NEAR = Strategy("feature_extraction", "few images, much like those of the pretraining", SIMILARITY_RULE)
 # With few of them to choose by, a head's strength is chosen badly, and lp_ft starts from that head.
-_ELSEWHERE = Strategy("full", "validation from elsewhere cannot choose a head's strength; rates do without", MEASURED)
+_ELSEWHERE = Strategy(
+    "full", "validation from elsewhere cannot choose a head's strength; learning rates do without", MEASURED
+)
 _LOWER = Strategy("partial", "the stages above the best one serve the source more than these images", SIMILARITY_RULE)
 _SOME = Strategy("partial", "the lower stages serve these images as they are", SIMILARITY_RULE)
 _CAREFUL = Strategy("lp_ft", "unlike those of the pretraining: every stage has to move, a good head first", LP_FT)

@@ -16,7 +16,7 @@ class Images:
         validation: Images that choose.
         test: Images that nothing here looks at; only counted.
         smallest: Training images of the rarest class, level or label; 0 for numbers.
-        imbalance: Of the most frequent class over the rarest; 1 for numbers.
+        imbalance: How many times as many images the most frequent class has as the rarest; 1 for numbers.
         short_side: The median shorter side of (a sample of) the files, in pixels; `None` where no header can be read.
         grey: The share of them that is stored without colours.
         groups: How many groups there are, such as patients; `None` without any.
@@ -44,7 +44,7 @@ class Model:
     Attributes:
         backbone: Such as ``timm/tf_efficientnet_lite0``.
         weights: Such as ``pretrained``.
-        parameters: Of the backbone.
+        parameters: How many the backbone has.
         own_size: Side of the images that its weights were trained with.
         sizes_fixed: Whether it takes images of one size only, unless it is built for another.
         convolutions: Whether its depth consists of convolutions, rather than of attention.
@@ -75,7 +75,7 @@ class Score:
 
     Attributes:
         value: The mean.
-        error: Its standard error.
+        error: The standard error of the value.
     """
 
     value: float
@@ -93,8 +93,8 @@ class Probe:
         what: What is scored: ``accuracy``, ``label accuracy`` or ``R2``; always 1 at best.
         pretrained: On the features of the weights.
         random: On those of the same architecture with random weights; `None` where that was not to be had.
-        gain: Of the one over the other, paired by image.
-        constant: The score of always giving one answer.
+        gain: How much the pretrained weights are ahead of random ones, paired by image.
+        baseline: The score of always predicting the same.
         best_stage: The stage whose features did best; `None` where only the top was looked at.
         below: How many stages lie above it.
         top_behind: How much worse the top's features did than those, paired.
@@ -106,7 +106,7 @@ class Probe:
     pretrained: Score
     random: Score | None
     gain: Score | None
-    constant: float
+    baseline: float
     best_stage: str | None = None
     below: int = 0
     top_behind: Score = Score(0.0, 0.0)
@@ -122,13 +122,14 @@ class Speeds:
         size: Side of the images in these steps.
         forward: One pass through the whole backbone, without gradients.
         train: A training step, by what trains besides the head.
-        kept: A training step from what is kept of the frozen stages below, by what trains; lacks what cannot be split.
+        cached: A training step from the feature cache of the frozen stages below, by what trains; lacks what cannot be
+            split.
     """
 
     size: int
     forward: float
     train: dict[str, float]
-    kept: dict[str, float]
+    cached: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class Machine:
         device: In words.
         gpu: Whether it is one.
         cores: Usable ones.
-        precision: Of the run.
+        precision: What the run trains in.
     """
 
     device: str

@@ -33,7 +33,7 @@ def image_facts(data: ImageDataModule) -> Images:
     """Counts, and looks at the size of some files.
 
     Args:
-        data: Its splits; test images are counted only.
+        data: The splits count; test images are counted only.
     """
     samples, splits = data.samples, data.splits
     counts = samples.counts(splits["train"])
@@ -122,7 +122,7 @@ def set_up(args: list[str]) -> tuple[Configuration, list[str]]:
     """Builds a configuration that makes no run folder, for images of the size to be advised, and sets its data up.
 
     Args:
-        args: As of ``tl fit``.
+        args: Command-line arguments of ``tl fit``.
 
     Returns:
         The configuration, and its arguments, with the size among them where it is not the weights' own.
@@ -145,7 +145,7 @@ def look(configuration: Configuration) -> Looked:
     """Runs the backbone once over the images, and solves a head on what comes out.
 
     Args:
-        configuration: Its data are set up.
+        configuration: The data are set up.
 
     Raises:
         UserError: If there are too few images, or the backbone cannot be probed.

@@ -32,13 +32,13 @@ class TopScores:
     Attributes:
         values: A score per training and validation image, 1 at best, ``(n,)``.
         groups: What the images have in common; `None` for nothing.
-        constant: The mean score of always giving one answer.
+        baseline: The mean score of always predicting the same.
         seconds: How long the heads took to solve.
     """
 
     values: Tensor
     groups: NDArray[np.str_] | None
-    constant: float
+    baseline: float
     seconds: float
 
     @property
@@ -70,8 +70,8 @@ def probe_top(configuration: Configuration, splits: Splits) -> TopScores:
     """Scores the backbone's own features, cross-validated over training and validation images.
 
     Args:
-        configuration: Its data are set up, and its model is on the trainer's device.
-        splits: Of `probed_images`.
+        configuration: The data are set up, and its model is on the trainer's device.
+        splits: Indices of images, from `probed_images`.
 
     Raises:
         UserError: If the backbone cannot be split, there is no room, or too few groups of images.
@@ -86,12 +86,12 @@ def probe_top(configuration: Configuration, splits: Splits) -> TopScores:
     values = solved_right(features, labels, problem_type=kind, classes=classes, fold_of=fold_of, kin=kin)
     seconds = time.perf_counter() - begun
     groups = None if data.samples.groups is None else data.samples.groups[rows]
-    constant = OBJECTIVES[kind].probe_baseline(labels)
-    return TopScores(values, groups, 0.0 if constant is None else constant, seconds)
+    baseline = OBJECTIVES[kind].probe_baseline(labels)
+    return TopScores(values, groups, 0.0 if baseline is None else baseline, seconds)
 
 
 def probe_depth(configuration: Configuration, splits: Splits) -> list[StageProbe]:
-    """Probes every stage, on the validation images; nothing where the answers are neither classes nor levels."""
+    """Probes every stage, on the validation images; nothing where the targets are neither classes nor levels."""
     data, stages = configuration.datamodule, configuration.model.stages
     if not OBJECTIVES[data.samples.problem_type].picks_one:
         return []
@@ -102,9 +102,9 @@ def probe_facts(top: TopScores, control: TopScores | None, stages: list[StagePro
     """Makes facts of scores.
 
     Args:
-        top: Of the weights.
+        top: The scores of the weights at the top stage.
         control: On the same images with random weights; `None` where there are none.
-        stages: Of `probe_depth`.
+        stages: What `probe_depth` found.
         what: What is scored.
     """
     # Of equal ones the highest.
@@ -114,7 +114,7 @@ def probe_facts(top: TopScores, control: TopScores | None, stages: list[StagePro
         pretrained=top.score,
         random=None if control is None else control.score,
         gain=None if control is None else top.ahead_of(control),
-        constant=top.constant,
+        baseline=top.baseline,
         best_stage=None if best is None else stages[best].name,
         below=0 if best is None else len(stages) - 1 - best,
         top_behind=Score(0.0, 0.0) if best is None else Score(*stages[-1].behind(stages[best])),

@@ -11,7 +11,7 @@ class Reason:
     """One setting and why.
 
     Attributes:
-        setting: Its dotted key.
+        setting: The dotted key.
         value: As YAML has it.
         why: In words.
         number: What it rests on; empty where on nothing measured.

@@ -106,7 +106,7 @@ def advise(facts: Facts, *, own: Mapping[str, Any], budget: float | None = None)
         *settings.backbone(plan, facts),
         *settings.phases((strategy, path), plan, facts, own),
         *settings.images(plan, facts, batch, given_up),
-        *settings.rates(plan, facts),
+        *settings.learning_rates(plan, facts),
         *settings.balance(facts, own),
         *settings.length(plan, facts, batch, given_up, own),
         *settings.rest(plan, facts),

@@ -26,7 +26,7 @@ def backbone(plan: Plan, facts: Facts) -> list[Reason]:
     model, probe = facts.model, facts.probe
     score = "" if probe is None else f"{probe.what} {probe.pretrained} on frozen features"
     if probe is not None and probe.random is not None:
-        score += f", random weights {probe.random}, constant prediction {probe.constant:.3f}"
+        score += f", random weights {probe.random}, baseline {probe.baseline:.3f}"
     name = Reason("model.backbone", model.backbone, f"{model.parameters / 1e6:.1f} M parameters", score, "linear probe")
     if plan.strategy == "scratch":
         return [name, Reason("model.weights", "none", "from scratch")]
@@ -92,10 +92,12 @@ def images(plan: Plan, facts: Facts, batch: int, given_up: tuple[str, ...]) -> l
     why = "the budget" if any(text.startswith("data.image_size") for text in given_up) else why
     sides = f"the weights' own is {own}" + ("" if side is None else f", the images' shorter side {side} (median)")
     views = VIEWS.get(plan.augmentation)
-    kept = "; its versions are kept where stages are frozen" if views not in (None, 1) and plan.train != "all" else ""
+    cached = (
+        "; its versions are cached where stages are frozen" if views not in (None, 1) and plan.train != "all" else ""
+    )
     augmentations = {
         "none": "the head alone is solved on plain images",
-        "flips": f"left-right mirrors{kept}; none where left and right differ, dihedral where there is no up and down",
+        "flips": f"left-right mirrors{cached}; none where left and right differ, dihedral where up and down do not",
         "trivial": "many images bear, and long training wants, stronger changes",
     }
     return [
@@ -117,16 +119,18 @@ def images(plan: Plan, facts: Facts, batch: int, given_up: tuple[str, ...]) -> l
     ]
 
 
-def rates(plan: Plan, facts: Facts) -> list[Reason]:
+def learning_rates(plan: Plan, facts: Facts) -> list[Reason]:
     """Learning rates and weight decay."""
     if plan.train == "head" and facts.model.solvable:
-        return []  # there is no rate where the head is solved
+        return []  # there is no learning rate where the head is solved
     if plan.strategy == "scratch":
-        return [Reason("model.lr", 1e-3, "the usual rate of AdamW", "", JUDGEMENT)]
+        return [Reason("model.lr", 1e-3, "the usual learning rate of AdamW", "", JUDGEMENT)]
     if not facts.model.convolutions:
         found = [
-            Reason("model.lr", 1e-4, "attention wants small rates", "", f"{AUTOGLUON} for a ViT"),
-            Reason("model.backbone_lr_scale", 1.0, "the top stage as the head, whose rate is small", "", JUDGEMENT),
+            Reason("model.lr", 1e-4, "attention wants small learning rates", "", f"{AUTOGLUON} for a ViT"),
+            Reason(
+                "model.backbone_lr_scale", 1.0, "the top stage as the head, whose learning rate is small", "", JUDGEMENT
+            ),
         ]
     else:
         found = [
@@ -171,7 +175,7 @@ def length(plan: Plan, facts: Facts, batch: int, given_up: tuple[str, ...], own:
     if isinstance(own.get("phases"), list):
         return []  # the phases say it
     if plan.train == "head" and facts.model.solvable:
-        why = "the head is solved in one; so many only where there is no room to keep features"
+        why = "the head is solved in one; so many only where there is no room to cache features"
         return [Reason("trainer.max_epochs", plan.epochs, why, "", BIT)]
     solved = plan.strategy == "lp_ft" and "trainer.max_epochs" not in own
     steps = math.ceil(facts.images.training / batch) * plan.epochs

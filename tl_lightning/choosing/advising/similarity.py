@@ -58,7 +58,7 @@ class Similarity:
         kind: The measure: ``batch_norm`` or ``doubt``.
         value: 0 for no difference; of ``batch_norm`` the mean over stages in deviations of the source, of ``doubt``
             from 0 to 1.
-        stages: Of ``batch_norm``, each stage that has such layers with the mean of their distances, input to output.
+        stages: With ``batch_norm``, each stage that has such layers with the mean of their distances, input to output.
         images: How many were looked at.
     """
 
@@ -77,7 +77,7 @@ def by_stage(layers: Sequence[LayerDistance]) -> tuple[tuple[str, float], ...]:
     """The mean distance of each stage's layers, so that a stage of many layers counts no more than one of few.
 
     Args:
-        layers: Of `layer_distances`, input to output.
+        layers: What `layer_distances` found, input to output.
     """
     distances: dict[str, list[float]] = {}
     for layer in layers:
@@ -92,8 +92,8 @@ def from_statistics(
 
     Args:
         backbone: With pretrained weights.
-        stages: Its stages.
-        batches: As for `layer_distances`.
+        stages: The stages of the backbone.
+        batches: Prepared images, as `layer_distances` takes them.
     """
     seen = 0
 
@@ -124,7 +124,7 @@ def measure_similarity(configuration: Configuration, training: NDArray[np.int64]
     """Measures a configuration's training images, as evaluation sees them, against its weights.
 
     Args:
-        configuration: Its data are set up.
+        configuration: The data are set up.
         training: Which images may be looked at; `IMAGES` of them are, drawn at random.
 
     Returns:

@@ -67,9 +67,9 @@ class HalfMoments:
 def distance(means: Tensor, deviations: Tensor, *, source_mean: Tensor, source_variance: Tensor, eps: float) -> float:
     """The distance of a layer's input from its source: the root of the median, over channels, of a squared distance.
 
-    Of each channel it is the squared 2-Wasserstein distance between two Gaussians, ``(mt - ms)^2 + (st - ss)^2``, which
-    Schneider et al. (2020, arXiv:2006.16971) use between the statistics of a source and of corrupted images and find
-    to go with the error; that shifted statistics are what changes with the domain, AdaBN says (Li et al. 2016,
+    For each channel it is the squared 2-Wasserstein distance between two Gaussians, ``(mt - ms)^2 + (st - ss)^2``,
+    which Schneider et al. (2020, arXiv:2006.16971) use between the statistics of a source and of corrupted images and
+    find to go with the error; that shifted statistics are what changes with the domain, AdaBN says (Li et al. 2016,
     arXiv:1603.04779). Here it is divided by ``ss^2 + eps``, by which the layer divides: the unit is then that of the
     layer's output, and the same in all layers.
 
@@ -82,10 +82,10 @@ def distance(means: Tensor, deviations: Tensor, *, source_mean: Tensor, source_v
     their own small bias).
 
     Args:
-        means: Of the two halves, ``(2, channels)``.
-        deviations: Likewise.
+        means: The means of the two halves, ``(2, channels)``.
+        deviations: The standard deviations of the two halves, ``(2, channels)``.
         source_mean: What the layer carries, ``(channels,)``.
-        source_variance: Likewise.
+        source_variance: The running variance of each channel, ``(channels,)``.
         eps: What the layer adds to the variance.
 
     Returns:

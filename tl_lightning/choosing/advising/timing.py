@@ -23,12 +23,12 @@ SELECTIONS = ("last:2", "all")
 
 
 def measure_speeds(configuration: Configuration, selections: Sequence[str] = SELECTIONS) -> Speeds:
-    """Times forward passes and training steps, from images and from what is kept below the cut.
+    """Times forward passes and training steps, from images and from the feature cache of what lies below the cut.
 
     The task's weights are afterwards what they were.
 
     Args:
-        configuration: Its data are set up.
+        configuration: The data are set up.
         selections: What is to be timed, in the language of phases; the head is never worth it, as it is solved.
     """
     task, data, trainer = configuration.model, configuration.datamodule, configuration.trainer
@@ -40,7 +40,7 @@ def measure_speeds(configuration: Configuration, selections: Sequence[str] = SEL
     inputs = task.inputs_of(batch)
     count = len(inputs[0])
     train: dict[str, float] = {}
-    kept: dict[str, float] = {}
+    cached: dict[str, float] = {}
     try:
         task.start_phase(Phase(train="head"))
         forward = _seconds(lambda: _forward(task, trainer, inputs), task) / count
@@ -51,13 +51,13 @@ def measure_speeds(configuration: Configuration, selections: Sequence[str] = SEL
             cut = frozen_stages(task.stages, selection)
             if cut and (crossing := _crossing(task, trainer, inputs, cut)) is not None:
                 content = {**{k: v for k, v in batch.items() if k not in task.inputs}, "activations": crossing}
-                kept[selection] = _seconds(_step(task, trainer, lambda c=content: c), task) / count  # type: ignore[misc]
+                cached[selection] = _seconds(_step(task, trainer, lambda c=content: c), task) / count  # type: ignore[misc]
                 task.start_above(None)
     finally:
         task.start_above(None)
         task.load_state_dict(before)
         trainer.training = False
-    return Speeds(int(inputs[0].shape[-1]), forward, train, kept)
+    return Speeds(int(inputs[0].shape[-1]), forward, train, cached)
 
 
 def _seconds(work: Callable[[], object], task: TransferTask) -> float:

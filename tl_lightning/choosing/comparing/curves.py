@@ -72,10 +72,10 @@ def gain_in_words(curve: Curve | None, now: int, more: int, *, name: str, points
     """What more labels would bring.
 
     Args:
-        curve: Of the strategy; `None` where there were too few sizes for one.
+        curve: The strategy's; `None` where there were too few sizes for one.
         now: Labels that there are.
         more: Labels to come.
-        name: Of the strategy.
+        name: The strategy's.
         points: Whether the score is a share, told in points; otherwise minus an error, told in its own units.
     """
     if curve is None:
@@ -103,11 +103,11 @@ def catches_up(
     there could hide.
 
     Args:
-        reference: Its curve, such as that of training from scratch; `None` where there is none.
+        reference: The curve of the reference, such as that of training from scratch; `None` where there is none.
         other: The other's.
         sizes: Labelled images, each size once.
         differences: The other's score less the reference's, with each.
-        names: Of the reference and of the other.
+        names: What the reference and the other are called.
     """
     behind, ahead = names
     measured = sorted(zip(map(int, sizes), differences, strict=True), key=lambda pair: pair[0])

@@ -22,7 +22,7 @@ class Difference:
         low: Where the confidence interval begins.
         high: Where it ends.
         error: The standard error.
-        level: Of the interval.
+        level: The confidence of the interval, such as 0.95.
     """
 
     value: float
@@ -56,12 +56,12 @@ def paired_difference(
     Args:
         one: Score per run and image, ``(runs, images)``: 1 for right and 0 for wrong, a share of right labels, or
             minus an absolute error.
-        other: Likewise, of the same images; it may have another number of runs.
+        other: The other strategy's scores of the same images; it may have another number of runs.
         shares: Whether what is measured is between 0 and 1, as right and wrong are; errors have no such ends.
         groups: What images have in common, ``(images,)``; whole groups are drawn then.
-        level: Of the interval.
+        level: The confidence of the interval, such as 0.95.
         draws: How many; fewer where the images are many.
-        seed: Of the draws.
+        seed: Makes the draws the same each time.
     """
     scores = np.concatenate([one, other]).astype(np.float64)
 
@@ -91,25 +91,25 @@ def metric_difference(
     Args:
         metric: ``accuracy``, ``balanced_accuracy`` or ``macro_f1``; the mean of the runs' own metrics is compared.
         labels: The right class of each image, ``(images,)``.
-        one: The class that was answered, ``(runs, images)``.
-        other: Likewise; it may have another number of runs.
+        one: The predicted class, ``(runs, images)``.
+        other: The class that the other strategy predicted, of the same images; it may have another number of runs.
         classes: How many there are.
         groups: What images have in common, ``(images,)``.
-        level: Of the interval.
+        level: The confidence of the interval, such as 0.95.
         draws: How many.
-        seed: Of the draws.
+        seed: Makes the draws the same each time.
     """
-    # Images on which all runs answer alike are counted together: few kinds remain.
-    answers = np.concatenate([one, other])
-    kinds, kind_of = np.unique(np.concatenate([labels[None], answers]), axis=1, return_inverse=True)
+    # Images that all runs predict alike are counted together: few kinds remain.
+    predicted = np.concatenate([one, other])
+    kinds, kind_of = np.unique(np.concatenate([labels[None], predicted]), axis=1, return_inverse=True)
     kind_of = kind_of.ravel()  # numpy 2.0 gives it a second axis
-    cells = kinds[0] * classes + kinds[1:] + classes**2 * np.arange(len(answers))[:, None]
+    cells = kinds[0] * classes + kinds[1:] + classes**2 * np.arange(len(predicted))[:, None]
 
     def metrics(times: NDArray[np.int64]) -> NDArray[np.float64]:
         counts = np.bincount(kind_of, weights=times, minlength=kinds.shape[1])
-        size = len(answers) * classes**2
-        confusion = np.bincount(cells.ravel(), weights=np.tile(counts, len(answers)), minlength=size)
-        return of_confusion(metric, confusion.reshape(len(answers), classes, classes))
+        size = len(predicted) * classes**2
+        confusion = np.bincount(cells.ravel(), weights=np.tile(counts, len(predicted)), minlength=size)
+        return of_confusion(metric, confusion.reshape(len(predicted), classes, classes))
 
     # What one image of a class moves the metric by, about.
     of_class = np.bincount(labels, minlength=classes)
@@ -171,7 +171,7 @@ def _combined(
         ones: How many of the runs, from the first, are those of the one strategy.
         units: Images, or groups of them.
         unseen: The variance to add for images not seen.
-        level: Of the interval.
+        level: The confidence of the interval, such as 0.95.
     """
     from scipy.special import ndtri, stdtrit  # as scipy.stats has them, which takes a second to import
 

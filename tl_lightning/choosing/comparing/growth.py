@@ -64,7 +64,7 @@ def grow(outcome: Outcome, measure: Measure, *, more: int) -> Growth | None:
     """Fits curves to what the shares of the labels gave.
 
     Args:
-        outcome: Of the comparison.
+        outcome: What the comparison gave.
         measure: What is compared.
         more: Labels whose gain is forecast, 1 or more.
 

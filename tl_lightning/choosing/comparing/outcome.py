@@ -22,21 +22,21 @@ class Row:
     """How a strategy fared with a share of the labels.
 
     Attributes:
-        strategy: Its name.
+        strategy: The strategy's name.
         fraction: The share; `None` for what the configuration says.
-        seeds: Of the runs that ended well; the metrics are means over them.
+        seeds: One for each run that ended well; the metrics are means over them.
         failures: Why the others did not.
         value: The test metric; `None` where all failed, as are the others.
-        error: Its standard error, from the images and, with several seeds, from training.
+        error: The standard error of the value, from the images and, with several seeds, from training.
         validation: The validation metric.
         difference: How much better than the reference on the same images with the same seeds; `None` for the
             reference.
-        p: Of McNemar's test, the middle one of the seeds; `None` where answers are not right or wrong, or where
+        p: McNemar's p, the middle one of the seeds; `None` where predictions are not right or wrong, or where
             images come in groups.
         adjusted: The same after Holm, for the number of strategies.
         labelled: Images with labels that it learned and selected from.
         trainable: Parameters.
-        seconds: Of training.
+        seconds: How long training took.
     """
 
     strategy: str
@@ -66,7 +66,7 @@ class Outcome:
             the best on validation.
         verdict: Whether it helped, or, where the reference transfers, too, which is better; `None` where its runs or
             the reference's failed.
-        baseline: The metric of the answer without a model; `None` for none.
+        baseline: The metric of a prediction without a model; `None` for none.
     """
 
     made: Mapping[Job, Result | str]
@@ -140,7 +140,7 @@ def _for_transfer(rows: Sequence[Row], measure: Measure, *, reference: str) -> R
 
 
 def _rows(made: Mapping[Job, Result | str], tested: Yardstick, measure: Measure, *, reference: str) -> list[Row]:
-    """Of one share of the labels."""
+    """The rows with one share of the labels."""
     by_strategy: dict[str, dict[Job, Result | str]] = {}
     for job, result in made.items():
         by_strategy.setdefault(job.strategy.name, {})[job] = result

@@ -30,8 +30,8 @@ class Yardstick:
     Attributes:
         problem_type: multiclass, ordinal, multilabel or regression.
         classes: Their names.
-        indices: Of the test images in the source, ascending.
-        labels: Their right answers, a row each.
+        indices: Where the test images stand in the source, ascending.
+        labels: The targets, a row for each image.
         groups: What they have in common; `None` where there are no groups.
     """
 
@@ -53,7 +53,7 @@ class Yardstick:
         """Makes sure that there is more than one of what the draws of an interval draw.
 
         Args:
-            source: Of the images, for the message.
+            source: Where the images are from, for the message.
 
         Raises:
             UserError: If all test images are one, or of one group.
@@ -244,7 +244,7 @@ def _check_images(built: Mapping[str, Configuration]) -> Yardstick:
     for other_name, other in others:
         if not tested.same_as(_tested(other)):
             raise UserError(
-                f"strategy {other_name} is tested on other images or answers than {name}: its file must not change "
+                f"strategy {other_name} is tested on other images or targets than {name}: its file must not change "
                 "what is in data.source or how it is split"
             )
         if not all(np.array_equal(splits[part], other.datamodule.splits[part]) for part in ("train", "val")):

@@ -59,7 +59,7 @@ def fit_curve(
         errors: Their standard errors.
         perfect: The score of an error of 0: 1 for shares, 0 where scores are minus an error.
         draws: How many other curves.
-        seed: Of the draws.
+        seed: Makes the draws the same each time.
 
     Returns:
         The curve; `None` where there are fewer than three different sizes, or an error is not finite.

@@ -27,7 +27,7 @@ class Measure:
         name: The test metric, by its plain name.
         validation: The validation metric that decides which strategy stands for transfer, by its plain name.
         mode: Whether that is best where it is largest (max) or smallest (min).
-        baseline: The metric of the answer without a model, as a run's summary names it; `None` for none.
+        baseline: The metric of a prediction without a model, as a run's summary names it; `None` for none.
         is_error: Whether the test metric is an error in units of its own, of which less is better; else it is a share.
     """
 
@@ -39,14 +39,14 @@ class Measure:
 
 
 def choose_measure(plan: Plan, metric: str | None) -> Measure:
-    """Says what is compared for a kind of answers.
+    """Says what is compared for a problem type.
 
     Args:
-        plan: Of the comparison.
+        plan: What is compared.
         metric: One of `METRICS`, which only classes have; `None` for the usual one.
 
     Raises:
-        UserError: If the metric is not for these answers, or the task does not log it.
+        UserError: If the metric is not for this problem type, or the task does not log it.
     """
     measure, task = _measure(plan, metric), plan.base.model
     if measure.validation not in task.metrics:
@@ -77,15 +77,15 @@ class Result:
 
     Attributes:
         job: Which.
-        scores: Of each test image, the larger the better, ``float64`` ``(n,)``: 1 or 0 for right or wrong, the share
-            of right labels, or minus the absolute error.
-        predicted: The class that was answered, ``int64`` ``(n,)``; `None` where the answers are no classes or levels.
+        scores: One for each test image, the larger the better, ``float64`` ``(n,)``: 1 or 0 for right or wrong, the
+            share of right labels, or minus the absolute error.
+        predicted: The predicted class, ``int64`` ``(n,)``; `None` where classes or levels are not predicted.
         validation: The validation metric.
         test: The test metrics by name.
-        baseline: Of the answer without a model; `None` for none.
+        baseline: The metric of a prediction without a model; `None` for none.
         labelled: Training and validation images.
         trainable: Parameters that trained in any phase.
-        seconds: Spent on training, and on computing what is kept for it.
+        seconds: Spent on training, and on filling the feature cache for it.
     """
 
     job: Job
@@ -104,7 +104,7 @@ def read_result(job: Job, folder: Path, tested: Yardstick, measure: Measure) -> 
 
     Args:
         job: Which.
-        folder: Of the run.
+        folder: The run's folder.
         tested: What it was to be tested on.
         measure: What is compared.
 
@@ -115,22 +115,22 @@ def read_result(job: Job, folder: Path, tested: Yardstick, measure: Measure) -> 
         UserError: If it was tested on something else.
     """
     run = RunFolder(folder)
-    summary, answers = run.summary, load_predictions(run.test_predictions)
-    indices, labels = answers.indices.numpy(), answers.labels.numpy()
+    summary, saved = run.summary, load_predictions(run.test_predictions)
+    indices, labels = saved.indices.numpy(), saved.labels.numpy()
     if not np.array_equal(indices, tested.indices) or not np.array_equal(labels, tested.labels):
-        raise UserError(f"{folder} was tested on other images or answers: compare anew with another --run_dir")
+        raise UserError(f"{folder} was tested on other images or targets: compare anew with another --run_dir")
     validation = summary["validation"][measure.validation]
-    if validation is None or summary["validation"]["loss"] is None or not answers.predictions.isfinite().all():
+    if validation is None or summary["validation"]["loss"] is None or not saved.predictions.isfinite().all():
         return (
-            f"{DIVERGED}its answers are no numbers; as it completed, it is not tried again: remove {folder}, or "
+            f"{DIVERGED}its predictions are no numbers; as it completed, it is not tried again: remove {folder}, or "
             "compare anew with another model.lr"
         )
     objective = OBJECTIVES[tested.problem_type](tested.classes)
-    predicted = objective.decided(answers.predictions)
+    predicted = objective.decided(saved.predictions)
     timing = summary["timing"]
     return Result(
         job=job,
-        scores=objective.score_each(answers.predictions, answers.labels).numpy(),
+        scores=objective.score_each(saved.predictions, saved.labels).numpy(),
         predicted=None if predicted is None else predicted.numpy(),
         validation=float(validation),
         test=summary["test"],

@@ -21,7 +21,7 @@ def make_runs(plan: Plan, args: Sequence[str], folder: Path, measure: Measure) -
     """Makes all runs that are missing.
 
     Args:
-        plan: Of the comparison.
+        plan: What is compared.
         args: Command-line arguments of ``tl fit`` that all share.
         folder: For the runs.
         measure: What is compared.
@@ -57,11 +57,11 @@ def make_runs(plan: Plan, args: Sequence[str], folder: Path, measure: Measure) -
 
 
 def check_same_data(jobs: Sequence[Job], folder: Path) -> None:
-    """Makes sure that completed runs with one share of the labels and one seed had the same images and answers.
+    """Makes sure that completed runs with one share of the labels and one seed had the same images and targets.
 
     Args:
-        jobs: Of the comparison; those that are not complete are passed over.
-        folder: Of their runs.
+        jobs: The runs of the comparison; those that are not complete are passed over.
+        folder: Where the runs lie.
 
     Raises:
         UserError: If they had not.
@@ -72,7 +72,7 @@ def check_same_data(jobs: Sequence[Job], folder: Path) -> None:
         if not RunFolder(path).is_complete:
             continue
         data = RunFolder(path).summary["data"]
-        for key, what in (("split_digest", "are in another split"), ("targets_digest", "have other answers")):
+        for key, what in (("split_digest", "are in another split"), ("targets_digest", "have other targets")):
             digest = data.get(key)
             if digest is None:  # older runs lack it
                 continue
@@ -105,7 +105,7 @@ def time_left(missing: Sequence[Job], seconds: Mapping[Job, float]) -> str:
 
     Args:
         missing: Which.
-        seconds: Of the runs that are done.
+        seconds: How long each run took that is done.
 
     Returns:
         Such as ``, about 12 min left``; empty where none is done.

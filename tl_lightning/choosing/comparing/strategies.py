@@ -19,8 +19,8 @@ class Strategy:
     """A way to train, with a name.
 
     Attributes:
-        name: Of its runs and in tables.
-        options: Of ``tl fit``, to stand behind those that all strategies share.
+        name: What its runs and its row in tables are called.
+        options: Options of ``tl fit``, to stand behind those that all strategies share.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Job:
     Attributes:
         strategy: How it trains.
         fraction: The share of the labels that it learns from, above 0 to 1; `None` for what the configuration says.
-        seed: Its ``seed_everything``.
+        seed: The run's ``seed_everything``.
     """
 
     strategy: Strategy
@@ -43,13 +43,13 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Of its folder; the whole set has the name of a run without shares, so that shares can be added later."""
+        """What its folder is called; that of all labels has no share in it, so that shares can be added later."""
         share = "" if self.fraction in (None, 1) else f"-{self.fraction:g}"
         return f"{self.strategy.name}{share}-seed{self.seed}"
 
     @property
     def options(self) -> list[str]:
-        """Of ``tl fit``, to stand behind those that all runs share."""
+        """Options of ``tl fit``, to stand behind those that all runs share."""
         share = [] if self.fraction is None else ["--data.labelled_fraction", f"{self.fraction:g}"]
         return [*self.strategy.options, *share, "--seed_everything", str(self.seed)]
 
@@ -148,7 +148,7 @@ def list_jobs(
 
     Args:
         strategies: How.
-        fractions: Of the labels.
+        fractions: Shares of the labels, with commas.
         seeds: How many runs differ by chance alone.
         first_seed: The others follow it.
 

@@ -1,4 +1,4 @@
-"""Did transfer help? Tests on paired answers, and the verdict in words."""
+"""Did transfer help? Tests on paired predictions, and the verdict in words."""
 
 import math
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ def mcnemar(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> McNemar:
 
     Args:
         one: Whether the one was right, ``(images,)``.
-        other: Likewise, on the same images.
+        other: The other strategy's, on the same images.
     """
     from scipy import stats
 
@@ -83,7 +83,7 @@ def smallest_difference(difference: Difference) -> float:
     """What difference would have been found in four cases of five, with these images and runs.
 
     Args:
-        difference: Its interval says how sure they are; about 2.8 standard errors where runs are many.
+        difference: The interval of it says how sure they are; about 2.8 standard errors where runs are many.
     """
     return (difference.high - difference.low) / 2 + POWER_QUANTILE * difference.error
 
@@ -101,7 +101,7 @@ def verdict(
     """Says whether transfer helped; where both transfer, which is better.
 
     Args:
-        difference: Of the strategy that transfers, less the reference; above 0 is better, so errors count negative.
+        difference: The strategy that transfers, less the reference; above 0 is better, so errors count negative.
         seeds: Runs per strategy; with one, the words say that the claim is about these trained models.
         what: The strategy that transfers, such as ``full``.
         reference: What it was compared with, such as ``scratch``.

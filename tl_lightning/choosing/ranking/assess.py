@@ -24,7 +24,7 @@ NOISE = 2.0  # standard errors within which two candidates are the same
 
 @dataclass(frozen=True, eq=False)
 class Assessment:
-    """A candidate with its scores; a score that does not go with the kind of answer is `None`.
+    """A candidate with its scores; a score that does not go with the problem type is `None`.
 
     Attributes:
         candidate: Which.
@@ -40,7 +40,7 @@ class Assessment:
         leep: See `leep`; `None` also where the weights bring no classifier, as is the next.
         nce: See `nce`.
         image_size: See `Measured`, as are the next three.
-        parameters: Of the backbone.
+        parameters: How many the backbone has.
         macs: For one image.
         speed: Images per second here.
         seconds: For the features, as far as the cache did not hold them, and for all scores.
@@ -76,7 +76,7 @@ class Assessment:
         """How much less accurate this is on the same images, with the standard error of the difference.
 
         Args:
-            other: Of the same data; an image that only one of the two has is left out.
+            other: Another candidate's, on the same data; an image that only one of the two has is left out.
         """
         _, mine, theirs = np.intersect1d(self.rows, other.rows, assume_unique=True, return_indices=True)
         difference = other.right[theirs] - self.right[mine]
@@ -90,7 +90,7 @@ class Assessment:
 
 
 def assess(measured: Measured) -> Assessment:
-    """Computes all scores that go with the kind of answer, from features that have been computed."""
+    """Computes all scores that go with the problem type, from features that have been computed."""
     begun = time.perf_counter()
     features, labels = measured.features, measured.labels
     neighbours = discriminability = by_probabilities = by_answers = None

@@ -1,4 +1,4 @@
-"""LogME: how well a Bayesian linear model on the features explains the answers (You et al. 2021, arXiv:2102.11005)."""
+"""LogME: how well a Bayesian linear model on the features explains the targets (You et al. 2021, arXiv:2102.11005)."""
 
 import math
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class _Projected:
         values: Squared singular values, more than 0, ``(r,)``.
         squares: Squared coordinates of the targets, ``(r, targets)``.
         left: Squared norm of what no feature can explain, ``(targets,)``.
-        rows: Of the features.
+        rows: How many rows the features have.
     """
 
     values: Tensor
@@ -72,7 +72,7 @@ def log_me_numbers(features: Features, targets: Tensor) -> float:
     """As `log_me`, for targets that are numbers (or labels of 0 and 1): the mean over the columns.
 
     Args:
-        features: As for `log_me`.
+        features: Each image's, as `log_me` takes them.
         targets: ``(rows, k)``; a column of zeros is left out.
 
     Raises:
@@ -94,16 +94,16 @@ def _project(features: Features, add: AddProducts, norms: Tensor, used: Tensor) 
     rows, width = features.shape
     products = torch.zeros(len(norms), width, dtype=torch.float64)
     gram = None if rows < width else torch.zeros(width, width, dtype=torch.float64)
-    kept: list[Tensor] = []
+    pieces: list[Tensor] = []
     for part, some in chunks(features):
         add(products, part, some)
         if gram is None:
-            kept.append(some.clone())
+            pieces.append(some.clone())
         else:
             add_gram(gram, some)
     if not products.isfinite().all():
         raise ValueError("the features are not finite everywhere")
-    spectrum = _without_rounding(spectrum_of_gram(gram)) if gram is not None else spectrum_of_rows(torch.cat(kept))
+    spectrum = _without_rounding(spectrum_of_gram(gram)) if gram is not None else spectrum_of_rows(torch.cat(pieces))
     squares = (spectrum.vectors.T @ products[used].T).square_() / spectrum.values[:, None]
     left = (norms[used] - squares.sum(dim=0)).clamp(min=0)
     return _Projected(spectrum.values, squares, left, rows)

@@ -34,8 +34,8 @@ class Measured:
     Attributes:
         candidate: Which.
         rows: The images among the data module's samples, ascending, ``(n,)``.
-        features: Of the whole backbone, ``(n, width)``, read from the cache slice by slice.
-        labels: The answers, ``(n,)`` int64 for classes and levels, else ``(n, k)`` float32.
+        features: What the whole backbone gives, ``(n, width)``, read from the cache slice by slice.
+        labels: The targets, ``(n,)`` int64 for classes and levels, else ``(n, k)`` float32.
         problem_type: What kind of targets they are.
         classes: Names of the classes, levels, labels or numbers.
         fold_of: A fold of each image, in the way of the run's split, ``(n,)`` int64; see `folds_and_kin`.
@@ -44,7 +44,7 @@ class Measured:
         source: What the pretraining classifier says of each image, ``(n, source classes)``; `None` where the weights
             bring none.
         image_size: Side in pixels of what the model sees; `None` where it sees no images.
-        parameters: Of the backbone.
+        parameters: How many the backbone has.
         macs: Multiplications with an addition for one image of that size, in convolutions and matrix products.
         speed: Images per second here, forward, in batches of 32 and the run's precision.
         computed: How many images went through the backbone; the others were in the cache.
@@ -96,8 +96,8 @@ class SourceProbabilities:
 def measure(args: Sequence[str], candidate: Candidate) -> Measured:
     """Builds a candidate, and runs it once over the training and validation images.
 
-    The features are kept as ``tl fit --phases feature_extraction`` keeps them, so that it finds them in the cache, as
-    does a second look.
+    The features are cached as ``tl fit --phases feature_extraction`` caches them, so that it finds them in the cache,
+    as does a second look.
 
     Args:
         args: Command-line arguments of ``tl fit``; the backbone, its weights and the phases they name do not matter.
@@ -148,7 +148,7 @@ def _features(task: TransferTask, data: TransferDataModule, extractor: Extractor
     except CannotSplit as error:
         raise UserError(f"model.backbone {task.hparams['backbone']} cannot be measured: {error}") from error
     except NoRoom as error:
-        raise UserError(f"the features cannot be kept: {error}") from error
+        raise UserError(f"the features cannot be cached: {error}") from error
     return stores[view.name].rows(rows)
 
 

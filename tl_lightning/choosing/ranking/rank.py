@@ -30,7 +30,7 @@ def rank_command(args: list[str]) -> None:
     parser = OptionParser(
         "rank",
         "Ranks pretrained backbones on your images: one forward pass of each over the training and validation "
-        "images, kept for later runs, then a linear head, solved and cross-validated, and transferability scores. "
+        "images, cached for later runs, then a linear head, solved and cross-validated, and transferability scores. "
         "Takes every option of tl fit too (tl fit --help).",
     )
     parser.add_argument(
@@ -103,7 +103,7 @@ def _ranking(candidates: Sequence[Candidate], asked_for: set[Candidate], args: S
         found,
         control,
         problem_type=first.problem_type,
-        constant=OBJECTIVES[first.problem_type].probe_baseline(first.labels),
+        baseline=OBJECTIVES[first.problem_type].probe_baseline(first.labels),
     )
 
 

@@ -26,29 +26,29 @@ class Ranking:
         names: A short name for each.
         control: An architecture of theirs with random weights.
         problem_type: multiclass, ordinal, multilabel or regression.
-        constant: Accuracy of always giving the most frequent answer; `None` for numbers, where R2 would be 0.
+        baseline: The score of always predicting the most frequent target; `None` for regression, where R2 would be 0.
     """
 
     found: tuple[Assessment, ...]
     names: tuple[str, ...]
     control: Assessment
     problem_type: str
-    constant: float | None
+    baseline: float | None
 
     @classmethod
     def of(
-        cls, found: Sequence[Assessment], control: Assessment, *, problem_type: str, constant: float | None
+        cls, found: Sequence[Assessment], control: Assessment, *, problem_type: str, baseline: float | None
     ) -> "Ranking":
         """Puts candidates in order.
 
         Args:
             found: At least one.
-            control: See the attributes, as are the others.
+            control: An architecture of theirs with random weights.
             problem_type: multiclass, ordinal, multilabel or regression.
-            constant: Of the most frequent answer.
+            baseline: The score of always predicting the most frequent target; `None` for regression.
         """
         order = tuple(sorted(found, key=lambda each: (-each.accuracy, each.macs)))
-        return cls(order, tuple(titles([each.candidate for each in order])), control, problem_type, constant)
+        return cls(order, tuple(titles([each.candidate for each in order])), control, problem_type, baseline)
 
     @property
     def probe_name(self) -> str:
@@ -135,8 +135,8 @@ def rank_table(ranking: Ranking) -> Table:
             f"{each.speed:.0f}",
             style="bold" if each is ranking.best else None,
         )
-    if ranking.constant is not None:
-        table.add_row(ranking.baseline_name, f"{ranking.constant:.3f}")
+    if ranking.baseline is not None:
+        table.add_row(ranking.baseline_name, f"{ranking.baseline:.3f}")
     return table
 
 
@@ -171,9 +171,9 @@ def draw(ranking: Ranking) -> Chart:
     label = f"{ranking.control_name}: {control.accuracy:.3f} ± {control.error:.3f}"
     axes.axhline(control.accuracy, color="tab:red", linestyle="--", label=label)
     axes.axhspan(control.accuracy - control.error, control.accuracy + control.error, color="tab:red", alpha=0.15)
-    if ranking.constant is not None:
-        label = f"{ranking.baseline_name}: {ranking.constant:.3f}"
-        axes.axhline(ranking.constant, color="gray", linestyle=":", label=label)
+    if ranking.baseline is not None:
+        label = f"{ranking.baseline_name}: {ranking.baseline:.3f}"
+        axes.axhline(ranking.baseline, color="gray", linestyle=":", label=label)
     axes.plot([], [], "o", color="tab:blue", label="the best, and what is within the noise of it")
     log_scale(axes)
     axes.xaxis.set_major_formatter(EngFormatter())

@@ -1,4 +1,4 @@
-"""Transferability scores: how well features or a source's own answers would serve, without training anything."""
+"""Transferability scores: how well features or a source's own predictions would serve, without training anything."""
 
 import torch
 from torch import Tensor
@@ -36,16 +36,16 @@ def h_score(features: Features, labels: Tensor, *, classes: int) -> float:
     mean, _ = moments(features)
     sums = torch.zeros(classes, width, dtype=torch.float64)
     gram = None if rows < width else torch.zeros(width, width, dtype=torch.float64)
-    kept: list[Tensor] = []
+    pieces: list[Tensor] = []
     fourth = 0.0  # the sum of the rows' lengths to the fourth
     for part, some in chunks(features, minus=mean):
         sums.index_add_(0, labels[part], some)
         fourth += float(some.square().sum(dim=1).square().sum())
         if gram is None:
-            kept.append(some.clone())
+            pieces.append(some.clone())
         else:
             add_gram(gram, some)
-    spectrum = spectrum_of_gram(gram) if gram is not None else spectrum_of_rows(torch.cat(kept))
+    spectrum = spectrum_of_gram(gram) if gram is not None else spectrum_of_rows(torch.cat(pieces))
     shrinkage, scale = _ledoit_wolf(spectrum, fourth, rows=rows, width=width)
     if not scale > 0:  # all features are constant
         return 0.0
@@ -68,7 +68,7 @@ def _ledoit_wolf(spectrum: Spectrum, fourth: float, *, rows: int, width: int) ->
 
 
 def leep(source_probabilities: Features, labels: Tensor, *, classes: int) -> float:
-    """LEEP (Nguyen et al. 2020, arXiv:2002.12462): the log-likelihood of guessing the answer by way of source classes.
+    """LEEP (Nguyen et al. 2020, arXiv:2002.12462): the log-likelihood of guessing the target by way of source classes.
 
     With ``P(y, z) = mean_i [y_i = y] p_i(z)`` it is ``mean_i log sum_z P(y_i | z) p_i(z)``; two passes over the rows.
 

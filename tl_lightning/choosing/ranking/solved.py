@@ -60,10 +60,10 @@ def solved_right(
 
     Args:
         features: ``(n, width)``.
-        labels: The answers, ``(n,)`` int64 for classes and levels, else ``(n, k)``.
+        labels: The targets, ``(n,)`` int64 for classes and levels, else ``(n, k)``.
         problem_type: What kind of targets they are.
         classes: How many.
-        fold_of: As of `folds_and_kin`, as is the next.
+        fold_of: The fold of each image, from `folds_and_kin`.
         kin: Whether there is any decides.
 
     Returns:

@@ -88,7 +88,7 @@ def page_parts(configuration: DataConfiguration, store: ImageStore, *, per_class
     """Chooses the images and puts the page together; what stands out on it is printed too.
 
     Args:
-        configuration: Its data module has no broken images in its splits any more.
+        configuration: The data module has no broken images in its splits any more.
         store: The decoded images.
         per_class: How many images of each class.
     """

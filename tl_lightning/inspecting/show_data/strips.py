@@ -44,7 +44,7 @@ class Group:
 
 
 def groups_of(samples: Samples, rows: NDArray[np.int64]) -> list[Group]:
-    """Groups images by their answers: by class or level, by each label, by fifths of each number.
+    """Groups images by their targets: by class or level, by each label, by fifths of each number.
 
     Args:
         samples: All of them.
@@ -90,8 +90,8 @@ class Shown:
 
     Args:
         data: The data module; broken images are out of its splits.
-        store: Its decoded images.
-        headers: Of all its images.
+        store: The decoded images.
+        headers: What the header of each image says.
         count: How many strips there will be, which decides how large their images can be.
     """
 

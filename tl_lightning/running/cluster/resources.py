@@ -19,7 +19,7 @@ class Resources:
         gpus_per_node: 0 for none.
         processes_per_node: Each with one GPU, where there are GPUs.
         cpus_per_process: `None` for what the cluster gives.
-        memory: Of each node, such as ``16G``; `None` for what the cluster gives.
+        memory: What each node gives, such as ``16G``; `None` for what the cluster gives.
         time: As SLURM writes it.
         partition: `None` for the cluster's own choice; so with the next two.
         account: Who pays.
@@ -40,7 +40,7 @@ class Resources:
 
     @property
     def processes(self) -> int:
-        """Of one run, on all its nodes."""
+        """The processes of one run, on all its nodes."""
         return self.nodes * self.processes_per_node
 
 

@@ -14,8 +14,8 @@ class Task:
     """One run of ``tl fit``.
 
     Attributes:
-        folder: Of the run, made by nobody else.
-        options: Its own, beside those that all tasks share, such as ``--seed_everything 1``.
+        folder: The run's folder, made by nobody else.
+        options: Options of this task alone, beside those that all tasks share, such as ``--seed_everything 1``.
     """
 
     folder: Path
@@ -60,7 +60,7 @@ class Batch:
     """Everything that a script says.
 
     Attributes:
-        name: Of the job.
+        name: What the job is called.
         folder: What it writes into, by which it is known again; `None` where several may.
         typed: What the user typed, for the first line.
         cwd: Where the job works.
@@ -68,7 +68,7 @@ class Batch:
         logs: The folder of the log.
         setup: Lines that come first, such as ``module load cuda``.
         requeues: How often a job that was pre-empted may be queued again.
-        at_once: Of an array, how many tasks may run at a time; `None` for all.
+        at_once: How many tasks of an array may run at a time; `None` for all.
     """
 
     name: str

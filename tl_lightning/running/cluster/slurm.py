@@ -17,7 +17,7 @@ class Partition:
     """A queue of the cluster.
 
     Attributes:
-        name: Of it.
+        name: The partition's.
         is_default: Whether jobs that name none go there.
         nodes: How many it has.
         limit: Seconds that a job may take; `None` for no limit.

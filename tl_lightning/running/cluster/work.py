@@ -23,8 +23,8 @@ class Work:
     """What a submission does.
 
     Attributes:
-        name: Of it, from the configuration.
-        folder: Of the run, or of all runs together.
+        name: What it is called, from the configuration.
+        folder: Where the run, or all runs together, go.
         first: What is queued.
         after: What is queued behind that, in one process; `None` for nothing.
         after_failure: Whether that is so even where something of the first failed.
@@ -46,7 +46,7 @@ def plan_work(words: Sequence[str], resources: Resources, *, seeds: str | None, 
 
     Args:
         words: Such as ``["fit", "--config", "configs/elpv.yaml"]``.
-        resources: Of each job.
+        resources: What each job asks for.
         seeds: With commas; a run is made for each. `None` for one run with its own seed.
         keep: Whether the folder is made, so that a later submission takes another; otherwise only its name is found.
 

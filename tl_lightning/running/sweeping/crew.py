@@ -18,10 +18,10 @@ class Crew:
     """Workers, from their start to their end; one that is killed gets a successor.
 
     Args:
-        journal: Of the sweep.
+        journal: The journal of the sweep.
         workers: How many.
         planned: Trials of the whole sweep.
-        seed: Of what is drawn.
+        seed: Decides what is drawn.
     """
 
     def __init__(self, journal: Path, *, workers: int, planned: int, seed: int) -> None:

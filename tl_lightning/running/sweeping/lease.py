@@ -28,7 +28,7 @@ class Lease:
     """A trial that this process has.
 
     Attributes:
-        path: Of the file.
+        path: The file.
         attempt: How often the trial was taken, from 1.
     """
 

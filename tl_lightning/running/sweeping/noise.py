@@ -59,7 +59,7 @@ def within_noise(sweep: SweepFile, trials: Sequence[Trial], best: Trial, *, erro
         sweep: Says which end is the good one.
         trials: All.
         best: The best of the completed ones.
-        error: Its standard error.
+        error: The standard error of the best trial's score.
     """
     others = [trial for trial in ranked(sweep, trials) if trial.state == "completed" and trial.number != best.number]
     return sum(abs(best.score - trial.score) <= 2 * error for trial in others if is_scored(trial))  # type: ignore[operator]

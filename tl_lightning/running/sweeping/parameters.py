@@ -15,7 +15,7 @@ class Choice:
 
     Attributes:
         values: Exact, as they stand in the file; a constant has one.
-        probabilities: Of each, for random search; `None` for equal ones.
+        probabilities: One for each value, for random search; `None` for equal ones.
     """
 
     values: tuple[Any, ...]
@@ -92,7 +92,7 @@ def grid(parameters: Mapping[str, Parameter]) -> list[dict[str, Any]]:
     """All combinations, in order.
 
     Args:
-        parameters: As of `combination`.
+        parameters: The choices, as `combination` takes them.
     """
     return [combination(parameters, number) for number in range(grid_size(parameters))]
 

@@ -46,7 +46,7 @@ class Taken:
     Attributes:
         number: From 1.
         values: By dotted key, exact.
-        lease: Of this process.
+        lease: The lock that this process holds.
     """
 
     number: int
@@ -62,7 +62,7 @@ class Search:
         sweep: What to search.
         journal: The file; its folder holds the sweep.
         planned: How many trials there are to be.
-        seed: Of what is drawn; trial number n of random search is the same however many workers there are.
+        seed: Decides what is drawn; trial number n of random search is the same however many workers there are.
     """
 
     def __init__(self, sweep: SweepFile, journal: Path, *, planned: int, seed: int) -> None:
@@ -173,7 +173,7 @@ class Search:
             taken: The trial.
             state: ``completed``, ``stopped`` or ``failed``.
             seconds: How long it took, this time.
-            score: What the kept weights reach; `None` for the best validation.
+            score: What the best weights reach; `None` for the best validation.
             error: Why it failed.
         """
         trial = taken.trial

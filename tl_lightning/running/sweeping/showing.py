@@ -43,7 +43,7 @@ def value_text(value: Any) -> str:  # noqa: ANN401 - anything that YAML holds
     """A value as one line, numbers with four digits.
 
     Args:
-        value: Of a parameter.
+        value: A parameter's value.
     """
     if value is None or isinstance(value, bool):
         return json.dumps(value)

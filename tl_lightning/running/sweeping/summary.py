@@ -20,9 +20,9 @@ def write_summary(
     Args:
         sweep: What was asked for.
         trials: All, in any state.
-        folder: Of the sweep.
+        folder: The sweep's folder.
         planned: How many trials there are to be.
-        importance: Of the parameters, by key; may be empty.
+        importance: The share of each parameter, by key; may be empty.
 
     Returns:
         The file.
@@ -39,9 +39,9 @@ def summarise(
     Args:
         sweep: What was asked for.
         trials: All, in any state.
-        folder: Of the sweep, from which the folders of the trials are named.
+        folder: The sweep's folder, from which the folders of the trials are named.
         planned: How many trials there are to be.
-        importance: Of the parameters, by key; may be empty.
+        importance: The share of each parameter, by key; may be empty.
     """
     best = best_trial(sweep, trials)
     entries = [_entry(trial, folder) for trial in sorted(trials, key=lambda trial: trial.number)]

@@ -91,7 +91,7 @@ def sweep(
         run_dir: The folder for the trials; `None` for a new one.
         storage: The journal that several machines share, in a folder of the sweep's own; instead of ``run_dir``.
         run_cap: Trials in all; `None` for what the file says.
-        seed: Of what is drawn.
+        seed: Decides what is drawn.
 
     Returns:
         What the folder's ``summary.json`` holds.

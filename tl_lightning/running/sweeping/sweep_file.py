@@ -24,7 +24,7 @@ class EarlyTermination:
 
     Attributes:
         min_iter: Validations before the first look.
-        eta: Of the trials at a look, one in so many goes on; a look is ``eta`` times as late as the one before.
+        eta: One in so many trials goes on at a look; a look is ``eta`` times as late as the one before.
         max_iter: Validations of a whole trial: there is no look at its end.
     """
 
@@ -40,7 +40,7 @@ class SweepFile:
     Attributes:
         path: Where it is.
         text: As written.
-        name: Of the sweep; without one, that of the file.
+        name: What the sweep is called; without a name, as its file.
         method: How values are chosen.
         metric: The logged metric that is searched by, such as ``val/accuracy``.
         goal: Whether that is to be large or small.

@@ -38,10 +38,10 @@ class TrialProcess:
     """A trial under way, seen from the worker.
 
     Attributes:
-        pid: Of the process, which leads a group of its own.
+        pid: The process, which leads a group of its own.
         socket: Gives one JSON object a line: ``{"history": [...]}`` after each validation, which waits for ``go`` or
             ``stop``, and at the end ``{"end": ..., "error": ..., "final": ...}``, where ``end`` is completed, stopped,
-            interrupted, failed or no_room, and ``final`` what the kept weights reach.
+            interrupted, failed or no_room, and ``final`` what the best weights reach.
         leash: While the worker holds it the trial lives.
         scratch: A folder for its temporary files.
         is_silent: Whether it has closed its end of the socket.
@@ -112,8 +112,8 @@ def start(args: Sequence[str], folder: Path, *, metric: str, log: Path) -> Trial
     """Forks a process that makes a run, or goes on with it.
 
     Args:
-        args: Of ``tl fit``, without ``--run_dir``.
-        folder: Of the run.
+        args: Arguments of ``tl fit``, without ``--run_dir``.
+        folder: The run's folder.
         metric: What it tells.
         log: Gets what it prints.
     """
@@ -236,7 +236,7 @@ class _Watch:
 
 
 def _final(folder: Path, metric: str) -> float | None:
-    """The metric of the kept weights, which may be an average, or the best by another metric."""
+    """The metric of the best weights, which may be an average, or the best by another metric."""
     split, _, name = metric.partition("/")
     metrics = RunFolder(folder).summary["validation"] if split == "val" else None
     return None if metrics is None else metrics.get(name)

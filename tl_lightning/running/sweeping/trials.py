@@ -19,7 +19,7 @@ class Trial:
         score: The best of the metric so far; `None` where none came.
         history: The metric at each validation.
         seconds: How long it has taken so far, in all attempts; `None` where that is not known.
-        folder: Its run folder.
+        folder: The trial's run folder.
         error: Why it failed, in one line; else empty.
         worker: Who has or had it, such as ``node1:4711``.
         attempts: How often it was begun; more than 1 where a worker died or was interrupted.

@@ -37,7 +37,7 @@ class Ended:
     Attributes:
         state: ``interrupted`` is a trial that is to go on later, ``no_room`` one that found the disk full, ``lost`` one
             that another worker has taken meanwhile.
-        score: What the kept weights reach; `None` where that is not known.
+        score: What the best weights reach; `None` where that is not known.
         error: Why it failed.
     """
 
@@ -51,7 +51,7 @@ class Worker:
 
     Args:
         sweep: What to search.
-        search: Its trials.
+        search: The trials of the sweep.
         driver: Reads from the process that started this one; at its end the worker ends, too.
     """
 
