@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from tl_lightning.backbones import build_backbone, load_source_model, preprocess_of
+from tl_lightning.backbones import DenseBackbone, build_backbone, load_source_model, preprocess_of
 from tl_lightning.preprocess.image import ImagePreprocess
 
 LITE0 = "timm/tf_efficientnet_lite0"
@@ -123,3 +123,18 @@ def test_a_wrong_drop_path_rate_is_one_clear_line(line_of):
     assert "has to be at least 0 and below 1" in line_of(build_backbone, "timm/test_vit", "none", drop_path_rate=1.0)
     line = line_of(build_backbone, "timm/vgg11", "none", drop_path_rate=0.1)
     assert line == "model.drop_path_rate is 0.1, but timm/vgg11 does not support it; leave it out"
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "shapes"),
+    [
+        ("test_efficientnet", 64, [(16, 32), (24, 16), (32, 8), (48, 4), (64, 2)]),
+        ("test_resnet", 64, [(32, 32), (32, 16), (48, 8), (192, 4), (96, 2)]),
+        ("test_vit", 160, [(64, 10)] * 6),
+    ],
+)
+def test_maps_show_where_something_is_from_fine_to_coarse(name, size, shapes):
+    backbone = build_backbone(f"timm/{name}", "none")
+    assert isinstance(backbone, DenseBackbone)
+    maps = backbone.maps(torch.zeros(2, 3, size, size))
+    assert [tuple(each.shape) for each in maps] == [(2, width, side, side) for width, side in shapes]

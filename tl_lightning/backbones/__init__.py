@@ -11,6 +11,7 @@ from tl_lightning.backbones.providers import (
     load_source_model,
     preprocess_of,
     source_classifier,
+    weights_problem,
 )
 from tl_lightning.backbones.splitting import Split
 from tl_lightning.backbones.stages import Stage
@@ -28,4 +29,5 @@ __all__ = [
     "load_source_model",
     "preprocess_of",
     "source_classifier",
+    "weights_problem",
 ]

@@ -31,6 +31,9 @@ class Provider(Protocol):
     ) -> Backbone:
         """Builds a backbone with its weights; see `providers.build_backbone`."""
 
+    def weights_problem(self, name: str) -> str | None:
+        """Why pretrained weights cannot be had here; see `providers.weights_problem`."""
+
     def load_source_model(self, name: str, weights: str) -> nn.Module:
         """The model as it was pretrained; see `providers.load_source_model`."""
 

@@ -80,6 +80,18 @@ def build_backbone(
     )
 
 
+def weights_problem(name: str) -> str | None:
+    """Says why a backbone's pretrained weights cannot be fetched, and what works without; `None` where they can.
+
+    Args:
+        name: The backbone's name.
+
+    Raises:
+        UserError: If the name is unknown.
+    """
+    return provider_of(name).weights_problem(name)
+
+
 def load_source_model(name: str, weights: str = "pretrained") -> nn.Module:
     """Builds the model as it was pretrained, classifier included, e.g. to see what it makes of a known input.
 

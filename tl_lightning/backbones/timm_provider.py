@@ -5,9 +5,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from tl_lightning.backbones import timm_models
+from tl_lightning.backbones import hub, timm_models
 from tl_lightning.backbones.backbone import Backbone
-from tl_lightning.backbones.packages import known_package
+from tl_lightning.backbones.packages import known_package, offline_choices
 from tl_lightning.backbones.run_folders import read_run
 from tl_lightning.backbones.stages import stages_of
 from tl_lightning.backbones.stem import adapt_stem
@@ -18,7 +18,14 @@ from tl_lightning.preprocess import ImagePreprocess, Preprocess
 VALID_NAMES = timm_models.VALID_NAMES
 PACKAGES = ("timm", "torchvision", "pillow")  # the last two prepare the images
 
-__all__ = ["VALID_NAMES", "build", "load_source_model", "preprocess_of", "source_classifier"]  # of a `Provider`
+__all__ = [  # of a `Provider`
+    "VALID_NAMES",
+    "build",
+    "load_source_model",
+    "preprocess_of",
+    "source_classifier",
+    "weights_problem",
+]
 
 
 class TimmBackbone(Backbone):
@@ -123,6 +130,13 @@ def build(
         packages=PACKAGES,
         fixed_size=bool(config.fixed_input_size),
     )
+
+
+def weights_problem(name: str) -> str | None:
+    """Says why pretrained weights cannot be fetched; see `providers.weights_problem`."""
+    model = timm_models.timm_name(name)
+    problem = hub.weights_problem(timm_models.pretrained_config(model))
+    return problem and f"{problem}; what works offline as weights: {offline_choices(model)}"
 
 
 def _feature_count(module: nn.Module, preprocess: Preprocess) -> int:

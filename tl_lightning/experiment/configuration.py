@@ -281,7 +281,8 @@ def _decided_by(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a configuration that an evaluation takes from the checkpoint, whatever else is configured."""
     kind, arguments = described_task(checkpoint)
     prepared, classes = arguments.pop("preprocess"), arguments.pop("classes")
-    own = dict.fromkeys(("image_size", "channels", "pixel_range", "interpolation"))
+    of_images = ("image_size", "channels", "pixel_range", "interpolation")  # which the preparation holds already
+    own = dict.fromkeys(of_images if prepared.get("kind", "image") == "image" else ())
     model = {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": arguments}
     return {"model": model, "data": {**own, "preprocess": prepared, "classes": classes}}
 

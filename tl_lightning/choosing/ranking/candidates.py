@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from tl_lightning.backbones import hub, preprocess_of, timm_models
-from tl_lightning.backbones.packages import KNOWN, PREFIX, is_installed, offline_choices
+from tl_lightning.backbones import hub, preprocess_of, timm_models, weights_problem
+from tl_lightning.backbones.packages import KNOWN, PREFIX, is_installed
 from tl_lightning.errors import UserError
 
 ANSWER_S = 2.0  # to wait for the hub, once for all models
@@ -89,14 +89,8 @@ def check(candidate: Candidate) -> None:
         UserError: If it is unknown, or its weights are not to be had.
     """
     preprocess_of(candidate.backbone, candidate.weights)
-    if candidate.weights != "pretrained":
-        return
-    model = timm_models.timm_name(candidate.backbone)
-    if problem := hub.weights_problem(timm_models.pretrained_config(model)):
-        raise UserError(
-            f"the pretrained weights of {candidate.backbone} cannot be fetched: {problem}; what works offline: "
-            f"{candidate.backbone}=WEIGHTS with {offline_choices(model)}"
-        )
+    if candidate.weights == "pretrained" and (problem := weights_problem(candidate.backbone)):
+        raise UserError(f"the pretrained weights of {candidate.backbone} cannot be fetched: {problem}")
 
 
 def available() -> tuple[list[Candidate], list[str]]:

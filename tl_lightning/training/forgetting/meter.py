@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tl_lightning.backbones import CannotSplit
 from tl_lightning.core.console import console, track
+from tl_lightning.data.base import TransferDataModule
 from tl_lightning.data.dataset import Store
 from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.errors import UserError
@@ -61,7 +62,7 @@ class ForgettingMeter:
         options: What is measured.
     """
 
-    def __init__(self, task: TransferTask, data: ImageDataModule, trainer: Trainer, options: Forgetting) -> None:
+    def __init__(self, task: TransferTask, data: TransferDataModule, trainer: Trainer, options: Forgetting) -> None:
         self._task, self._data, self._trainer, self._options = task, data, trainer, options
         self._pretrained = task.hparams["weights"] != "none"
         measures = self._pretrained and trainer.is_global_zero
@@ -145,8 +146,6 @@ class ForgettingMeter:
 
     def _rows(self) -> NDArray[np.int64]:
         """The images to compare on: the same for every seed of the run; none where there are too few."""
-        if not isinstance(self._data, ImageDataModule):
-            return np.zeros(0, dtype=np.int64)
         rows = np.random.default_rng(0).permutation(self._data.splits["val"])[: self._options.images]
         return np.sort(rows) if len(rows) >= FEWEST else rows[:0]
 
