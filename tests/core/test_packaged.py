@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tl_lightning import fit
 from tl_lightning.core.packaged import find, find_configs, packaged, summary_of
 from tl_lightning.errors import UserError
 
@@ -73,3 +74,8 @@ def test_an_unknown_name_is_one_line_with_the_nearest(empty, name, tail):
     with pytest.raises(UserError) as error:
         find_configs(["--config", name])
     assert str(error.value) == f"--config {name}: there is no such file{tail}"
+
+
+def test_python_finds_them_as_well(empty):
+    with pytest.raises(UserError, match="--config elpw: there is no such file and no packaged configuration"):
+        fit("elpw")

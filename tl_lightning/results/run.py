@@ -65,11 +65,11 @@ def fit(config: str | Path | Mapping[str, Any], /, **overrides: Any) -> Run:  # 
     """Trains as ``tl fit --config`` does.
 
     Args:
-        config: A YAML file, or its content as a mapping.
+        config: A YAML file, the name of a packaged one such as ``elpv``, or the content as a mapping.
         **overrides: Values for dotted keys, such as ``**{"model.lr": 1e-3}``.
 
     Returns:
-        The run: its ``folder``, its ``summary``, and ``predict``.
+        What was trained, with its ``folder``, its ``summary``, and ``predict``.
 
     Raises:
         UserError: If a key, a value, the data or the weights are wrong.
