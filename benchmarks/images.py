@@ -46,7 +46,7 @@ def write_images(folder: Path, count: int) -> None:
     """Random cuts, 500 x 375, in two classes."""
     rng = np.random.default_rng(0)
     photographs = [Image.open(Path(skimage.__file__).parent / "data" / name).convert("RGB") for name in PHOTOGRAPHS]
-    cells = read_elpv(target=None).paths
+    cells = read_elpv(targets=["defect"]).paths
     for number in range(count):
         source = number % (len(photographs) + 1)
         if source < len(photographs):

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tl_lightning.data.samples import Samples
+from tl_lightning.data.samples import Samples, Target
 from tl_lightning.data.sources.read import read_source
 from tl_lightning.data.splits import fold_numbers, folds_within, kin_numbers, split_samples
 from tl_lightning.errors import UserError
@@ -14,8 +14,7 @@ def make(labels: list[int], *, split: list[str] | None = None, domains: list[str
     numbers = np.array(labels)
     return Samples(
         paths=[Path(f"{i}.png") for i in range(len(labels))],
-        labels=numbers,
-        classes=[f"c{i}" for i in range(max(labels) + 1)],
+        targets={"label": Target(numbers, [f"c{i}" for i in range(max(labels) + 1)])},
         split=None if split is None else np.array(split),
         strata=numbers,
         domains=None if domains is None else np.array(domains),
@@ -239,7 +238,7 @@ def test_rare_labels_are_met_in_training() -> None:
     labels[::4, 1] = 1
     labels[[7, 30], 2] = 1
     strata = np.array([2 if row[2] else 1 if row[1] else 0 for row in labels])
-    samples = replace(make([0] * 60), labels=labels, classes=["a", "b", "c"], problem_type="multilabel", strata=strata)
+    samples = replace(make([0] * 60), targets={"x": Target(labels, ["a", "b", "c"], "multilabel")}, strata=strata)
     for seed in range(5):
         splits = split_samples(samples, "auto", seed=seed)
         assert samples.counts(splits["train"])[2] == 1
@@ -260,7 +259,7 @@ def test_more_folds_than_groups_are_refused() -> None:
 
 def test_numbers_take_two_images_to_be_scored() -> None:
     numbers = np.arange(10, dtype=np.float32)[:, None]
-    samples = replace(make([0] * 10), labels=numbers, classes=["x"], problem_type="regression")
+    samples = replace(make([0] * 10), targets={"x": Target(numbers, ["x"], "regression")})
     stated = replace(samples, split=np.array(["train"] * 7 + ["val"] * 2 + ["test"]))
     with pytest.raises(UserError, match=r"the test split of the source's own split has one image"):
         split_samples(stated, "auto", seed=0)

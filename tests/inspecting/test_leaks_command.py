@@ -11,7 +11,7 @@ from tiny import TINY, write_tiny
 
 from tl_lightning.cli import main
 from tl_lightning.data.leaks import Duplicate
-from tl_lightning.data.samples import Samples
+from tl_lightning.data.samples import Samples, Target
 from tl_lightning.inspecting.leaks import _rows
 
 SOURCE = ("--data.source", "table.csv", "--data.image_size", "128")  # at 32 no section can be told
@@ -71,7 +71,7 @@ def test_where_nothing_is_there_twice_it_says_so(here, capsys):
 
 def test_a_image_of_no_split_has_an_empty_cell():
     zeros = np.zeros(2, dtype=np.int64)
-    samples = Samples([Path("a.png"), Path("b.png")], zeros, ["cat"], split=None, strata=zeros, domains=None)
+    samples = Samples([Path("a.png"), Path("b.png")], {"label": Target(zeros, ["cat"])}, split=None, strata=zeros)
     data = SimpleNamespace(samples=samples, splits={"train": np.array([1]), "val": np.array([], dtype=int)})
     assert _rows(data, [Duplicate(0, 1, "file")])[1] == ["file", "a.png", "", "cat", "b.png", "train", "cat"]
 

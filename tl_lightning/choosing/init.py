@@ -17,10 +17,11 @@ from tl_lightning.choosing.advising.recipe import recipe
 from tl_lightning.core.console import console
 from tl_lightning.core.files import write_text
 from tl_lightning.core.options import OptionParser
-from tl_lightning.data.answers import NO, YES, make_samples
-from tl_lightning.data.samples import SPLITS, Listing, ProblemType, Samples, are_numbers
+from tl_lightning.data.listing import Listing
+from tl_lightning.data.samples import SPLITS, ProblemType, Samples, are_numbers
 from tl_lightning.data.sources.columns import Columns
 from tl_lightning.data.sources.read import list_source
+from tl_lightning.data.targets import NO, YES, make_samples
 from tl_lightning.errors import UserError
 
 TASKS: dict[ProblemType, str] = {
@@ -125,20 +126,20 @@ def look_at(source: str, *, columns: Columns, problem_type: ProblemType | None =
     """
     listing = list_source(source, columns=columns, may_be_empty=False)
     kind = problem_type or guess(listing)
-    return Look(source, columns, make_samples(listing, problem_type=kind), is_table="folder" not in listing.answers)
+    return Look(source, columns, make_samples(listing, problem_type=kind), is_table="folder" not in listing.targets)
 
 
 def guess(listing: Listing) -> ProblemType:
     """Tells from the labels what is to be learned: measurements, several labels per image, or one class."""
-    columns = list(listing.answers.values())
+    columns = list(listing.targets.values())
     cells = [cell for column in columns for cell in column]
     distinct = {cell for cell in cells if cell}
     if len(columns) > 1 and all(cell.lower() in YES | NO for cell in distinct):
         return "multilabel"
-    if len(columns) == 1 and listing.known is None and any(SEPARATOR in cell or not cell for cell in cells):
+    if len(columns) == 1 and not listing.known and any(SEPARATOR in cell or not cell for cell in cells):
         return "multilabel"
     whole = all(re.fullmatch(r"[+-]?\d+", cell) for cell in distinct)
-    if listing.known is None and distinct and _all_numbers(distinct) and (not whole or len(distinct) > MANY_NUMBERS):
+    if not listing.known and distinct and _all_numbers(distinct) and (not whole or len(distinct) > MANY_NUMBERS):
         return "regression"
     return "regression" if len(columns) > 1 else "multiclass"
 

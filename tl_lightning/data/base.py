@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -23,16 +24,19 @@ from tl_lightning.data.leaks import (
     LeakReport,
     OnLeak,
     cached_duplicates,
+    groups_of,
     report_leaks,
     settle_leaks,
 )
 from tl_lightning.data.loader import TimedLoader, as_it_is
 from tl_lightning.data.resume import place_of, progress
-from tl_lightning.data.samples import SPLITS, ProblemType, check_training_has_all, name_some
+from tl_lightning.data.samples import ProblemType, Target, check_training_has_all, name_some
 from tl_lightning.data.sampling import EpochSampler
 from tl_lightning.data.sources.columns import Columns
 from tl_lightning.data.sources.read import read_source
 from tl_lightning.data.splits import split_samples
+from tl_lightning.data.targets import Unlabelled
+from tl_lightning.data.unlabelled import may_train, without_label
 from tl_lightning.data.workers import default_workers
 from tl_lightning.errors import UserError, shown
 from tl_lightning.preprocess import Preprocess
@@ -43,8 +47,10 @@ VIEW_SEED = 0  # of the views that are cached, whatever the run's seed, so that 
 class TransferDataModule(LightningDataModule):
     """Samples and their targets: listed at once, opened by `setup`, split and batched.
 
-    Batches are dicts: what the model takes, ``index`` (``int64`` ``(n,)``) and ``label`` (see `Samples.labels`). Where
-    the source states weights there is ``weight`` (``float32`` ``(n,)``, mean 1 over the training samples).
+    Batches are dicts: what the model takes, ``index`` (``int64`` ``(n,)``) and ``label`` (see `Target.labels`; of
+    several targets a dict by their names). Where the source states weights there is ``weight`` (``float32`` ``(n,)``,
+    mean 1 over the training samples), where it has domains ``domain`` (``int64`` ``(n,)``, a place in `domains`), and
+    where there are samples without a label ``labelled`` (``bool`` ``(n,)``).
 
     A subclass says how samples are read and prepared: `open_store`, `transform` and `find_duplicates`,
     and where it needs one its own `collate`. What it draws or mixes anew in each epoch it says by `views`,
@@ -54,11 +60,14 @@ class TransferDataModule(LightningDataModule):
         noun: What the samples are called in messages, in the plural.
         augmentation: The configured augmentation; a subclass with several has an argument for it.
         samples: All listed samples; the indices of `splits` point into it.
-        classes: Names of the classes, levels, labels or numbers, in the order of the model's outputs.
-        preprocess: The preprocessing in force.
-        prepared: The same as plain data, with `image_size` and the like applied; plain data.
+        classes: Names of the classes, levels, labels or numbers, in the order of the model's outputs; of several
+            targets by the target's name.
+        domains: Names of the domains, which the numbers in the batches point into; empty without domains.
+        preprocess: The preprocessing in force, with `image_size` and the like applied.
+        prepared: The same as plain data.
         split_digest: Tells apart which samples are in which split; broken ones count.
         splits: Sorted sample indices under ``train``, ``val`` and ``test``.
+        unlabelled_rows: Sorted indices of samples without a label that may train, see `training_rows`.
         skipped: Number of broken samples that were left out by `setup`.
         leaks: Which samples are there more than once in the splits in force, found by `setup`; `None` where that was
             not looked for.
@@ -88,14 +97,16 @@ class TransferDataModule(LightningDataModule):
         label_separator: str = "|",
         split_column: str | None = None,
         group_column: str | None = None,
+        domain_column: str | None = None,
         weight_column: str | None = None,
         time_column: str | None = None,
-        classes: list[str] | None = None,
+        classes: list[str] | dict[str, list[str]] | None = None,
+        unlabelled: Unlabelled = "stop",
         sampler: Literal["shuffled", "balanced"] = "shuffled",
         on_error: Literal["stop", "skip"] = "stop",
         on_leak: OnLeak = "warn",
         num_workers: int | None = None,
-        problem_type: ProblemType = "multiclass",
+        problem_type: ProblemType | dict[str, ProblemType] = "multiclass",
         seed: int = 0,
     ) -> None:
         """Lists the samples and splits them; no file is read yet.
@@ -129,9 +140,14 @@ class TransferDataModule(LightningDataModule):
             split_column: Column that says train, val or test; by default split, where there is one.
             group_column: Column of what must not be torn apart, such as the patient; by default group, where there is
                 one.
+            domain_column: Column of where a sample comes from, such as the hospital; by default domain, where there is
+                one.
             weight_column: Column of how much a sample counts in training; by default weight, where there is one.
             time_column: Column of when a sample was taken, for split time: a number or a date.
             classes: Names of the classes in the order of the outputs, of levels from the lowest; by default sorted.
+                For several targets by their names.
+            unlabelled: What to do about rows without a label: stop, or keep them, and those that labelled_fraction
+                takes the label from, for tasks that learn from such samples; others train on labelled ones alone.
             sampler: shuffled goes through the training samples once per epoch; balanced draws as many, but from all
                 classes equally often.
             on_error: What to do about files that cannot be read: stop before training, or skip and count them.
@@ -139,7 +155,8 @@ class TransferDataModule(LightningDataModule):
                 warn of it, stop, or move them, out of the test split first; ignore does not look for them.
             num_workers: Processes that prepare batches; by default none on a CPU, where training needs every core, and
                 up to 8 beside a GPU, out of the cores that this process may use. What is cached is read without them.
-            problem_type: multiclass, ordinal, multilabel or regression; comes from the task.
+            problem_type: multiclass, ordinal, multilabel or regression, for several targets by their names (columns, or
+                elpv's); comes from the task.
             seed: Of shuffling and augmentation; comes from seed_everything.
 
         Raises:
@@ -155,8 +172,8 @@ class TransferDataModule(LightningDataModule):
             raise UserError(f"data.on_leak {on_leak!r} is unknown; valid are warn, stop, move, ignore")
         if on_error not in ("stop", "skip"):
             raise UserError(f"data.on_error {on_error!r} is unknown; valid are stop, skip")
-        if problem_type not in ("multiclass", "ordinal") and sampler == "balanced":
-            raise UserError("data.sampler balanced draws all classes equally often, and these have none")
+        if unlabelled not in ("stop", "keep"):
+            raise UserError(f"data.unlabelled {unlabelled!r} is unknown; valid are stop, keep")
         self.source = source
         self.preprocess = Preprocess.from_dict(preprocess)
         self.prepared = self.preprocess.to_dict()
@@ -167,7 +184,15 @@ class TransferDataModule(LightningDataModule):
         self.seed = seed
         self.sampler = sampler
         self.num_workers = num_workers
-        columns = Columns(input_column, label_column, split_column, group_column, weight_column, time_column)
+        columns = Columns(
+            image=input_column,
+            label=label_column,
+            split=split_column,
+            group=group_column,
+            domain=domain_column,
+            weight=weight_column,
+            time=time_column,
+        )
         self.samples = read_source(
             source,
             problem_type=problem_type,
@@ -175,11 +200,17 @@ class TransferDataModule(LightningDataModule):
             columns=columns,
             separator=label_separator,
             classes=classes,
+            unlabelled=unlabelled,
         )
-        self.classes = self.samples.classes
+        if sampler == "balanced" and self.samples.first.problem_type not in ("multiclass", "ordinal"):
+            raise UserError("data.sampler balanced draws all classes equally often, and these have none")
+        by_name = {name: each.classes for name, each in self.samples.targets.items()}
+        self.classes: Any = self.samples.classes if isinstance(problem_type, str) else by_name
+        self.domains = [] if self.samples.domains is None else sorted(set(self.samples.domains.tolist()))
+        self._labelled = np.flatnonzero(self.samples.labelled)
         self._split_for = partial(
             split_samples,
-            self.samples,
+            self.samples if len(self._labelled) == len(self.samples) else self.samples.at(self._labelled),
             split,
             seed=split_seed,
             val_fraction=val_fraction,
@@ -189,9 +220,14 @@ class TransferDataModule(LightningDataModule):
             labelled_seed=seed,
         )
         self.splits = self.split_for(fold)
-        self._targets = self._weighted_targets()
+        self.unlabelled_rows = self._hidden = np.zeros(0, dtype=np.int64)
+        if unlabelled == "keep":
+            self._hidden = without_label(self.split_for(fold, labelled_fraction=1.0), self.splits)
+            bare = np.union1d(np.flatnonzero(~self.samples.labelled), self._hidden)
+            self.unlabelled_rows = may_train(self.samples, self.splits, bare, split)
+        self._targets = self._make_targets()
         self.fold = fold
-        self.split_digest = _digest(self.samples.paths, self.splits)
+        self.split_digest = self._digest_splits()
         self.skipped = 0
         self.leaks: LeakReport | None = None
         self.moved = 0
@@ -300,11 +336,19 @@ class TransferDataModule(LightningDataModule):
             fold: `None` for the splits of no fold.
             labelled_fraction: `None` for the configured one.
         """
-        if labelled_fraction is None:
-            return self._split_for(fold=fold)
-        return self._split_for(fold=fold, labelled_fraction=labelled_fraction)
+        own: dict[str, Any] = {} if labelled_fraction is None else {"labelled_fraction": labelled_fraction}
+        return {name: self._labelled[rows] for name, rows in self._split_for(fold=fold, **own).items()}
 
-    def answers(self, split: str) -> Targets:
+    @property
+    def training_rows(self) -> NDArray[np.int64]:
+        """The samples that `train_dataloader` goes through, those without a label where the task can use them."""
+        if not len(self.unlabelled_rows) or self.trainer is None:
+            return self.splits["train"]
+        if not getattr(self.trainer.lightning_module, "uses_unlabelled", False):
+            return self.splits["train"]
+        return np.union1d(self.splits["train"], self.unlabelled_rows)
+
+    def targets(self, split: str) -> Targets:
         """The targets of a split, in its order.
 
         Args:
@@ -317,7 +361,8 @@ class TransferDataModule(LightningDataModule):
         """Tells apart what the samples of the splits are said to show."""
         digest = hashlib.sha256()
         for rows in self.splits.values():
-            digest.update(self.samples.labels[rows].tobytes())
+            for target in self.samples.targets.values():
+                digest.update(target.labels[rows].tobytes())
             digest.update(b"" if self.samples.weights is None else self.samples.weights[rows].tobytes())
         return digest.hexdigest()[:16]
 
@@ -354,7 +399,7 @@ class TransferDataModule(LightningDataModule):
         if store.broken:
             self._check_without(store.broken)
             self.leave_out(store.broken)
-        self._targets = self._weighted_targets()
+        self._targets = self._make_targets()
         self._store = store
 
     @property
@@ -397,7 +442,11 @@ class TransferDataModule(LightningDataModule):
         )
         self.moved = sum(len(np.setdiff1d(self.splits[name], rows)) for name, rows in settled.items())
         # Moved, they are another split, which no run with the first one may be scored on.
-        self.splits, self.split_digest = settled, _digest(self.samples.paths, settled)
+        self.splits = settled
+        held_out = np.union1d(settled["val"], settled["test"])
+        together = groups_of(duplicates, len(self.samples))
+        self.unlabelled_rows = self.unlabelled_rows[~np.isin(together[self.unlabelled_rows], together[held_out])]
+        self.split_digest = self._digest_splits()
         self.leaks = self.report_leaks(duplicates)
         check_training_has_all(self.samples, self.splits, self.source)
 
@@ -408,7 +457,12 @@ class TransferDataModule(LightningDataModule):
             rows: Indices of the samples.
         """
         self.splits = self._splits_without(rows)
+        self.unlabelled_rows = np.setdiff1d(self.unlabelled_rows, list(rows))
         self.skipped = len(rows)
+
+    def _digest_splits(self) -> str:
+        bare = {"unlabelled": self.unlabelled_rows} if len(self.unlabelled_rows) else {}
+        return _digest(self.samples.paths, self.splits | bare)
 
     def _splits_without(self, rows: Collection[int]) -> dict[str, NDArray[np.int64]]:
         return {name: np.setdiff1d(indices, list(rows)) for name, indices in self.splits.items()}
@@ -423,32 +477,45 @@ class TransferDataModule(LightningDataModule):
             if not len(splits[name]):
                 raise UserError(f"the {name} split is left without {self.noun}: {found}")
         readable = np.setdiff1d(np.arange(len(self.samples)), list(broken))
-        had, has = (self.samples.counts(rows) > 0 for rows in (np.arange(len(self.samples)), readable))
-        if (had & ~has).any():
-            name = self.classes[int(np.argmax(had & ~has))]
-            raise UserError(f"class {name!r} is left without {self.noun}: {found}")
+        for target in self.samples.targets.values():
+            had, has = (target.counts(rows) > 0 for rows in (np.arange(len(self.samples)), readable))
+            if (had & ~has).any():
+                name = target.classes[int(np.argmax(had & ~has))]
+                raise UserError(f"class {name!r} is left without {self.noun}: {found}")
         check_training_has_all(self.samples, splits, self.source)
 
-    def _weighted_targets(self) -> Targets:
-        weights = self.samples.weights
+    def _make_targets(self) -> Targets:
+        samples, weights = self.samples, self.samples.weights
         if weights is not None:  # so that a weighted loss is as large as one without weights
             weights = weights / weights[self.splits["train"]].mean()
-        return Targets(torch.from_numpy(self.samples.labels), None if weights is None else torch.from_numpy(weights))
+        domains = None if samples.domains is None else np.searchsorted(self.domains, samples.domains)
+        labelled = None
+        if len(self.unlabelled_rows):
+            labelled = samples.labelled
+            labelled[self._hidden] = False
+        labels = {
+            name: torch.from_numpy(target.without(self._hidden).labels) for name, target in samples.targets.items()
+        }
+        extras = (None if each is None else torch.from_numpy(each) for each in (weights, domains, labelled))
+        return Targets(labels if isinstance(self.classes, dict) else next(iter(labels.values())), *extras)
 
     # What there is to say.
 
     def notes(self) -> list[str]:
         """What a user should know: classes that a part of the split lacks, and what is made of columns."""
         said = []
-        counts = {name: self.samples.counts(self.splits[name]) for name in SPLITS}
-        for name in ("val", "test"):
-            lacking = np.flatnonzero((counts["train"] > 0) & (counts[name] == 0))
+        for name, target in product(("val", "test"), self.samples.targets.values()):
+            trained, held_out = (target.counts(self.splits[part]) > 0 for part in ("train", name))
+            lacking = np.flatnonzero(trained & ~held_out)
             if len(lacking) and len(self.splits[name]):
-                names = name_some([repr(self.classes[number]) for number in lacking], most=5)
+                names = name_some([repr(target.classes[number]) for number in lacking], most=5)
                 said.append(
                     f"the {name} split has no {self.noun.removesuffix('s')} of {names}: "
-                    "its figures say nothing about that"
+                    "its metrics say nothing about that"
                 )
+        if count := len(self.unlabelled_rows):
+            used = "train too" if len(self.training_rows) > len(self.splits["train"]) else "are left out by this task"
+            said.append(f"{count:,} {self.noun} without a label {used}")
         if self.samples.weights is not None:
             said.append(f"{self.noun} count in training as the weight column says")
         if self.samples.times is not None and self.split != "time":
@@ -457,14 +524,20 @@ class TransferDataModule(LightningDataModule):
 
     def summary(self) -> dict[str, Any]:
         """What the data were, as plain data for ``summary.json``."""
-        counts = {name: self.samples.counts(rows).tolist() for name, rows in self.splits.items()}
+        kinds = {name: target.problem_type for name, target in self.samples.targets.items()}
+        counts = {
+            name: {split: _counted(target, rows) for split, rows in self.splits.items()}
+            for name, target in self.samples.targets.items()
+        }
+        several = isinstance(self.classes, dict)
         return {
             "source": self.source,
-            "problem_type": self.samples.problem_type,
+            "problem_type": kinds if several else next(iter(kinds.values())),
             "classes": self.classes,
             "train": len(self.splits["train"]),
             "validation": len(self.splits["val"]),
             "test": len(self.splits["test"]),
+            "unlabelled": len(self.unlabelled_rows),
             "skipped": self.skipped,
             "split": self.split,
             "split_seed": self.split_seed,
@@ -473,7 +546,7 @@ class TransferDataModule(LightningDataModule):
             "targets_digest": self.targets_digest,
             "leaks": None if self.leaks is None else {"moved": self.moved, **self.leaks.to_dict()},
             "groups": None if self.samples.groups is None else len(np.unique(self.samples.groups)),
-            "class_counts": {name: dict(zip(self.classes, count, strict=False)) for name, count in counts.items()},
+            "class_counts": counts if several else next(iter(counts.values())),
         }
 
     # Loaders.
@@ -489,7 +562,10 @@ class TransferDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Shuffled or balanced, and augmented; a last batch that is not full is dropped, unless it is the only one."""
-        sampler = self._sampler("train", shuffle=True, balanced=self.sampler == "balanced")
+        rows, balanced = self.training_rows, self.sampler == "balanced"
+        if balanced and len(rows) > len(self.splits["train"]):
+            raise UserError("data.sampler balanced draws all classes equally often, and unlabelled samples have none")
+        sampler = self._sampler("train", shuffle=True, balanced=balanced, rows=rows)
         if self.trainer is not None:
             # With worker processes the first batches are under way before Lightning calls set_epoch.
             epochs, _ = progress(self.trainer)
@@ -505,7 +581,7 @@ class TransferDataModule(LightningDataModule):
     @property
     def training_batches(self) -> int:
         """Batches of an epoch that `train_dataloader` will give this process."""
-        return math.ceil(len(self._sampler("train", shuffle=True)) / self.loaded_batch_size)
+        return math.ceil(len(self._sampler("train", shuffle=True, rows=self.training_rows)) / self.loaded_batch_size)
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """In order, as prediction sees the samples."""
@@ -550,8 +626,10 @@ class TransferDataModule(LightningDataModule):
         sampler.set_epoch(view.draw or 0)
         return self._loader(sampler, view.transform, seed=seed, batch_size=batch_size)
 
-    def _sampler(self, split: str, *, shuffle: bool, balanced: bool = False) -> EpochSampler:
-        indices = self.splits[split]
+    def _sampler(
+        self, split: str, *, shuffle: bool, balanced: bool = False, rows: NDArray[np.int64] | None = None
+    ) -> EpochSampler:
+        indices = self.splits[split] if rows is None else rows
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         if len(indices) < world_size:
             raise UserError(
@@ -631,6 +709,10 @@ class TransferDataModule(LightningDataModule):
         # Lightning also restores it before testing or predicting, which has nothing to go on with.
         if state_dict and (self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING):
             self._resume = {"epoch": state_dict["epoch"], "batches": state_dict["batches"]}
+
+
+def _counted(target: Target, rows: NDArray[np.int64]) -> dict[str, int]:
+    return dict(zip(target.classes, target.counts(rows).tolist(), strict=False))
 
 
 def _digest(paths: list[Path], splits: dict[str, NDArray[np.int64]]) -> str:

@@ -50,10 +50,10 @@ class CachedDataset(Dataset[dict[str, Any]]):
         self._drawn: tuple[int, NDArray[np.int64]] | None = None  # the versions of an epoch
 
     def __len__(self) -> int:
-        return len(self.targets.labels)
+        return len(self.targets)
 
     def __getitems__(self, places: list[tuple[int, int]]) -> dict[str, Any]:
-        """A batch: ``activations`` (a list of tensors ``(n, ...)``), ``index``, ``label``, maybe ``weight``."""
+        """A batch: ``activations`` (a list of tensors ``(n, ...)``), ``index``, ``label`` and so on."""
         indices = np.array([index for _, index in places])
         rows = torch.from_numpy(indices)
         return {"activations": self._read(places[0][0], indices), "index": rows, **self.targets.of(rows)}

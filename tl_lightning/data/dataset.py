@@ -58,24 +58,44 @@ class View:
 
 @dataclass(frozen=True)
 class Targets:
-    """What is to be learned of all samples.
+    """What is to be learned of all samples, and what goes with it.
 
     Attributes:
-        labels: See `Samples.labels`.
-        weights: ``float32`` ``(n,)``; `None` for all the same.
+        labels: A tensor, see `Target.labels`; of several targets one for each, by its name.
+        weights: How much each counts, ``float32`` ``(n,)``; `None` for all the same.
+        domains: The number of its domain, ``int64`` ``(n,)``; `None` where there are no domains.
+        labelled: Whether it has a target at all, ``bool`` ``(n,)``; `None` where all have.
     """
 
-    labels: Tensor
+    labels: Any
     weights: Tensor | None = None
+    domains: Tensor | None = None
+    labelled: Tensor | None = None
 
-    def of(self, rows: int | Tensor) -> dict[str, Tensor]:
-        """``label`` and, where there is one, ``weight`` of a row or of several."""
-        weight = {} if self.weights is None else {"weight": self.weights[rows]}
-        return {"label": self.labels[rows], **weight}
+    def __len__(self) -> int:
+        return len(next(iter(self.labels.values())) if isinstance(self.labels, dict) else self.labels)
+
+    def of(self, rows: int | Tensor) -> dict[str, Any]:
+        """``label`` and, where there are any, ``weight``, ``domain`` and ``labelled`` of a row or of several."""
+        parts = {"label": _at(self.labels, rows)}
+        if self.weights is not None:
+            parts["weight"] = self.weights[rows]
+        if self.domains is not None:
+            parts["domain"] = self.domains[rows]
+        if self.labelled is not None:
+            parts["labelled"] = self.labelled[rows]
+        return parts
 
     def at(self, rows: Tensor) -> "Targets":
         """The targets of some samples."""
-        return Targets(self.labels[rows], None if self.weights is None else self.weights[rows])
+        parts = (self.weights, self.domains, self.labelled)
+        return Targets(_at(self.labels, rows), *(None if part is None else part[rows] for part in parts))
+
+
+def _at(labels: Any, rows: int | Tensor) -> Any:  # noqa: ANN401 - a tensor, or tensors by name
+    if isinstance(labels, dict):
+        return {name: tensor[rows] for name, tensor in labels.items()}
+    return labels[rows]
 
 
 class SampleDataset(Dataset[Sample]):

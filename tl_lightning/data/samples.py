@@ -1,9 +1,9 @@
-"""The list of images and answers that every kind of source is read into, and what must hold for it."""
+"""The list of samples and targets that every kind of source is read into, and what must hold for it."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,30 +20,76 @@ Labels = NDArray[np.int64] | NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
-    """Images and their answers, listed but not read.
+class Target:
+    """One thing that is to be learned of every sample.
 
     Attributes:
-        paths: One image file per sample, in the order of the source.
-        labels: What is to be learned, one row per sample: ``int64`` index into `classes`, shape ``(n,)``, for classes
-            and levels; ``float32`` ``(n, len(classes))`` otherwise, 0 or 1 for labels.
+        labels: One row per sample: ``int64`` index into `classes`, shape ``(n,)``, for classes and levels;
+            ``float32`` ``(n, len(classes))`` otherwise, 0 or 1 for several labels. -1, or NaN, where a sample lacks it.
         classes: Names of the classes, levels (lowest first), labels or numbers; their order is that of the outputs.
+        problem_type: What kind of target it is.
+    """
+
+    labels: Labels
+    classes: list[str]
+    problem_type: ProblemType = "multiclass"
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """Which samples have it, ``(n,)``."""
+        return np.asarray(self.labels >= 0 if self.labels.ndim == 1 else ~np.isnan(self.labels).any(axis=1))
+
+    def at(self, rows: NDArray[np.int64]) -> "Target":
+        """The target of some samples."""
+        return replace(self, labels=self.labels[rows])
+
+    def without(self, rows: NDArray[np.int64]) -> "Target":
+        """The same, as if some samples lacked it."""
+        labels = self.labels.copy()
+        labels[rows] = -1 if labels.ndim == 1 else np.nan
+        return replace(self, labels=labels)
+
+    def counts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many of some samples have each class, level or label; empty for numbers."""
+        if self.problem_type == "regression":
+            return np.zeros(0, dtype=np.int64)
+        labels = self.labels[rows[self.present[rows]]]
+        if labels.ndim == 1:
+            return np.bincount(labels, minlength=len(self.classes))
+        having: NDArray[np.float64] = labels.sum(axis=0, dtype=np.float64)
+        return having.astype(np.int64)
+
+    def in_words(self) -> tuple[NDArray[np.int64], list[str]]:
+        """A number for each different label, ``int64`` ``(n,)``, and what each of them is in words."""
+        rows, number_of = np.unique(self.labels, axis=0, return_inverse=True)
+        if self.labels.ndim == 1:
+            return number_of, [self.classes[label] if label >= 0 else "no label" for label in rows]
+        if self.problem_type == "multilabel":
+            having = (np.array(self.classes)[row > 0] for row in rows)
+            return number_of, ["|".join(names) or "no label" for names in having]
+        return number_of, [", ".join(f"{value:g}" for value in row) for row in rows]
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Files and their targets, listed but not read.
+
+    Attributes:
+        paths: One file per sample, in the order of the source.
+        targets: What is to be learned, by name; the first decides what a split keeps in proportion.
         split: ``train``, ``val`` or ``test`` of each sample, where the source states it.
         strata: What a stratified split keeps in proportion, ``int64`` ``(n,)``.
         domains: Name of the domain of each sample, where the source has domains.
-        problem_type: What kind of target the labels are.
         groups: Name of what samples have in common (a patient, a module), where the source has groups.
         weights: How much each sample counts in training, ``float32`` ``(n,)``, more than 0; `None` for all the same.
         times: When each was taken, as numbers that can be put in order, ``float64`` ``(n,)``.
     """
 
     paths: list[Path]
-    labels: Labels
-    classes: list[str]
+    targets: dict[str, Target]
     split: NDArray[np.str_] | None
     strata: NDArray[np.int64]
-    domains: NDArray[np.str_] | None
-    problem_type: ProblemType = "multiclass"
+    domains: NDArray[np.str_] | None = None
     groups: NDArray[np.str_] | None = None
     weights: NDArray[np.float32] | None = None
     times: NDArray[np.float64] | None = None
@@ -51,87 +97,101 @@ class Samples:
     def __len__(self) -> int:
         return len(self.paths)
 
-    @property
-    def single(self) -> NDArray[np.int64]:
-        """One number per sample that each split should have its share of: the class, or else the stratum."""
-        return self.labels.astype(np.int64) if self.labels.ndim == 1 else self.strata
+    def at(self, rows: NDArray[np.int64]) -> "Samples":
+        """Some of the samples."""
+        parts: dict[str, Any] = {
+            name: None if (values := getattr(self, name)) is None else values[rows]
+            for name in ("split", "strata", "domains", "groups", "weights", "times")
+        }
+        targets = {name: target.at(rows) for name, target in self.targets.items()}
+        return Samples(paths=[self.paths[row] for row in rows], targets=targets, **parts)
 
-    def targets_in_words(self) -> tuple[NDArray[np.int64], list[str]]:
-        """A number for each different answer, ``int64`` ``(n,)``, and what each of these answers is in words."""
-        if self.labels.ndim == 1:
-            return self.single, self.classes
-        rows, number_of = np.unique(self.labels, axis=0, return_inverse=True)
-        if self.problem_type == "multilabel":
-            having = (np.array(self.classes)[row > 0] for row in rows)
-            return number_of, ["|".join(names) or "no label" for names in having]
-        return number_of, [", ".join(f"{value:g}" for value in row) for row in rows]
+    @property
+    def target(self) -> Target:
+        """The only target.
+
+        Raises:
+            UserError: If there are several.
+        """
+        if len(self.targets) > 1:
+            raise UserError(f"this works with one target, and here are several: {', '.join(self.targets)}")
+        return self.first
+
+    @property
+    def first(self) -> Target:
+        """The first of the targets, which decides what a split keeps in proportion and what is drawn equally often."""
+        return next(iter(self.targets.values()))
+
+    @property
+    def labels(self) -> Labels:
+        """The labels of the only target; see `target`."""
+        return self.target.labels
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes of the only target; see `target`."""
+        return self.target.classes
+
+    @property
+    def problem_type(self) -> ProblemType:
+        """The kind of the only target; see `target`."""
+        return self.target.problem_type
 
     def counts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """How many of some samples have each class, level or label; empty where the answers are numbers."""
-        if self.problem_type == "regression":
-            return np.zeros(0, dtype=np.int64)
-        if self.labels.ndim == 1:
-            return np.bincount(self.labels[rows], minlength=len(self.classes))
-        having: NDArray[np.float64] = self.labels[rows].sum(axis=0, dtype=np.float64)
-        return having.astype(np.int64)
+        """How many of some samples have each class of the only target; see `Target.counts`."""
+        return self.target.counts(rows)
+
+    @property
+    def single(self) -> NDArray[np.int64]:
+        """One number per sample that each split should have its share of: the first target's class, or the stratum."""
+        labels = self.first.labels
+        return labels.astype(np.int64) if labels.ndim == 1 else self.strata
+
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """Which samples have a target at all, ``(n,)``."""
+        found: NDArray[np.bool_] = np.any([target.present for target in self.targets.values()], axis=0)
+        return found
+
+    def targets_in_words(self) -> tuple[NDArray[np.int64], list[str]]:
+        """A number for each different label, or combination of labels, ``int64`` ``(n,)``, and each in words."""
+        if len(self.targets) == 1:
+            return self.first.in_words()
+        each = [target.in_words() for target in self.targets.values()]
+        rows, number_of = np.unique([numbers for numbers, _ in each], axis=1, return_inverse=True)
+        return number_of, [
+            ", ".join(words[number] for number, (_, words) in zip(row, each, strict=True)) for row in rows.T
+        ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Listing:
-    """What a source says of its images, as text, whatever is to be learned from it.
-
-    Attributes:
-        source: Its name, for messages.
-        paths: One image file per sample.
-        answers: One or more columns by name, each with the cell of every sample.
-        place: Says in words where the sample of an index was found.
-        known: The source's own order of the classes; `None` sorts those that occur.
-        ordered: Whether that order is one of levels, lowest first.
-        split: See `Samples`, as are the others.
-        strata: `None` leaves them to the answers.
-    """
-
-    source: str
-    paths: list[Path]
-    answers: dict[str, Sequence[str]]
-    place: Callable[[int], str]
-    known: list[str] | None = None
-    ordered: bool = False
-    split: Sequence[str] | None = None
-    strata: NDArray[np.int64] | None = None
-    domains: Sequence[str] | None = None
-    groups: Sequence[str] | None = None
-    weights: Sequence[float] | None = None
-    times: Sequence[float] | None = None
-
-
-def check_counts(samples: Samples, source: str, *, own_classes: bool) -> None:
+def check_counts(target: Target, source: str, *, own_classes: bool, own_split: bool) -> None:
     """Checks that there is something to learn.
 
     Args:
-        samples: What was read.
+        target: What was read.
         source: Its name, for messages.
         own_classes: Whether the classes are the source's own rather than asked for, as by a checkpoint.
+        own_split: Whether the source states a split.
 
     Raises:
-        UserError: For fewer than two classes, a class with too few images, or numbers that
-            are all the same.
+        UserError: For fewer than two classes, a class with too few samples, or numbers that are all the same.
     """
-    if samples.problem_type == "regression":
-        constant = [name for name, column in zip(samples.classes, samples.labels.T, strict=True) if np.ptp(column) == 0]
+    if target.problem_type == "regression":
+        present = target.labels[target.present]
+        constant = [name for name, column in zip(target.classes, present.T, strict=True) if np.ptp(column) == 0]
         if constant and own_classes:
             raise UserError(f"{source}: {constant[0]!r} is the same for all images; there is nothing to learn")
         return
-    counts = samples.counts(np.arange(len(samples)))
-    if samples.problem_type == "multilabel":
+    counts = target.counts(np.arange(len(target.labels)))
+    if target.problem_type == "multilabel":
         if own_classes and not counts.all():
-            name = samples.classes[int(np.argmin(counts))]
+            name = target.classes[int(np.argmin(counts))]
             raise UserError(f"no image of {source} has the label {name!r}; leave it out")
         return
-    if own_classes and len(samples.classes) == 1:
-        raise UserError(f"{source} has one class only, {samples.classes[0]!r}; at least two are needed")
-    if samples.split is None and 1 in counts:
-        name = samples.classes[int(np.argmax(counts == 1))]
+    if own_classes and len(target.classes) == 1:
+        raise UserError(f"{source} has one class only, {target.classes[0]!r}; at least two are needed")
+    if not own_split and 1 in counts:
+        name = target.classes[int(np.argmax(counts == 1))]
         raise UserError(f"class {name!r} of {source} has one image only; training and testing need at least two")
 
 
@@ -146,17 +206,15 @@ def check_training_has_all(samples: Samples, splits: dict[str, NDArray[np.int64]
     Raises:
         UserError: Naming the class and the split.
     """
-    if samples.problem_type == "regression":
+    for target in samples.targets.values():
+        trained = target.counts(splits["train"]) > 0
         for name in ("val", "test"):
-            if len(splits[name]) == 1:
+            if target.problem_type == "regression" and len(splits[name]) == 1:
                 raise UserError(f"the {name} split of {source} has one image; how well numbers fit takes two or more")
-        return
-    trained = samples.counts(splits["train"]) > 0
-    for name in ("val", "test"):
-        unseen = np.flatnonzero((samples.counts(splits[name]) > 0) & ~trained)
-        if len(unseen):
-            names = name_some([repr(samples.classes[i]) for i in unseen])
-            raise UserError(f"label {names} is in the {name} split of {source}, but training has no image of it")
+            unseen = np.flatnonzero((target.counts(splits[name]) > 0) & ~trained)
+            if len(unseen):
+                names = name_some([repr(target.classes[i]) for i in unseen])
+                raise UserError(f"label {names} is in the {name} split of {source}, but training has no image of it")
 
 
 def sort_classes(names: Iterable[str]) -> list[str]:

@@ -127,7 +127,7 @@ def targets_by_head(task: Any, data: Any, split: str) -> dict[str, Tensor]:  # n
         data: The data module.
         split: ``train``, ``val`` or ``test``.
     """
-    labels = data.answers(split).labels
+    labels = data.targets(split).labels
     if not isinstance(labels, Mapping):
         return {head: labels for head in task.objectives}
     return {head: labels[head][objective.known(labels[head])] for head, objective in task.objectives.items()}

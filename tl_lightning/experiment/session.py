@@ -55,7 +55,7 @@ class Experiment:
         self.data.prepare_data()
         self.data.setup("fit")
         self.timing["cache_s"] = time.perf_counter() - begun
-        self.task.set_training_targets(self.data.answers("train").labels)
+        self.task.set_training_targets(self.data.targets("train").labels)
         for phase in self.configuration.phases:
             self.training.check(phase)
         self.training.forgetting.prepare()

@@ -103,21 +103,27 @@ def data_line(data: Mapping[str, Any]) -> str:
     """
     sizes = ", ".join(f"{data[split]:,} {split}" for split in ("train", "validation", "test"))
     skipped = f", {data['skipped']:,} broken images skipped" if data["skipped"] else ""
-    what = OBJECTIVES[data["problem_type"]].described(data["classes"])
+    if isinstance(data["problem_type"], str):
+        what = OBJECTIVES[data["problem_type"]].described(data["classes"])
+    else:
+        described = {name: OBJECTIVES[kind].described for name, kind in data["problem_type"].items()}
+        what = "; ".join(f"{name}: {of(data['classes'][name])}" for name, of in described.items())
     groups = "" if data["groups"] is None else f", {data['groups']:,} groups"
     fold = "" if data["fold"] is None else f", fold {data['fold']}"
     return f"data       {data['source']}: {what}, {sizes}{groups}{fold}{skipped}"
 
 
 def split_table(data: Mapping[str, Any]) -> Table:
-    """Shows how many images of each class are in each split.
+    """Shows how many images of each class, of one target or of several, are in each split.
 
     Args:
         data: The data module's summary.
     """
-    word = OBJECTIVES[data["problem_type"]].noun
+    one = isinstance(data["problem_type"], str)
+    word = OBJECTIVES[data["problem_type"]].noun if one else "target and class"
     columns = {"train": "train", "val": "validation", "test": "test"}
     table = new_table("images", word, numbers=columns.values())
-    for name in data["classes"]:
-        table.add_row(name, *(f"{data['class_counts'][split][name]:,}" for split in columns))
+    for target, counts in {"": data["class_counts"]}.items() if one else data["class_counts"].items():
+        for name in counts["train"]:
+            table.add_row(f"{target} {name}".strip(), *(f"{counts[split][name]:,}" for split in columns))
     return table

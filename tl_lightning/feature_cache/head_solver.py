@@ -97,7 +97,7 @@ class HeadSolver(Callback):
         cached, splits = self._keeping.kept, self._data.splits
         assert cached is not None
         objective, several, views = task.objectives[name], len(task.objectives) > 1, len(cached.training)
-        training, held_out = self._data.answers("train"), self._data.answers("val")
+        training, held_out = self._data.targets("train"), self._data.targets("val")
         labels, held_out_labels = (_labels(part, name) for part in (training, held_out))
         # The rows that lack this target say nothing about its head.
         known = objective.known(labels) if several else torch.ones(len(labels), dtype=torch.bool)

@@ -155,7 +155,7 @@ def probe_command(args: list[str]) -> None:
         raise UserError(
             f"tl probe compares how well classes can be told apart, and the problem here is {data.samples.problem_type}"
         )
-    majority = majority_accuracy(data.answers("train").labels, data.answers("val").labels)
+    majority = majority_accuracy(data.targets("train").labels, data.targets("val").labels)
     task.to(configuration.trainer.strategy.root_device)
     probes = probe_stages(data, pooled(configuration, splits=data.splits), task.stages, splits=data.splits)
     console.print(_table(probes, majority=majority))

@@ -86,6 +86,7 @@ def test_the_summary_is_exact(folder: Path, small: ImagePreprocess, image: Calla
         "train": 15,
         "validation": 3,
         "test": 6,
+        "unlabelled": 0,
         "skipped": 0,
         "split": "auto",
         "split_seed": 0,
@@ -100,7 +101,7 @@ def test_the_summary_is_exact(folder: Path, small: ImagePreprocess, image: Calla
             "test": {"cat": 2, "dog": 4},
         },
     }
-    assert data.answers("test").labels.bincount().tolist() == [2, 4]
+    assert data.targets("test").labels.bincount().tolist() == [2, 4]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_balanced_training_images_come_from_all_classes_equally_often(
     for number in range(20):
         image(tmp_path / "p" / ("rare" if number < 4 else "usual") / f"{number:02}.png", seed=number)
     data = module(tmp_path / "p", small, sampler="balanced", batch_size=2)
-    assert data.answers("train").labels.bincount().tolist() == [2, 10]
+    assert data.targets("train").labels.bincount().tolist() == [2, 10]
     drawn = [batch["label"] for batch in epochs(data, 0)]
     assert torch.cat(drawn).bincount().tolist() == [6, 6]
     held_out = [batch["label"] for batch in data.val_dataloader()]
@@ -178,7 +179,7 @@ def test_normalisation_happens_after_the_transfer(folder: Path, small: ImagePrep
     assert batch["image"].dtype == torch.uint8
 
 
-def test_mixing_adds_the_answers_to_training_batches_alone(folder: Path, small: ImagePreprocess) -> None:
+def test_mixing_adds_the_targets_to_training_batches_alone(folder: Path, small: ImagePreprocess) -> None:
     data = module(folder, small, mixup=0.4, seed=1)
     batch = epochs(data, 0)[0]
     pixels = batch["image"].clone()
@@ -432,14 +433,14 @@ def test_weights_have_the_mean_1_over_the_images_that_train(folder: Path, small:
         paths[index].write_bytes(b"")
     data = module(table, small, on_error="skip")
     data.setup("fit")
-    weights = data.answers("train").weights
+    weights = data.targets("train").weights
     assert weights is not None and data.skipped == 2
     assert float(weights.mean()) == pytest.approx(1)
     kept = torch.from_numpy(1.0 + data.splits["train"]).float()
     torch.testing.assert_close(weights, kept / kept.mean())
 
 
-def test_the_digest_of_the_answers_changes_with_them_and_not_with_the_images(
+def test_the_digest_of_the_targets_changes_with_them_and_not_with_the_images(
     folder: Path, small: ImagePreprocess, tmp_path: Path
 ) -> None:
     images = [path.resolve() for path in sorted(folder.rglob("*.png"))]

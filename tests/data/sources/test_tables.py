@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from tl_lightning.data.answers import make_samples
 from tl_lightning.data.samples import Samples
 from tl_lightning.data.sources.columns import Columns
 from tl_lightning.data.sources.read import read_source
 from tl_lightning.data.sources.table import read_table
+from tl_lightning.data.targets import make_samples
 from tl_lightning.errors import UserError
 
 NAMES = ("1.png", "2.png", "3.png", "4.png", "a b, c.png", "Zelle_ä.png")

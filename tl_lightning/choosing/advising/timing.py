@@ -34,7 +34,7 @@ def measure_speeds(configuration: Configuration, selections: Sequence[str] = SEL
     task, data, trainer = configuration.model, configuration.datamodule, configuration.trainer
     task.to(trainer.strategy.root_device)
     before = {name: tensor.detach().clone() for name, tensor in task.state_dict().items()}
-    task.set_training_targets(data.answers("train").labels)
+    task.set_training_targets(data.targets("train").labels)
     source = batches(data, trainer)
     batch = next(source)
     inputs = task.inputs_of(batch)

@@ -76,8 +76,10 @@ class ImageDataModule(TransferDataModule):
         self._preprocess = own_size.with_channels(channels).with_pixel_range(pixel_range)
         self._inherited_range = weights_own.pixel_range if pixel_range is None else None
         super().__init__(source, self._preprocess.to_dict(), input_column=image_column, **shared)
-        if self.mixes and self.samples.problem_type != "multiclass":
+        if self.mixes and shared.get("problem_type", "multiclass") != "multiclass":
             raise UserError("data.mixup and data.cutmix blend classes, and these images have none: leave them")
+        if self.mixes and len(self.unlabelled_rows):
+            raise UserError("data.mixup and data.cutmix blend classes, and unlabelled images have none: leave them")
         if self.mixes and self.samples.weights is not None:
             raise UserError(
                 "data.mixup and data.cutmix blend images, which the weight column has count differently: leave one"

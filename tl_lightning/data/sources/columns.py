@@ -1,4 +1,4 @@
-"""From the columns of a table, wherever it comes from, to the list of images and answers."""
+"""From the columns of a table, wherever it comes from, to the list of images and targets."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tl_lightning.data.samples import SPLITS, Listing, are_numbers, name_some
+from tl_lightning.data.listing import Listing
+from tl_lightning.data.samples import SPLITS, are_numbers, name_some
 from tl_lightning.errors import UserError, nearest
 
 
@@ -20,9 +21,10 @@ class Columns:
 
     Attributes:
         image: The image's path.
-        label: The answer; several columns for several numbers, or for labels that are marked with 0 and 1.
+        label: The target; several columns for several numbers, or for labels that are marked with 0 and 1.
         split: ``train``, ``val`` or ``test``.
         group: What must not be torn apart, such as the patient.
+        domain: Where it comes from, such as the hospital; a split may train on one and test on another.
         weight: How much the image counts in training.
         time: When it was taken: a number, or a date such as 2024-05-31 or 2024-05-31T12:00.
     """
@@ -31,17 +33,18 @@ class Columns:
     label: str | list[str] = "label"
     split: str | None = None
     group: str | None = None
+    domain: str | None = None
     weight: str | None = None
     time: str | None = None
 
     @property
     def labels(self) -> list[str]:
-        """All columns that hold answers."""
+        """All columns that hold targets."""
         return [self.label] if isinstance(self.label, str) else self.label
 
 
 PLAIN = str | int | float | Decimal
-USUAL = ("split", "group", "weight")  # columns that are taken without being asked for, where a table has them
+USUAL = ("split", "group", "domain", "weight")  # columns that are taken without being asked for, where a table has them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +69,14 @@ class Table:
 def list_table(
     table: Table, columns: Columns, *, folder: Path | None = None, blank_targets: bool = False, separator: str = "|"
 ) -> Listing:
-    """Lists the images that a table names, with their answers.
+    """Lists the images that a table names, with their targets.
 
     Args:
         table: What was read.
-        columns: Which column holds what. Those called ``split``, ``group`` and ``weight`` are used where there are any.
+        columns: Which column holds what. Those called ``split``, ``group``, ``domain`` and ``weight`` are used
+            where there are any.
         folder: What the paths are relative to; a leading ``~/`` is the user's own folder.
-        blank_targets: Whether a blank cell is an answer, as of an image that has none of the labels.
+        blank_targets: Whether the cell of a target may be blank, as for an image that has none of the labels.
         separator: Between the items of a list, as they come out.
 
     Returns:
@@ -96,15 +100,16 @@ def list_table(
                 f"{table.place(index)}: split is {name!r}; it must be train, val or test" + nearest(name, SPLITS)
             )
     paths = table.paths if table.paths is not None else _found(table, texts(columns.image), folder)
-    known = table.classes.get(columns.labels[0]) if len(columns.labels) == 1 else None
+    known = {name: table.classes[name] for name in columns.labels if name in table.classes}
     return Listing(
         source=table.name,
         paths=paths,
-        answers={name: texts(name, blank=blank_targets) for name in columns.labels},
+        targets={name: texts(name, blank=blank_targets) for name in columns.labels},
         place=table.place,
         known=known,
-        ordered=known is not None and are_numbers(known),
+        ordered=frozenset(name for name, classes in known.items() if are_numbers(classes)),
         split=split,
+        domains=texts(used["domain"]) if "domain" in used else None,
         groups=texts(used["group"]) if "group" in used else None,
         weights=_weights(table, used["weight"], texts(used["weight"])) if "weight" in used else None,
         times=_times(table, used["time"], texts(used["time"])) if "time" in used else None,
@@ -112,7 +117,7 @@ def list_table(
 
 
 def _used(table: Table, columns: Columns) -> dict[str, str]:
-    """The column of each part beside image and answer that has one."""
+    """The column of each part beside image and target that has one."""
     labels = columns.labels
     if not labels or len(set(labels)) < len(labels):
         raise UserError(f"data.label_column is {labels}; it must name a column, or several that differ")
@@ -120,12 +125,12 @@ def _used(table: Table, columns: Columns) -> dict[str, str]:
     if table.paths is None:
         wanted.insert(0, ("image_column", columns.image))
     used = {}
-    for part in ("split", "group", "weight", "time"):
+    for part in ("split", "group", "domain", "weight", "time"):
         asked = getattr(columns, part)
         if asked is not None:
             wanted.append((f"{part}_column", asked))
             used[part] = asked
-        # A column that holds the answer is no split, group or weight for its name alone.
+        # A column that holds the target is no split, group or weight for its name alone.
         elif part in USUAL and part in table.columns and part not in labels:
             used[part] = part
     for setting, column in wanted:

@@ -3,12 +3,13 @@
 The images come as a package under CC BY-NC-SA 4.0.
 """
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from tl_lightning.data.samples import Listing
+from tl_lightning.data.listing import Listing
 from tl_lightning.errors import UserError, nearest
 
 LEVELS = ["0%", "33%", "67%", "100%"]
@@ -16,12 +17,12 @@ TYPES = ["mono", "poly"]
 TARGETS = {"defect": ["functional", "defective"], "level": LEVELS, "type": TYPES, "probability": None}
 
 
-def read_elpv(*, target: str | None) -> Listing:
+def read_elpv(*, targets: Sequence[str]) -> Listing:
     """Lists the images of the package ``elpv-dataset``.
 
     Args:
-        target: ``defect`` (the default: defective where the experts' probability is above 0.5), ``level`` (their four
-            levels), ``type`` (mono- or polycrystalline) or ``probability`` (that of a defect, as a number).
+        targets: One or several of ``defect`` (defective where the experts' probability is above 0.5), ``level`` (their
+            four levels), ``type`` (mono- or polycrystalline) and ``probability`` (that of a defect, as a number).
 
     Returns:
         The images in the order of their numbers. The strata are level x type and the domains the type, whatever the
@@ -30,11 +31,11 @@ def read_elpv(*, target: str | None) -> Listing:
     Raises:
         UserError: If the package is missing or the target unknown.
     """
-    target = "defect" if target is None else target
-    if target not in TARGETS:
-        raise UserError(
-            f"data.target {target!r} is unknown to elpv; it has {', '.join(TARGETS)}" + nearest(target, TARGETS)
-        )
+    for target in targets:
+        if target not in TARGETS:
+            raise UserError(
+                f"data.target {target!r} is unknown to elpv; it has {', '.join(TARGETS)}" + nearest(target, TARGETS)
+            )
     spec = find_spec("elpv_dataset")
     if spec is None or spec.origin is None:
         raise UserError("data.source elpv needs a package that is missing: pip install 'tl_lightning[demo]'")
@@ -43,7 +44,7 @@ def read_elpv(*, target: str | None) -> Listing:
     rows = [line.split() for line in (folder / "labels.csv").read_text().splitlines() if line.strip()]
     levels = [round(float(probability) * (len(LEVELS) - 1)) for _, probability, _ in rows]
     types = [kind for _, _, kind in rows]
-    answers = {
+    cells = {
         "defect": ["defective" if float(probability) > 0.5 else "functional" for _, probability, _ in rows],
         "level": [LEVELS[level] for level in levels],
         "type": types,
@@ -53,10 +54,10 @@ def read_elpv(*, target: str | None) -> Listing:
     return Listing(
         source="elpv",
         paths=[folder / path for path, _, _ in rows],
-        answers={target: answers[target]},
+        targets={target: cells[target] for target in targets},
         place=lambda index: rows[index][0],
-        known=TARGETS[target],
-        ordered=target == "level",
+        known={target: classes for target in targets if (classes := TARGETS[target])},
+        ordered=frozenset({"level"}),
         strata=np.array(strata, dtype=np.int64),
         domains=types,
     )

@@ -3,12 +3,13 @@
 import os
 from pathlib import Path
 
-from tl_lightning.data.samples import Listing, are_numbers, name_some, sort_classes
+from tl_lightning.data.listing import Listing
+from tl_lightning.data.samples import are_numbers, name_some, sort_classes
 from tl_lightning.errors import UserError, nearest
 
 SUFFIXES = frozenset(".jpg .jpeg .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .jp2".split())
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-FOLDER = "folder"  # the column of its answers
+FOLDER = "folder"  # the column of its classes
 LAYOUT = "one sub-folder per class is expected, such as cats/1.jpg and dogs/2.jpg"
 
 
@@ -46,10 +47,10 @@ def read_folder(folder: Path, *, may_be_empty: bool = False) -> Listing:
     return Listing(
         source=str(folder),
         paths=paths,
-        answers={FOLDER: labels},
+        targets={FOLDER: labels},
         place=lambda index: str(paths[index]),
-        known=sort_classes(found),
-        ordered=are_numbers(found),
+        known={FOLDER: sort_classes(found)},
+        ordered=frozenset({FOLDER} if are_numbers(found) else ()),
         split=splits if parts[0][1] else None,
     )
 

@@ -1,9 +1,11 @@
 """One name for where the images are: a folder, a table, or a set that is known by name."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from tl_lightning.data.answers import make_samples
-from tl_lightning.data.samples import Listing, ProblemType, Samples
+from tl_lightning.data.listing import Listing
+from tl_lightning.data.samples import ProblemType, Samples
 from tl_lightning.data.sources.columns import Columns, list_table
 from tl_lightning.data.sources.elpv import read_elpv
 from tl_lightning.data.sources.folder import FOLDER, read_folder
@@ -12,6 +14,7 @@ from tl_lightning.data.sources.hub_sets import read_hub
 from tl_lightning.data.sources.table import SUFFIXES, read_table
 from tl_lightning.data.sources.torchvision_sets import PREFIX as TORCHVISION
 from tl_lightning.data.sources.torchvision_sets import read_torchvision
+from tl_lightning.data.targets import Unlabelled, make_samples
 from tl_lightning.errors import UserError
 
 __all__ = ["Columns", "Samples", "list_source", "read_source"]
@@ -20,23 +23,26 @@ __all__ = ["Columns", "Samples", "list_source", "read_source"]
 def read_source(
     source: str,
     *,
-    problem_type: ProblemType = "multiclass",
+    problem_type: ProblemType | Mapping[str, ProblemType] = "multiclass",
     target: str | None = None,
     columns: Columns | None = None,
     separator: str = "|",
-    classes: list[str] | None = None,
+    classes: list[str] | Mapping[str, list[str]] | None = None,
+    unlabelled: Unlabelled = "stop",
 ) -> Samples:
-    """Lists the images and answers of a source; none is read, but for libraries' sets that are new here.
+    """Lists the images and targets of a source; none is read, but for libraries' sets that are new here.
 
     Args:
         source: ``elpv``, the path of a table that ends in ``.csv`` or ``.parquet``, or a folder with one sub-folder per
             class; else ``torchvision/NAME``, or ``datasets/NAME``, ``datasets/NAME:CONFIG`` or ``datasets/FOLDER`` for
             the library ``datasets``. A path that exists is always taken for one.
-        problem_type: What is to be learned.
-        target: What is to be learned, where the source has several answers (`elpv`: defect, level, type, probability).
+        problem_type: What is to be learned; of several targets each by its name, which is that of a column, or one of
+            ``target``.
+        target: What is to be learned, where the source has several targets (`elpv`: defect, level, type, probability).
         columns: Of a table, or of a set of the library ``datasets``.
         separator: Between the labels of one cell.
         classes: Order of the classes, as from a checkpoint; `None` leaves it to the source.
+        unlabelled: What to do about samples without a target: ``stop`` or ``keep``.
 
     Returns:
         The samples.
@@ -44,26 +50,30 @@ def read_source(
     Raises:
         UserError: If the source cannot be used, saying what to do.
     """
+    several = None if isinstance(problem_type, str) else list(problem_type)
+    if several is not None and target is not None:
+        raise UserError(f"data.target {target!r} has no effect where several are learned: {', '.join(several)}")
+    columns = columns or Columns()
     listing = list_source(
         source,
-        target=target,
-        columns=columns,
+        target=several or target,
+        columns=columns if several is None else replace(columns, label=several),
         separator=separator,
         may_be_empty=classes is not None,
-        blank_targets=problem_type == "multilabel",
+        blank_targets=several is not None or problem_type == "multilabel" or unlabelled == "keep",
     )
-    if problem_type in ("multilabel", "regression") and FOLDER in listing.answers:
-        wanted = "a number" if problem_type == "regression" else "several labels"
+    if FOLDER in listing.targets and (several or problem_type in ("multilabel", "regression")):
+        wanted = "several targets" if several else "a number" if problem_type == "regression" else "several labels"
         raise UserError(
             f"a folder says one class of each image, not {wanted}: name a .csv or .parquet table as data.source"
         )
-    return make_samples(listing, problem_type=problem_type, classes=classes, separator=separator)
+    return make_samples(listing, problem_type=problem_type, classes=classes, separator=separator, unlabelled=unlabelled)
 
 
 def list_source(
     source: str,
     *,
-    target: str | None = None,
+    target: str | Sequence[str] | None = None,
     columns: Columns | None = None,
     separator: str = "|",
     may_be_empty: bool = True,
@@ -73,11 +83,11 @@ def list_source(
 
     Args:
         source: As for `read_source`.
-        target: What is to be learned, where the source has several answers.
+        target: What is to be learned, one or several, where the source has several targets without being a table.
         columns: Of a table.
         separator: Between the labels of one cell.
         may_be_empty: Whether a folder may have class folders without images.
-        blank_targets: Whether a blank cell is an answer.
+        blank_targets: Whether the cell of a target may be blank.
 
     Raises:
         UserError: If the source cannot be listed.
@@ -85,14 +95,14 @@ def list_source(
     columns = columns or Columns()
     path = Path(source).expanduser()
     by_name = source.startswith((TORCHVISION, HUB)) and not path.exists()
-    named = [role for role in ("split", "group", "weight", "time") if getattr(columns, role) is not None]
+    named = [role for role in ("split", "group", "domain", "weight", "time") if getattr(columns, role) is not None]
     if named and not by_name and path.suffix.lower() not in SUFFIXES:
         raise UserError(
             f"data.{named[0]}_column is for tables, and {source} has no columns: leave it out, or make a table"
         )
     if source == "elpv":
-        return read_elpv(target=target)
-    if target is not None:
+        return read_elpv(targets=[target or "defect"] if isinstance(target, str | None) else target)
+    if isinstance(target, str):
         raise UserError(f"data.target {target!r} is only for the source elpv, not for {source}; leave it out")
     if path.suffix.lower() in SUFFIXES:
         return read_table(path, columns=columns, blank_targets=blank_targets, separator=separator)

@@ -1,11 +1,11 @@
-"""A CSV or Parquet table that names images and their answers."""
+"""A CSV or Parquet table that names images and their targets."""
 
 import csv
 from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
-from tl_lightning.data.samples import Listing
+from tl_lightning.data.listing import Listing
 from tl_lightning.data.sources.columns import USUAL, Columns, Table, list_table
 from tl_lightning.errors import UserError
 
@@ -19,7 +19,7 @@ def read_table(path: Path, *, columns: Columns, blank_targets: bool = False, sep
         path: The file: CSV in UTF-8 with commas and a header, or Parquet. Images are absolute, relative to its folder
             or below ``~/``.
         columns: Which column holds what; see `list_table`.
-        blank_targets: Whether a blank cell is an answer, as of an image that has none of the labels.
+        blank_targets: Whether the cell of a target may be blank, as for an image that has none of the labels.
         separator: Between the items of a Parquet table's lists, as they come out.
 
     Returns:
@@ -31,7 +31,16 @@ def read_table(path: Path, *, columns: Columns, blank_targets: bool = False, sep
     if not path.is_file():
         raise UserError(f"data.source {path} is a folder, not a table" if path.is_dir()
                         else f"data.source {path}: there is no such table")  # fmt: skip
-    used = {columns.image, *columns.labels, columns.split, columns.group, columns.weight, columns.time, *USUAL}
+    used = {
+        columns.image,
+        *columns.labels,
+        columns.split,
+        columns.group,
+        columns.domain,
+        columns.weight,
+        columns.time,
+        *USUAL,
+    }
     table = _read_parquet(path, used) if path.suffix.lower() == ".parquet" else _read_csv(path)
     if not any(table.columns.values()):
         raise UserError(f"data.source {path} is empty; a header and one row per image are expected")

@@ -53,7 +53,7 @@ def lr_find_command(args: list[str]) -> None:
     phase = phases[options.phase - 1]
     read_data(configuration)
     data.set_augmentation(phase.augmentation)
-    task.set_training_targets(data.answers("train").labels)
+    task.set_training_targets(data.targets("train").labels)
     divide_batches(task, data, configuration.trainer, [phase])
     task.start_phase(phase)
     rows = task.phase_rows()

@@ -73,14 +73,14 @@ def open_source(folder: str, *, backbone: str, weights: str, num_features: int, 
         listing = read_folder(Path(folder))
     except UserError as error:
         raise UserError(f"{KEY}: {str(error).removeprefix('data.source ')}") from error
-    classes = {name: _number(name, names, known, folder) for name in dict.fromkeys(listing.answers[FOLDER])}
+    classes = {name: _number(name, names, known, folder) for name in dict.fromkeys(listing.targets[FOLDER])}
     rows = [row for row, split in enumerate(listing.split or []) if split == "test"] or range(len(listing.paths))
     paths = [listing.paths[row] for row in rows]
     store = ImageStore.open(paths, preprocess)
     if store.broken:
         named = name_some([f"{shown(paths[index])} ({reason})" for index, reason in store.broken.items()])
         raise UserError(f"{KEY}: {len(store.broken)} of {len(paths)} images cannot be read: {named}; mend them")
-    return Source(head.eval(), store, torch.tensor([classes[listing.answers[FOLDER][row]] for row in rows]))
+    return Source(head.eval(), store, torch.tensor([classes[listing.targets[FOLDER][row]] for row in rows]))
 
 
 def _head(backbone: str, weights: str, num_features: int) -> tuple[nn.Module, Numbers, Collection[str]]:

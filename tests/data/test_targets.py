@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tl_lightning.data.answers import make_samples
-from tl_lightning.data.samples import Listing, Samples
+from tl_lightning.data.listing import Listing
+from tl_lightning.data.samples import ProblemType, Samples
 from tl_lightning.data.sources.columns import Columns
 from tl_lightning.data.sources.read import read_source
+from tl_lightning.data.targets import make_samples
 from tl_lightning.errors import UserError
 
 
@@ -141,8 +142,86 @@ def test_levels_that_are_numbers_are_in_their_order_whatever_the_source_says() -
     paths = [Path(f"{k}.png") for k in range(8)]
     cells = ["1", "10", "2", "3"] * 2
     listing = Listing(
-        source="s", paths=paths, answers={"label": cells}, place=str, known=["1", "10", "2", "3"], ordered=True
+        source="s", paths=paths, targets={"label": cells}, place=str, known={"label": ["1", "10", "2", "3"]}
     )
     samples = make_samples(listing, problem_type="ordinal")
     assert samples.classes == ["1", "2", "3", "10"]
     assert samples.labels.tolist() == [0, 3, 1, 2] * 2
+
+
+def test_several_targets_are_read_each_in_its_own_way_and_may_be_lacking(table: Callable[..., str]) -> None:
+    kinds: dict[str, ProblemType] = {
+        "kind": "multiclass",
+        "grade": "ordinal",
+        "marks": "multilabel",
+        "size": "regression",
+    }
+    source = table("b,2,x|y,1.5", "a,,,", ",10,x,", "b,2,y,3", "a,10,,2", header="kind,grade,marks,size")
+    samples = read_source(source, problem_type=kinds)
+    targets = samples.targets
+    assert {name: target.problem_type for name, target in targets.items()} == kinds
+    assert [targets[name].classes for name in kinds] == [["a", "b"], ["2", "10"], ["x", "y"], ["size"]]
+    assert targets["kind"].labels.tolist() == [1, 0, -1, 1, 0] and targets["kind"].labels.dtype == np.int64
+    assert targets["grade"].labels.tolist() == [0, -1, 1, 0, 1]
+    assert targets["marks"].labels.tolist() == [[1, 1], [0, 0], [1, 0], [0, 1], [0, 0]]
+    np.testing.assert_array_equal(targets["size"].labels[:, 0], np.float32([1.5, np.nan, np.nan, 3, 2]))
+    assert targets["size"].present.tolist() == [True, False, False, True, True]
+    assert targets["kind"].counts(np.arange(5)).tolist() == [2, 2] and targets["size"].counts(np.arange(5)).size == 0
+    assert samples.single.tolist() == [1, 0, -1, 1, 0]  # the first named decides
+    assert samples.targets_in_words()[1][samples.targets_in_words()[0][0]] == "b, 2, x|y, 1.5"
+    for name in ("labels", "classes", "problem_type"):
+        with pytest.raises(UserError, match=r"^this works with one target, and here are several: kind, grade, marks,"):
+            getattr(samples, name)
+
+
+def test_a_sample_without_any_target_is_unlabelled(table: Callable[..., str]) -> None:
+    source = table("b,2", ",", "a,", "b,1", "a,2", ",1", header="kind,size")
+    kinds: dict[str, ProblemType] = {"kind": "multiclass", "size": "regression"}
+    message = r"^row 3 of .*: no target; --data.unlabelled keep keeps such rows$"
+    with pytest.raises(UserError, match=message):
+        read_source(source, problem_type=kinds)
+    kept = read_source(source, problem_type=kinds, unlabelled="keep")
+    assert kept.labelled.tolist() == [True, False, True, True, True, True]
+    one = table("b", "", "a", "b", "a")
+    assert refused(one).endswith("row 3 of " + one + ": the column 'label' is empty")
+    assert read_source(one, unlabelled="keep").labels.tolist() == [1, -1, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"classes": ["a", "b"]}, "data.classes must give a list for each of the targets kind, size, by its name"),
+        ({"classes": {"other": ["a", "b"]}}, "data.classes must give a list for each of the targets kind, size"),
+        ({"classes": {"kind": ["a", "a"]}}, "data.classes names a class twice: a, a"),
+        ({"target": "kind"}, "data.target 'kind' has no effect where several are learned: kind, size"),
+        (
+            {"problem_type": {"kind": "multiclass", "length": "regression"}},
+            "has no column 'length' (data.label",
+        ),
+    ],
+)
+def test_what_several_targets_are_asked_for_wrongly(
+    table: Callable[..., str], settings: dict[str, object], message: str
+) -> None:
+    source = table("b,2", "a,1", "b,1", "a,2", header="kind,size")
+    assert message in refused(source, **{"problem_type": {"kind": "multiclass", "size": "regression"}, **settings})
+
+
+def test_the_order_of_classes_is_kept_for_each_target(table: Callable[..., str]) -> None:
+    source = table("b,2", "a,1", "b,1", "a,2", header="kind,grade")
+    kinds: dict[str, ProblemType] = {"kind": "multiclass", "grade": "ordinal"}
+    targets = read_source(source, problem_type=kinds, classes={"kind": ["b", "a"], "grade": ["2", "1"]}).targets
+    assert targets["kind"].labels.tolist() == [0, 1, 0, 1] and targets["grade"].labels.tolist() == [0, 1, 1, 0]
+
+
+def test_a_folder_has_one_target(folder: Path) -> None:
+    message = "a folder says one class of each image, not several targets"
+    assert message in refused(str(folder), problem_type={"kind": "multiclass"})
+
+
+def test_elpv_has_several_targets_at_once() -> None:
+    both = read_source("elpv", problem_type={"defect": "multiclass", "type": "multiclass"})
+    for name, target in both.targets.items():
+        alone = read_source("elpv", target=name)
+        assert np.array_equal(target.labels, alone.labels) and target.classes == alone.classes
+        assert np.array_equal(both.strata, alone.strata)
