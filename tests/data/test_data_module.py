@@ -1,6 +1,6 @@
 """What every data module does, shown on one whose samples are numbers: no image, no file is read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, Literal
@@ -15,6 +15,7 @@ from tl_lightning.data.base import TransferDataModule
 from tl_lightning.data.dataset import Sample, Store, Transform
 from tl_lightning.data.leaks import Duplicate
 from tl_lightning.errors import UserError
+from tl_lightning.preprocess import KINDS
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -43,11 +44,34 @@ def doubled(sample: Sample) -> Sample:
     return {**sample, "tokens": 2 * sample["tokens"]}
 
 
+class AsItIs:
+    """A preparation that leaves batches as they are."""
+
+    kind = "sequence"
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "AsItIs":
+        return cls()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind}
+
+    def on_device(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(batch)
+
+
+@pytest.fixture(autouse=True)
+def sequences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KINDS, "sequence", AsItIs)  # type: ignore[arg-type]
+
+
 class Sequences(TransferDataModule):
     """A data module of another modality: its batches are padded."""
 
     def __init__(self, source: str, **shared: Any) -> None:
-        super().__init__(source, {}, input_column="file", **{"num_workers": 0, "batch_size": 4, **shared})
+        super().__init__(
+            source, {"kind": "sequence"}, input_column="file", **{"num_workers": 0, "batch_size": 4, **shared}
+        )
         self.twins: list[Duplicate] = []
 
     def open_store(self) -> LengthStore:
