@@ -25,7 +25,9 @@ def show_start(experiment: "Experiment") -> None:
     config, hyper_parameters, trainer = experiment.configuration.config, experiment.task.hparams, experiment.trainer
     data = experiment.data.summary()
     console.print(data_line(data))
-    if OBJECTIVES[data["problem_type"]].counts and len(data["classes"]) <= MOST_COUNTED:
+    targets = experiment.data.samples.targets.values()
+    counted = [target for target in targets if OBJECTIVES[target.problem_type].counts]
+    if counted and all(len(target.classes) <= MOST_COUNTED for target in counted):
         console.print(split_table(data))
     leaks = experiment.data.leaks
     if leaks is not None and (leaks.leaking or leaks.relabelled):
@@ -56,7 +58,8 @@ def show_start(experiment: "Experiment") -> None:
 
 
 def _cautions(experiment: "Experiment") -> list[Caution]:
-    hyper_parameters = experiment.task.hparams
+    hyper_parameters, data = experiment.task.hparams, experiment.data
+    first = data.samples.first  # of several targets, by which a balanced sampler draws
     found = cautions(
         name=experiment.configuration.run_name,
         phases=experiment.configuration.phases,
@@ -68,6 +71,6 @@ def _cautions(experiment: "Experiment") -> list[Caution]:
         patience=experiment.training.patience,
         sampler=experiment.data.sampler,
         class_weights=hyper_parameters.get("class_weights", "none"),
-        class_counts=experiment.data.summary()["class_counts"]["train"],
+        class_counts=dict(zip(first.classes, first.counts(data.splits["train"]).tolist(), strict=False)),
     )
     return [caution for caution in found if caution.key not in experiment.configuration.config.silence]
