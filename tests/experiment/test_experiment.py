@@ -62,6 +62,7 @@ def test_a_run_leaves_a_folder_that_a_machine_can_read(here, capsys):
     assert (data["classes"], data["train"], data["validation"], data["test"]) == (["cat", "dog"], 20, 4, 8)
     assert summary["ledger"] == {"trained": 20, "selected": 4, "calibrated": 0, "tested": 8}
     assert summary["backbone"]["preprocess"] == {
+        "kind": "image",
         "size": 64,
         "channels": 3,
         "crop_pct": 0.875,

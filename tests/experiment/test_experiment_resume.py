@@ -176,6 +176,20 @@ def test_a_run_whose_checkpoints_were_lost_starts_from_the_beginning(whole, inte
     assert_the_same(run, whole / "run")
 
 
+def test_a_run_of_an_earlier_version_goes_on_in_a_cached_phase(whole, interrupted):
+    run = interrupted("train_batch_end", 1)  # within the head's phase
+    for path in (run / "checkpoints").glob("last*.ckpt"):
+        content = torch.load(path, weights_only=True)
+        phases = [
+            {("kept" if name == "cached" else name): value for name, value in phase.items()}
+            for phase in content["run"]["phases"]
+        ]
+        torch.save({**content, "run": {**content["run"], "phases": phases}}, path)
+    assert main(["resume", "--run_dir", str(run)]) == 0
+    assert_the_same(run, whole / "run")
+    assert summary(run)["phases"][0]["cached"] is not None
+
+
 def test_a_run_goes_on_twice(whole, interrupted, monkeypatch):
     run = interrupted("train_batch_end", 1)
     monkeypatch.setattr(Interrupt, "place", ("train_batch_end", 3))

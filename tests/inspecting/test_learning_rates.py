@@ -311,6 +311,7 @@ def fails(capsys, *args):
         (["--highest", "1e-4"], "--lowest 0.0001 --highest 0.0001: give factors above 0 that rise"),
         (["--output", "nowhere/x.png"], "--output nowhere/x.png: there is no folder nowhere"),
         (["--run_dir", "runs/x"], "--run_dir has no effect here"),
+        (["--trainer.devices", "2"], "tl lr_find runs in one process, and trainer.devices asks for 2"),
         (["--phase", "9"], "--phase is 9, but the phases are 1 (all); name one of them by its number"),
         (["--phase", "0"], "--phase is 0, but the phases are 1 (all)"),
         (["--model.lrr", "1"], "unknown key 'model.lrr'; did you mean model.lr"),
