@@ -61,7 +61,7 @@ def test_a_gradient_from_the_phase_before_is_dropped():
 def test_rows_say_what_the_parameters_say():
     backbone = two_blocks({"1.0.weight"}, "frozen")
     rates = {"0": 1e-5, "1": 1e-4, "head": 1e-3}
-    rows = stage_rows(backbone, nn.Linear(4, 2), STAGES, rates=rates, bn="train")
+    rows = stage_rows(backbone, {"head": nn.Linear(4, 2)}, STAGES, rates=rates, bn="train")
     assert [(r.name, r.parameters, r.trainable, r.learning_rate, r.batch_norm) for r in rows] == [
         ("0", 28, 0, None, "frozen"),
         ("1", 28, 16, 1e-4, "train"),

@@ -86,7 +86,7 @@ def walk(preset, epochs):
 
 
 def rows(backbone, head, phase, rates):
-    return stage_rows(backbone, head, STAGES, rates=rates, bn=phase.bn)
+    return stage_rows(backbone, {"head": head}, STAGES, rates=rates, bn=phase.bn)
 
 
 def describe(backbone, head, phase, rates, optimizer):
