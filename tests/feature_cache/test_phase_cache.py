@@ -221,7 +221,7 @@ def test_views_that_nothing_reads_are_said(here, capsys, phase):
     views = {**phase, "augmentation": "flips", "views": 2}
     assert fit([views], "--cache", "off") == (0 if phase["train"] == "head" else 2)
     shown = capsys.readouterr()
-    words = "cache is off: views has no effect" if phase["train"] == "head" else "there is nothing to keep"
+    words = "cache is off: views has no effect" if phase["train"] == "head" else "there is nothing to cache"
     assert words in shown.out + shown.err
     assert fit([{**views, "views": 3}], "--cache", "off", run="more") == 2
 
@@ -390,4 +390,4 @@ def test_without_room_a_run_that_requires_the_cache_fails(here, capsys, monkeypa
     monkeypatch.setattr(activations, "make_room", no_room)
     assert fit([{"train": "head"}], "--cache", "require") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == "tl fit: phase head: cache is require, but what is frozen cannot be kept: the cache is full"
+    assert line == "tl fit: phase head: cache is require, but what is frozen cannot be cached: the cache is full"

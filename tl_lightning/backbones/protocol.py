@@ -49,5 +49,5 @@ class DenseBackbone(Protocol):
         """Maps of features, ``(N, C, H, W)`` each, from fine to coarse.
 
         Args:
-            inputs: As for the backbone's module.
+            inputs: What the backbone's module takes.
         """

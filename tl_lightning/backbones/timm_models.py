@@ -110,7 +110,7 @@ def of_images(preprocess: Preprocess, name: str) -> ImagePreprocess:
     """The same preparation, known to be one of images.
 
     Args:
-        preprocess: Of any kind.
+        preprocess: A preparation of any kind.
         name: The backbone's name, for the error message.
 
     Raises:

@@ -56,7 +56,7 @@ def source_classifier(model: nn.Module) -> nn.Linear | None:
     Not every last layer that is linear does: that of CLIP projects features, and its outputs are no classes.
 
     Args:
-        model: Of `load_source_model`.
+        model: What `load_source_model` built.
     """
     from timm.data.imagenet_info import infer_imagenet_subset
 

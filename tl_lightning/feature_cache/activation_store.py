@@ -1,4 +1,4 @@
-"""Activations kept on disk: rows of tensors, one row per image, filled once and read by every later epoch and run."""
+"""Activations cached on disk: rows of tensors, one per sample, filled once and read by every later epoch and run."""
 
 import hashlib
 import json
@@ -117,8 +117,8 @@ class ActivationStore:
         """How the tensors of a store are laid out, where there is one, so that the model need not be asked.
 
         Args:
-            identity: As for `open`.
-            rows: As for `open`.
+            identity: The plain data that decides the content, as for `open`.
+            rows: How many samples the list has, as for `open`.
         """
         try:
             stored = json.loads((_folder(identity, rows) / "layout.json").read_text(encoding="utf-8"))["layouts"]

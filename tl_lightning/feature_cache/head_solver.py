@@ -1,4 +1,4 @@
-"""The head alone on kept features: solved at the start of its phase, not trained."""
+"""The head alone on cached features: solved at the start of its phase, not trained."""
 
 import time
 from bisect import bisect_right
@@ -50,19 +50,19 @@ class Stacked:
 
 
 class HeadSolver(Callback):
-    """Solves the head where a phase's plan says so; stands before whatever keeps or averages weights.
+    """Solves the head where a phase's plan says so; stands before whatever stores or averages weights.
 
     Attributes:
         solution: What was solved last, as plain data for the summary.
 
     Args:
-        keeping: Its plan says whether, its stores hold the features.
+        cache: The phases' cache, whose plan says whether the head is solved, and whose stores hold the features.
         data: Says which rows train and which choose the strength.
         report: Where the path is written: a path without ending, such as ``runs/x/head-1``; `None` for nowhere.
     """
 
-    def __init__(self, keeping: PhaseCache, data: TransferDataModule, report: Callable[[], Path | None]) -> None:
-        self._keeping, self._data, self._report = keeping, data, report
+    def __init__(self, cache: PhaseCache, data: TransferDataModule, report: Callable[[], Path | None]) -> None:
+        self._cache, self._data, self._report = cache, data, report
         self.solution: dict[str, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -94,7 +94,7 @@ class HeadSolver(Callback):
 
     def _solve_one(self, task: TransferTask, name: str) -> tuple[Tensor, Tensor, dict[str, Any]]:
         begun = time.perf_counter()
-        cached, splits = self._keeping.kept, self._data.splits
+        cached, splits = self._cache.cached, self._data.splits
         assert cached is not None
         objective, several, views = task.objectives[name], len(task.objectives) > 1, len(cached.training)
         training, held_out = self._data.targets("train"), self._data.targets("val")

@@ -24,7 +24,12 @@ from tl_lightning.tasks.base import TransferTask, replaced
 
 CacheMode = Literal["off", "auto", "require"]
 
-SERVING = ("train_dataloader", "val_dataloader", "normalized", "on_after_batch_transfer")  # what keeping goes round
+SERVING = (
+    "train_dataloader",
+    "val_dataloader",
+    "normalized",
+    "on_after_batch_transfer",
+)  # what cached activations go round
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,9 @@ class Plan:
 
     Attributes:
         cut: How many stages, from the input up; 0 for none.
-        views: Versions of the training images that are kept.
+        views: Versions of the training samples that are cached.
         solved: Whether the head is then solved rather than trained.
-        reason: Why nothing is kept, or why the head is not solved, where that might be expected; else empty.
+        reason: Why nothing is cached, or why the head is not solved, where that might be expected; else empty.
     """
 
     cut: int = 0
@@ -45,46 +50,46 @@ class Plan:
 
 
 class PhaseCache:
-    """Decides for each phase what is kept, has it computed, and has the data module serve it.
+    """Decides for each phase what is cached, has it computed, and has the data module serve it.
 
     Attributes:
-        plan: Of the phase that was begun last.
-        kept: What its loaders read; `None` where they read images.
-        seconds: Spent on computing, in all phases, also before a resume.
+        plan: What of the phase that was begun last is computed once.
+        cached: What the loaders of that phase read; `None` where they read samples.
+        seconds: Time spent on computing, in all phases, also before a resume.
 
     Args:
-        task: Its backbone is cut.
-        data: Its images are run through the part below the cut.
-        trainer: Of the run.
-        mode: ``off`` keeps nothing; ``auto`` whatever can be and is worth it; ``require`` fails where something is
-            frozen but cannot be kept.
+        task: The task whose backbone is cut.
+        data: The samples that are run through the part below the cut.
+        trainer: The trainer of the run.
+        mode: ``off`` caches nothing; ``auto`` whatever can be and is worth it; ``require`` fails where something is
+            frozen but cannot be cached.
     """
 
     def __init__(self, task: TransferTask, data: TransferDataModule, trainer: Trainer, mode: CacheMode) -> None:
         self._task, self._data, self._trainer, self._mode = task, data, trainer, mode
         self.plan = Plan()
-        self.kept: Cached | None = None
+        self.cached: Cached | None = None
         self.seconds = 0.0
         self._phase = Phase()
         self._opened = False
         self._unsplittable: dict[int, str] = {}  # why, by cut; empty where it can be split
 
     def plan_for(self, phase: Phase, *, anyway: bool = False) -> Plan:
-        """Decides what is kept in a phase.
+        """Decides what is cached in a phase.
 
         Args:
             phase: Which.
-            anyway: Whether to keep what can be kept, even if it does not pay.
+            anyway: Whether to cache what can be cached, even if it does not pay.
 
         Raises:
-            UserError: If the mode is ``require`` and nothing can be kept, or the phase asks for views there are not.
+            UserError: If the mode is ``require`` and nothing can be cached, or the phase asks for views there are not.
         """
         stages = self._task.stages
         cut = frozen_stages(stages, phase.train)
         if phase.views is not None:
             self._data.views(phase.augmentation, phase.views)
             if not cut:
-                raise UserError(f"views is {phase.views}, but the first stage trains: there is nothing to keep")
+                raise UserError(f"views is {phase.views}, but the first stage trains: there is nothing to cache")
         if not cut or self._mode == "off":
             return Plan(reason="cache is off: views has no effect" if phase.views is not None else "")
         plan, obstacle = Plan(), self._obstacle(phase, cut)
@@ -97,7 +102,7 @@ class PhaseCache:
             if not pays and self._mode == "auto":
                 obstacle = f"computing {_count(len(views), 'view')} once is no less work than {_count(epochs, 'epoch')}"
         if obstacle and self._mode == "require":
-            raise UserError(f"cache is require, but what is frozen cannot be kept: {obstacle}")
+            raise UserError(f"cache is require, but what is frozen cannot be cached: {obstacle}")
         return Plan(reason=obstacle) if obstacle else plan
 
     def _unsolvable(self, views: int) -> str | None:
@@ -110,7 +115,7 @@ class PhaseCache:
         return self._task.unsolvable
 
     def _obstacle(self, phase: Phase, cut: int) -> str:
-        """Why a phase's frozen part cannot be kept; empty where it can."""
+        """Why a phase's frozen part cannot be cached; empty where it can."""
         data, trainer = self._data, self._trainer
         if not isinstance(data, TransferDataModule):
             return f"{type(data).__name__} can serve samples only"
@@ -125,7 +130,7 @@ class PhaseCache:
             return f"{data.mixes} mix samples anew in each epoch"
         if not data.views(phase.augmentation, phase.views):
             name = title(phase.augmentation or data.augmentation)
-            return f"augmentation {name} draws anew in each epoch (views: 4 would keep four versions of each image)"
+            return f"augmentation {name} draws anew in each epoch (views: 4 would cache four versions of each sample)"
         if cut not in self._unsplittable:
             try:
                 self._task.transferred.split(cut)
@@ -139,14 +144,14 @@ class PhaseCache:
 
         Args:
             phase: About to start.
-            keep: Whether to keep anything; `None` to keep what can be kept and pays.
+            keep: Whether to cache anything; `None` to cache what can be cached and pays.
             solved: Whether its head is solved; `None` to solve what can be solved.
 
         Returns:
-            What is kept.
+            What is cached.
         """
         plan = Plan() if keep is False else self.plan_for(phase, anyway=keep is True)
-        self._phase, self.kept, self._opened = phase, None, False
+        self._phase, self.cached, self._opened = phase, None, False
         possible = keep is False or plan.cut > 0  # a resume may forbid what the run began with
         self.plan = plan if solved is None else replace(plan, solved=solved and possible)
         self._serve()
@@ -154,10 +159,10 @@ class PhaseCache:
 
     @contextmanager
     def validating(self, phase: Phase) -> Iterator[None]:
-        """Has a validation read what is kept of its images; weights that have changed since have another key.
+        """Has a validation read what is cached of its samples; weights that have changed since have another key.
 
         Args:
-            phase: One in which the whole backbone was frozen and kept.
+            phase: One in which the whole backbone was frozen and cached.
         """
         self.begin(phase, keep=True, solved=False)
         self.plan = replace(self.plan, views=())
@@ -168,12 +173,12 @@ class PhaseCache:
 
     @property
     def cached_after(self) -> str | None:
-        """The stage whose output is kept; `None` where images are read."""
+        """The stage whose output is cached; `None` where samples are read."""
         return self._task.stages[self.plan.cut - 1].name if self.plan.cut else None
 
     def end(self) -> None:
         """Goes back to images, which is where testing and prediction start."""
-        self.plan, self.kept = Plan(), None
+        self.plan, self.cached = Plan(), None
         self._serve()
 
     def _serve(self) -> None:
@@ -184,14 +189,14 @@ class PhaseCache:
     def _open(self) -> Cached | None:
         """Computes what is missing; called when the first loader is made, after BatchNorm has adapted."""
         if self._opened:
-            return self.kept
+            return self.cached
         self._opened, begun = True, time.perf_counter()
         try:
-            self.kept = self._compute()
+            self.cached = self._compute()
         except (NoRoom, CannotSplit) as error:
             if self._mode == "require":
                 raise UserError(
-                    f"phase {self._phase.name}: cache is require, but what is frozen cannot be kept: {error}"
+                    f"phase {self._phase.name}: cache is require, but what is frozen cannot be cached: {error}"
                 ) from error
             console.print(f"not cached {error}; going on from {self._data.noun}", style="yellow")
             if self.plan.solved:  # one epoch was to be enough, to look at the result
@@ -199,7 +204,7 @@ class PhaseCache:
             self.plan = Plan(reason=str(error))
             self._task.train_by_steps()
         self.seconds += time.perf_counter() - begun
-        return self.kept
+        return self.cached
 
     def _compute(self) -> Cached:
         begun = time.perf_counter()

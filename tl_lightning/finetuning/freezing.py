@@ -52,7 +52,7 @@ class StageRow:
         name: The stage.
         parameters: How many numbers it has.
         trainable: How many of them train.
-        learning_rate: The peak rate of the phase; `None` where nothing is trained by steps.
+        learning_rate: The peak learning rate of the phase; `None` where nothing is trained by steps.
         batch_norm: ``frozen``, ``train``, ``adapt``, or an empty string where the stage has none.
     """
 

@@ -107,7 +107,7 @@ def set_learning_rates(optimizer: Optimizer, lr_scale: float) -> None:
     """Gives every group its learning rate of a phase and takes out what an earlier scheduler left there.
 
     Args:
-        optimizer: Its groups come from `groups.parameter_groups`.
+        optimizer: The run's, whose groups come from `groups.parameter_groups`.
         lr_scale: The phase's share of the base learning rates.
     """
     for group in optimizer.param_groups:
@@ -139,7 +139,7 @@ def build_schedule(
     ``base_lr`` or ``swa_lr`` is the head's, and the other groups' follow in proportion.
 
     Args:
-        optimizer: Its groups come from `groups.parameter_groups`; the same one in every phase.
+        optimizer: The run's, whose groups come from `groups.parameter_groups`; the same one in every phase.
         schedule: What `parse_schedule` gave.
         lr_scale: Multiplies the base learning rates.
         warmup: The share of the phase's steps over which the learning rates of a shape rise, from 0 to 1.

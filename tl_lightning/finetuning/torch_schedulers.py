@@ -113,10 +113,10 @@ def construct(
     """Builds a scheduler for a phase; see `schedules.build_schedule`.
 
     Args:
-        optimizer: Its groups are at their learning rates of the phase.
-        scheduler_class: Of what.
+        optimizer: The run's, with its groups at their learning rates of the phase.
+        scheduler_class: The class to build.
         init_args: What a user gives.
-        length: Of the phase, in the steps or epochs that the scheduler counts.
+        length: The phase's length, in the steps or epochs that the scheduler counts.
         mode: Which way the monitored metric gets better.
         where: What messages call the schedule.
 

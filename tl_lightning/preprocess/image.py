@@ -148,7 +148,7 @@ class ImagePreprocess:
         """The same preparation with another way to resize; `None` keeps the weights' own.
 
         Args:
-            interpolation: See the attribute; a wrong one is said when images are decoded.
+            interpolation: One of those listed for the class; a wrong one is said when images are decoded.
         """
         return self if interpolation is None else replace(self, interpolation=interpolation)
 
