@@ -100,13 +100,13 @@ class Threads(Callback):
 def bare(parts: Configuration, steps: int, *, precision: str, compiled: bool, channels_last: bool) -> float:
     """Seconds per step of the bare loop."""
     device = parts.trainer.strategy.root_device
-    images = next(iter(parts.datamodule.train_dataloader()))
-    batch = {name: tensor.to(device) for name, tensor in images.items()}
+    loaded = next(iter(parts.datamodule.train_dataloader()))
+    batch = {name: tensor.to(device) for name, tensor in loaded.items()}
     batch = parts.datamodule.on_after_batch_transfer(batch, 0)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = parts.model.to(device)
     model.backbone.to(memory_format=layout)
-    pictures = batch["image"].contiguous(memory_format=layout)
+    images = batch["image"].contiguous(memory_format=layout)
     forward = torch.compile(model) if compiled else model
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     model.train()
@@ -114,7 +114,7 @@ def bare(parts: Configuration, steps: int, *, precision: str, compiled: bool, ch
     for _ in range(steps + 3):
         begun = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-            logits = forward(pictures)
+            logits = forward(images)
         functional.cross_entropy(logits, batch["label"]).backward()
         optimizer.step()
         optimizer.zero_grad()

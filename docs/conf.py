@@ -1,4 +1,4 @@
-"""The manual: `uv run --group docs sphinx-build -W docs site`. No network is needed to build or to read it."""
+"""The manual: `uv run --group docs sphinx-build -W docs build/manual`. No network is needed to build or to read it."""
 
 import sys
 from pathlib import Path
