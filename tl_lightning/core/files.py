@@ -43,7 +43,7 @@ def write_text(path: Path, text: str) -> None:
 
     Args:
         path: The file, replaced where it exists.
-        text: Its content; the names of files in it may be any bytes, as `os.fsdecode` makes them.
+        text: What to write; the names of files in it may be any bytes, as `os.fsdecode` makes them.
     """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")

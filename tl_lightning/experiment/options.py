@@ -17,7 +17,7 @@ def add_options(parser: LightningArgumentParser) -> None:
     """Adds our keys and our defaults.
 
     Args:
-        parser: Of an experiment; it knows the model, the data and the trainer already.
+        parser: The experiment's, which knows the model, the data and the trainer already.
     """
     parser.add_argument(
         "--run_dir", type=str | None, default=None, help="The run's folder; by default a new runs/<config>-<n>."

@@ -33,7 +33,7 @@ class Prediction:
 
     Attributes:
         path: The image.
-        row: Its columns in a file of predictions; of a model with several heads, all of theirs.
+        row: The image's columns in a file of predictions; of a model with several heads, all of theirs.
     """
 
     path: str

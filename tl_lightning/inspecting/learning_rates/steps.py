@@ -47,7 +47,7 @@ class LrStep:
     Args:
         task: Moved to the trainer's device, and put into the phase.
         data: Set up.
-        trainer: Its device, precision, gradient clipping and accumulation are used; it does not run.
+        trainer: The trainer, whose device, precision, gradient clipping and accumulation are used; it does not run.
         phase: What trains.
     """
 
