@@ -103,7 +103,7 @@ def test_best_yaml_says_where_it_is_from_and_is_the_trials_own_with_its_test(tmp
     assert lines[0] == "# The best of sweep a: trial 7, with val/accuracy 0.7500."
     assert lines[2] == "# What varied: lr 1e-05, label_smoothing 0, phases lp_ft."
     assert lines[3] == f"# Run it where the sweep was started: tl fit --config {tmp_path / 'best.yaml'}"
-    assert lines[4:] == ["data:", "  test: false", "test: true", "ema: null"]
+    assert lines[4:] == ["data:", "  test: false", "ema: null"]
 
 
 def test_the_best_is_completed_and_of_equal_ones_the_earlier():

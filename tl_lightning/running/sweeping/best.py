@@ -41,7 +41,7 @@ def command_of(sweep: SweepFile, trial: Trial) -> list[str]:
 
 
 def write_best(sweep: SweepFile, trial: Trial, folder: Path) -> Path:
-    """Writes ``best.yaml``: the trial's own resolved configuration, with the test that trials leave out.
+    """Writes ``best.yaml``: the trial's own resolved configuration, without what leaves its test out.
 
     Args:
         sweep: Says what varied.
@@ -62,5 +62,5 @@ def write_best(sweep: SweepFile, trial: Trial, folder: Path) -> Path:
     head = "".join(f"# {' '.join(line.split())}\n" for line in comments)
     config = RunFolder(trial.folder).config.read_text(encoding="utf-8")
     file = folder / "best.yaml"
-    write_text(file, head + re.sub(r"^test: false$", "test: true", config, flags=re.MULTILINE))
+    write_text(file, head + re.sub(r"^test: false\n", "", config, flags=re.MULTILINE))
     return file

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tl_lightning.core.console import duration
+from tl_lightning.running.sweeping.best import best_trial
 from tl_lightning.running.sweeping.showing import (
     STATES,
     is_scored,
@@ -58,15 +59,11 @@ def render(
     if len(running) > SHOWN:
         lines.append(Text(f"and {len(running) - SHOWN} more running", style="dim"))
     lines.append(Text(counts(trials, planned=planned)))
-    if (best := _best(sweep, trials)) is not None:
+    if (best := best_trial(sweep, trials)) is not None:
         lines.append(Text(f"best so far {score_text(best.score)} by trial {best.number}"))
     if (left := time_left(trials, planned=planned)) is not None:
         lines.append(Text(f"about {duration(left)} left"))
     return Group(*lines)
-
-
-def _best(sweep: SweepFile, trials: Sequence[Trial]) -> Trial | None:
-    return next((trial for trial in ranked(sweep, trials) if trial.state == "completed"), None)
 
 
 def _table(sweep: SweepFile, shown: Sequence[Trial]) -> Table:
