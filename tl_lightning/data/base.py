@@ -157,7 +157,7 @@ class TransferDataModule(LightningDataModule):
                 up to 8 beside a GPU, out of the cores that this process may use. What is cached is read without them.
             problem_type: multiclass, ordinal, multilabel or regression, for several targets by their names (columns, or
                 elpv's); comes from the task.
-            seed: Of shuffling and augmentation; comes from seed_everything.
+            seed: Seeds shuffling and augmentation; comes from seed_everything.
 
         Raises:
             UserError: If the source or one of the settings cannot be used.
@@ -424,7 +424,7 @@ class TransferDataModule(LightningDataModule):
 
         Args:
             store: The opened samples, beside which the result is kept.
-            features: Of all samples, ``(n, d)``, by which sections of others are found, too, every time anew.
+            features: What a backbone makes of all samples, ``(n, d)``, by which sections of others are found, too, every time anew.
         """
         readable = np.setdiff1d(np.arange(len(self.samples)), list(store.broken))
         find = partial(self.find_duplicates, store, readable, features)
@@ -618,7 +618,7 @@ class TransferDataModule(LightningDataModule):
 
         Args:
             view: Which version.
-            indices: Of the samples among `samples`.
+            indices: Indices of the samples among `samples`.
             batch_size: Samples per batch; of the last one as many as are left.
         """
         seed = None if view.draw is None else VIEW_SEED

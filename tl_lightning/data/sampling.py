@@ -40,8 +40,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
         Args:
             indices: What to go through.
             shuffle: Whether each epoch has an order of its own.
-            seed: Of the shuffling, at least 0.
-            batch_size: Of one process.
+            seed: Seeds the shuffling; at least 0.
+            batch_size: Samples of one process at once.
             rank: Number of this process, from 0.
             world_size: How many processes share the indices.
             balance: The class of each of `indices`, to draw all classes equally often; needs `shuffle`.

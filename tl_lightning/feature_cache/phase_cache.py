@@ -211,7 +211,7 @@ class PhaseCache:
         part = below(self._task.transferred, self.plan.cut)
         extractor = Extractor(self._task, self._data, self._trainer)
         plain = self._data.plain_view
-        wanted = {view.name: (view, self._data.splits["train"]) for view in self.plan.views}
+        wanted = {view.name: (view, self._data.training_rows) for view in self.plan.views}
         held_out = self._data.splits["val"]
         rows = np.union1d(wanted[plain.name][1], held_out) if plain.name in wanted else held_out
         wanted[plain.name] = (plain, rows)

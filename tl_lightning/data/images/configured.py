@@ -48,9 +48,9 @@ class ConfiguredTransform:
             configured: A mapping with ``class_path`` (a class, or a function that makes a transform) and, where
                 wanted, ``init_args``; or a list of such, applied in its order. Within ``init_args``, a mapping with
                 ``class_path`` stands for an object as well.
-            channels: Of the images to come.
-            height: Of the images to try it on.
-            width: Likewise.
+            channels: How many channels the images to come have.
+            height: Pixels of the images to try it on, from top to bottom.
+            width: Pixels of the same from left to right.
             key: What an error calls the setting.
 
         Raises:

@@ -16,7 +16,7 @@ def to_bytes(values: NDArray[Any], pixel_range: tuple[float, float] | None) -> N
     """Maps the numbers of a file linearly to 0..255; what lies outside of the range is clipped.
 
     Args:
-        values: Of any shape and type.
+        values: An array of any shape and type.
         pixel_range: What becomes 0 and 255. `None` goes by the type: 8-bit values stay as they are, integers of more
             bits count as 0..65535 where all lie in there, and floating-point numbers as 0..1, likewise.
 
@@ -64,7 +64,7 @@ def on_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Lays an image on white.
 
     Args:
-        pixels: Of shape ``(height, width, channels)``; the last channel is the opacity.
+        pixels: An array of shape ``(height, width, channels)``; the last channel is the opacity.
 
     Returns:
         Of shape ``(height, width, channels - 1)``.
@@ -78,7 +78,7 @@ def turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """Turns an image upright.
 
     Args:
-        pixels: Of shape ``(height, width, channels)``.
+        pixels: An array of shape ``(height, width, channels)``.
         orientation: As EXIF and TIFF number them, 1 to 8; any other leaves it as it is.
 
     Returns:

@@ -2,8 +2,8 @@
 
 from tl_lightning.data.leaks.duplicates import find_duplicates
 from tl_lightning.data.leaks.fingerprints import Fingerprints, take_fingerprints
+from tl_lightning.data.leaks.found_before import cached_duplicates
 from tl_lightning.data.leaks.groups import KINDS, Duplicate, Kind, groups_of
-from tl_lightning.data.leaks.kept import cached_duplicates
 from tl_lightning.data.leaks.policy import OnLeak, move_leaks, settle_leaks
 from tl_lightning.data.leaks.report import LeakReport, report_leaks
 

@@ -44,7 +44,7 @@ def turn(images: NDArray[np.uint8], position: int) -> NDArray[np.uint8]:
     """Turns images by ``position % 4`` quarters, and mirrors them first from position 4 on.
 
     Args:
-        images: Of shape ``(..., side, side)``.
+        images: Squares of shape ``(..., side, side)``.
         position: From 0 (as they are) to 7.
     """
     mirrored = images[..., ::-1] if position >= 4 else images

@@ -33,7 +33,7 @@ def near_pairs(prints: Fingerprints) -> Iterator[tuple[int, int]]:
     """Finds images of which one was made from the other without cutting anything off.
 
     Args:
-        prints: Of n images.
+        prints: The fingerprints of n images.
 
     Yields:
         Rows of two such images; of many copies of one image as few pairs as make them one group.

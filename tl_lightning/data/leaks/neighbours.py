@@ -22,7 +22,7 @@ def whitened(features: NDArray[np.float32], rows: NDArray[np.int64]) -> Tensor:
     43 % and 59 % on ELPV.
 
     Args:
-        features: Of shape ``(n, d)``; may be memory-mapped.
+        features: Rows of shape ``(n, d)``; may be memory-mapped.
         rows: Those that are wanted, sorted.
 
     Returns:
@@ -45,7 +45,7 @@ def nearest(points: Tensor, count: int) -> NDArray[np.int64]:
     """Finds points of large cosine, in the cells of a k-means (an inverted file: Jégou et al. 2011).
 
     Args:
-        points: Of length 1, shape ``(n, d)``.
+        points: Rows of length 1, shape ``(n, d)``.
         count: How many neighbours of each.
 
     Returns:

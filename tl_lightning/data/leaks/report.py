@@ -24,7 +24,7 @@ class Example:
         first: Path of an image.
         first_in: Its split, or its label where two labels are the matter.
         second: Path of its twin.
-        second_in: Likewise.
+        second_in: The split, or the label, of the second.
     """
 
     kind: Kind

@@ -17,7 +17,7 @@ def cached_duplicates(folder: Path, find: Callable[[], list[Duplicate]]) -> list
     """Reads what an earlier run has found, or finds it and writes it down. Of several processes one does so.
 
     Args:
-        folder: Of the `ImageStore`, which the caller holds and whose key changes with the files.
+        folder: Where the store of the samples lies, which the caller holds and whose key changes with the files.
         find: Asked where nothing was found yet.
     """
     path = folder / f"duplicates-{FORMAT}.json"
