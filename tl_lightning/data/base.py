@@ -423,8 +423,9 @@ class TransferDataModule(LightningDataModule):
         """Samples that are there more than once.
 
         Args:
-            store: The opened samples, beside which the result is kept.
-            features: What a backbone makes of all samples, ``(n, d)``, by which sections of others are found, too, every time anew.
+            store: The opened samples, beside which the result is cached.
+            features: What a backbone makes of all samples, ``(n, d)``, by which sections of others
+                are found, too, every time anew.
         """
         readable = np.setdiff1d(np.arange(len(self.samples)), list(store.broken))
         find = partial(self.find_duplicates, store, readable, features)
