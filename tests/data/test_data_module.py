@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -113,6 +112,7 @@ class Recorder(LightningModule):
 
 
 def fit(task: Recorder, data: TransferDataModule) -> Recorder:
+    data.use_unlabelled(task.uses_unlabelled)
     quiet: dict[str, Any] = dict.fromkeys(
         ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
     )
@@ -275,6 +275,6 @@ def test_unlabelled_samples_and_balanced_classes_do_not_go_together(table: Calla
     data = Sequences(table(*domains(blank=2), header="label,domain"), unlabelled="keep", sampler="balanced")
     data.setup("fit")
     data.train_dataloader()
-    data.trainer = SimpleNamespace(lightning_module=Recorder(True))  # type: ignore[assignment]
+    data.use_unlabelled(True)
     with pytest.raises(UserError, match=r"data.sampler balanced draws all classes equally often, and unlabelled"):
         data.train_dataloader()

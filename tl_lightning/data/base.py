@@ -225,6 +225,7 @@ class TransferDataModule(LightningDataModule):
             self._hidden = without_label(self.split_for(fold, labelled_fraction=1.0), self.splits)
             bare = np.union1d(np.flatnonzero(~self.samples.labelled), self._hidden)
             self.unlabelled_rows = may_train(self.samples, self.splits, bare, split)
+        self._uses_unlabelled = False
         self._targets = self._make_targets()
         self.fold = fold
         self.split_digest = self._digest_splits()
@@ -342,11 +343,15 @@ class TransferDataModule(LightningDataModule):
     @property
     def training_rows(self) -> NDArray[np.int64]:
         """The samples that `train_dataloader` goes through, those without a label where the task can use them."""
-        if not len(self.unlabelled_rows) or self.trainer is None:
-            return self.splits["train"]
-        if not getattr(self.trainer.lightning_module, "uses_unlabelled", False):
-            return self.splits["train"]
-        return np.union1d(self.splits["train"], self.unlabelled_rows)
+        return np.union1d(self.splits["train"], self.unlabelled_rows) if self._uses_unlabelled else self.splits["train"]
+
+    def use_unlabelled(self, used: bool) -> None:
+        """Says whether the samples without a label train too.
+
+        Args:
+            used: What the task says; see `TransferTask.uses_unlabelled`.
+        """
+        self._uses_unlabelled = used
 
     def targets(self, split: str) -> Targets:
         """The targets of a split, in its order.

@@ -203,6 +203,7 @@ class Configuration(LightningCLI):
         """Builds data module, model and trainer; a user's mistake leaves no empty run folder behind."""
         try:
             super().instantiate_classes()
+            self.datamodule.use_unlabelled(self.model.uses_unlabelled)
             if self.checkpoint is None:
                 self.share_out(self.config.global_batch)
                 self.phases = plan(self.phases, self.model.stages)

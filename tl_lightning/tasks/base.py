@@ -68,6 +68,7 @@ class TransferTask(LightningModule):
 
     Attributes:
         objective_class: What a task with one head learns; `None` for a task with several.
+        uses_unlabelled: Whether its training steps take samples without a label, which ``labelled`` tells in a batch.
         heads: From features to outputs, by the name of the target.
         objectives: What each head learns.
         head_options: How each head is built.
@@ -80,6 +81,7 @@ class TransferTask(LightningModule):
     """
 
     objective_class: ClassVar[type[Objective] | None] = None
+    uses_unlabelled: ClassVar[bool] = False
 
     def __init__(
         self,
