@@ -54,13 +54,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", default="head,last2,full", help="contests, separated by commas")
     parser.add_argument("--bare", action="store_true", help="leaves fastai and stock Lightning out")
     parser.add_argument("--output", type=Path, help="default: benchmarks/RESULTS.md; with --quick none")
-    parser.add_argument("--quick", action="store_true", help="64 px, 256 drawn images, 2 epochs; no fastai")
+    parser.add_argument("--quick", action="store_true", help="64 px, 96 drawn images, 2 epochs; no fastai")
     options = parser.parse_args()
     unknown = set(options.only.split(",")) - {contest.key for contest in CONTESTS}
     if unknown:
         parser.error(f"--only {','.join(sorted(unknown))}: valid are {', '.join(each.key for each in CONTESTS)}")
     if options.quick:
-        options.size, options.synthetic, options.epochs, options.full_epochs, options.repeats = 64, 256, 2, 1, 1
+        options.size, options.synthetic, options.epochs, options.full_epochs, options.repeats = 64, 96, 2, 1, 1
     elif options.output is None:
         options.output = HERE / "RESULTS.md"
     return options

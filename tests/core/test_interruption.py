@@ -213,6 +213,7 @@ def living(group):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("place", ["training", "starting"])
 def test_of_two_processes_none_is_left_behind(here, place):
     processes = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.max_epochs", "1000"]
