@@ -277,8 +277,8 @@ def test_what_would_be_refused_after_all_runs_is_refused_before_the_first(here, 
     write_tiny(here)
     install(here, monkeypatch, sinfo=SINFO, squeue=SQUEUE, sbatch="touch queued")
     for args, said in (
-        (["compare", *TINY, "--test", "false"], "test is false, but tl compare compares what runs answer for test"),
-        (["crossval", *TINY, "--test", "false"], "test is false, but tl crossval compares what runs answer for test"),
+        (["compare", *TINY, "--test", "false"], "test is false, but tl compare compares what runs predict for test"),
+        (["crossval", *TINY, "--test", "false"], "test is false, but tl crossval compares what runs predict for test"),
         (["crossval", *TINY, "--data.on_leak", "move"], "data.on_leak move would leave images untested"),
         (["compare", *TINY, "--fractions", "0.0001,1"], "label 'dog' is in the val split of data.split 'stratified'"),
         (["compare", *TINY, "--data.test_fraction", "0"], "images has no test split to compare on; give data.test"),
