@@ -6,8 +6,8 @@ cache, solved heads, exact resume, ranking, probing), these are written, and not
 - ``preprocess/KIND.py``: a frozen dataclass with the methods of `Preprocess` (here `IdsPreprocess`), named in `KINDS`;
 - ``backbones/LIBRARY.py``: a `Provider` (here `provider`), named in `PROVIDERS`, whose `build` hands back a `Backbone`:
   its module, its stages, the names of its inputs, and the packages on whose versions its features depend;
-- ``data/KIND/``: a `TransferDataModule` (here `IdsDataModule`) with `open_store`, `transform` and `find_duplicates`,
-  and a store of its samples.
+- ``data/KIND/``: a `TransferDataModule` (here `IdsDataModule`) with `open_store`, `transform`, `find_duplicates`,
+  `find_files` and `read_file` (what to predict), and a store of its samples.
 """
 
 import csv
@@ -25,6 +25,7 @@ from torch import nn
 
 from tl_lightning.backbones import PROVIDERS, Backbone, Stage, build_backbone
 from tl_lightning.cli import main
+from tl_lightning.core.predictions_file import load_predictions
 from tl_lightning.data.base import TransferDataModule
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess import KINDS, Preprocess
@@ -158,6 +159,14 @@ class IdsDataModule(TransferDataModule):
     def find_duplicates(self, store, indices, features):
         return []
 
+    @staticmethod
+    def find_files(path):
+        return sorted(path.glob("*.txt"))
+
+    @staticmethod
+    def read_file(path, preprocess):
+        return IdsStore([path], preprocess.length).sample(0)
+
 
 class Stop(Callback):
     """Presses Ctrl-C once, in the middle of an epoch."""
@@ -269,6 +278,13 @@ def test_it_trains_in_phases_on_cached_activations_and_a_killed_run_ends_with_th
 
     capsys.readouterr()
     assert main(["test", "--run_dir", "whole"]) == 0
+
+    assert main(["predict", "--run_dir", "whole", "--input", ".", "--output", "predictions.csv"]) == 0
+    tested = load_predictions(Path("whole/test_predictions.npz"))
+    predicted = {row["path"]: row for row in table("predictions.csv")}
+    rows = [predicted[f"{index}.txt"] for index in tested.indices.tolist()]  # the table lists them by number
+    given = [[float(row[f"probability_{name}"]) for name in ("even", "odd")] for row in rows]
+    torch.testing.assert_close(torch.tensor(given), tested.predictions, rtol=0, atol=1e-6)
 
 
 def test_it_is_ranked_beside_random_weights_and_probed_at_every_stage(here, capsys):

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -58,6 +59,7 @@ class TransferDataModule(LightningDataModule):
 
     Attributes:
         noun: What the samples are called in messages, in the plural.
+        reading: What is entered around all threads that read files to predict.
         augmentation: The configured augmentation; a subclass with several has an argument for it.
         samples: All listed samples; the indices of `splits` point into it.
         classes: Names of the classes, levels, labels or numbers, in the order of the model's outputs; of several
@@ -75,6 +77,7 @@ class TransferDataModule(LightningDataModule):
     """
 
     noun: ClassVar[str] = "samples"
+    reading: ClassVar[Callable[[], AbstractContextManager[None]]] = staticmethod(nullcontext)
     augmentation: Any = "none"
 
     def __init__(
@@ -267,6 +270,31 @@ class TransferDataModule(LightningDataModule):
         """Makes a batch of a list of samples; a static method, as worker processes that are spawned get it pickled."""
         batch: dict[str, Any] = default_collate(list(samples))
         return batch
+
+    @staticmethod
+    def find_files(path: Path) -> list[Path]:
+        """Lists the file at a path, or all files below a folder that can be samples, sorted: those to predict.
+
+        Args:
+            path: A file or a folder.
+
+        Raises:
+            UserError: If there is nothing there.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def read_file(path: Path, preprocess: Preprocess) -> Sample:
+        """Reads a file to predict, prepared as evaluation sees the samples of the store.
+
+        Args:
+            path: The file.
+            preprocess: What the model expects.
+
+        Raises:
+            BrokenSample: If it cannot be read.
+        """
+        raise NotImplementedError
 
     def normalized(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch of a loader as the model wants it; on the batch's device.

@@ -20,6 +20,10 @@ Transform = Callable[[Sample], Sample]
 """From what the store and the targets say of a sample to what the model is to see, boxes and masks moved alike."""
 
 
+class BrokenSample(Exception):
+    """A file that cannot be read as a sample; the message says why."""
+
+
 class Store(Protocol):
     """The samples of a list of files, read and ready: what is done once lies on the disk, under a key.
 

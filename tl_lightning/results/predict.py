@@ -1,4 +1,4 @@
-"""``tl predict``: what a run says of new images, in the arithmetic that it was trained and tested in."""
+"""``tl predict``: what a run says of new files, read as its own and in the arithmetic that it was tested in."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +13,12 @@ from tl_lightning.core.files import write_csv
 from tl_lightning.core.options import OptionParser, writable
 from tl_lightning.core.quiet import quiet
 from tl_lightning.core.run_folder import RunFolder
-from tl_lightning.data.images.prediction import FileBatches, PredictionData
+from tl_lightning.data.prediction import FilesToPredict
 from tl_lightning.data.samples import name_some
 from tl_lightning.data.sources.columns import Columns
-from tl_lightning.data.sources.folder import find_images
 from tl_lightning.data.sources.read import list_source
 from tl_lightning.errors import UserError, shown
-from tl_lightning.preprocess.image import ImagePreprocess
+from tl_lightning.preprocess import Preprocess
 from tl_lightning.results.settings import Settings
 from tl_lightning.tasks import TransferTask
 from tl_lightning.tasks.loading import load_task
@@ -29,11 +28,11 @@ from tl_lightning.training.progress import StepBar
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction for one image.
+    """The prediction for one file.
 
     Attributes:
-        path: The image.
-        row: The image's columns in a file of predictions; of a model with several heads, all of theirs.
+        path: The file.
+        row: The file's columns in a file of predictions; of a model with several heads, all of theirs.
     """
 
     path: str
@@ -62,10 +61,11 @@ class Prediction:
 def predict(
     task: TransferTask, paths: Sequence[Path], *, settings: Settings, on_error: Literal["stop", "skip"]
 ) -> list[Prediction]:
-    """Predicts image files by Lightning's trainer, as ``tl test`` scores them; see `Run.predict`."""
+    """Predicts files by Lightning's trainer, as ``tl test`` scores them; see `Run.predict`."""
     quiet()
-    preprocess = ImagePreprocess.from_dict(task.hparams["preprocess"])
-    batches = FileBatches(paths, preprocess, batch_size=settings.batch_size, stop=on_error == "stop")
+    preprocess = Preprocess.from_dict(task.hparams["preprocess"])
+    stop = on_error == "stop"
+    files = FilesToPredict(paths, settings.data, preprocess, batch_size=settings.batch_size, stop=stop)
     trainer = Trainer(
         accelerator="auto",
         devices=1,
@@ -76,50 +76,51 @@ def predict(
         callbacks=[StepBar(epochs=0)],
     )
     leave_signals_to_us(trainer)
-    given: Any = trainer.predict(task, datamodule=PredictionData(batches, preprocess)) or []
-    broken = [f"{shown(paths[position])} ({reason})" for position, reason in batches.broken.items()]
-    if broken and on_error == "stop":
+    given: Any = trainer.predict(task, datamodule=files) or []
+    broken = [f"{shown(paths[position])} ({reason})" for position, reason in files.broken.items()]
+    if broken and stop:
         raise UserError(
-            f"{len(broken)} of {len(paths)} images cannot be read: {name_some(broken)}; --on_error skip leaves them out"
+            f"{len(broken)} of {len(paths)} {settings.data.noun} cannot be read: {name_some(broken)}; "
+            "--on_error skip leaves them out"
         )
     if broken:
-        console.print(f"{len(broken)} images that cannot be read were left out")
-    readable = (path for position, path in enumerate(paths) if position not in batches.broken)
+        console.print(f"{len(broken)} {settings.data.noun} that cannot be read were left out")
+    readable = (path for position, path in enumerate(paths) if position not in files.broken)
     rows = (row for batch in given for row in task.rows({name: part.cpu() for name, part in batch.items()}))
     return [Prediction(str(path), row) for path, row in zip(readable, rows, strict=True)]
 
 
 def predict_command(args: list[str]) -> None:
-    """``tl predict``: writes path, class and the probability of each class for every image."""
+    """``tl predict``: writes path, class and the probability of each class for every file."""
     parser = OptionParser("predict", predict_command.__doc__)
     parser.add_argument("--run_dir", help="the run whose best weights predict")
     parser.add_argument("--ckpt_path", help="a checkpoint, instead of the run's best")
-    parser.add_argument("--input", help="an image, or a folder that is searched for images")
+    parser.add_argument("--input", help="a file, or a folder that is searched for files such as the run learned from")
     parser.add_argument("--config", help="a configuration whose data.source is predicted, instead of --input")
     parser.add_argument(
         "--output", type=writable, default="predictions.csv", help="the CSV file to write (default: %(default)s)"
     )
-    parser.add_argument("--batch_size", type=int, help="images per forward pass (default: the run's)")
+    parser.add_argument("--batch_size", type=int, help="samples per forward pass (default: the run's)")
     parser.add_argument(
-        "--on_error", choices=("stop", "skip"), default="stop", help="what to do at an image that cannot be read"
+        "--on_error", choices=("stop", "skip"), default="stop", help="what to do at a file that cannot be read"
     )
     known = parser.parse_args(args)
     if known.run_dir is None and known.ckpt_path is None:
         raise UserError("name what predicts: --run_dir RUN or --ckpt_path FILE")
     if (known.input is None) == (known.config is None):
         raise UserError("name what to predict: --input IMAGE_OR_FOLDER, or --config FILE for its data.source")
-    paths = find_images(Path(known.input)) if known.input is not None else _images_of(Path(known.config))
     checkpoint = Path(known.ckpt_path) if known.ckpt_path else RunFolder.open(known.run_dir).best_checkpoint
     folder = RunFolder(checkpoint.parent.parent) if known.run_dir is None else RunFolder.open(known.run_dir)
-    task = load_task(checkpoint)
     settings = Settings.of(folder, batch_size=known.batch_size)
+    paths = settings.data.find_files(Path(known.input)) if known.input is not None else _files_of(Path(known.config))
+    task = load_task(checkpoint)
     predictions = predict(task, paths, settings=settings, on_error=known.on_error)
     write_predictions(known.output, predictions)
     console.print(f"{len(predictions):,} predictions written to {known.output}")
 
 
-def _images_of(config: Path) -> list[Path]:
-    """All images of a configuration's data source, whatever their split."""
+def _files_of(config: Path) -> list[Path]:
+    """All files of a configuration's data source, whatever their split."""
     content = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
     data = content.get("data", {})
     data = data.get("init_args", data)

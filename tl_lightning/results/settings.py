@@ -1,4 +1,4 @@
-"""With which arithmetic a run was trained and tested, so that predictions are made alike."""
+"""How a run read its samples and in which arithmetic it was tested, so that predictions are made alike."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,25 +6,31 @@ from typing import Any
 import torch
 import yaml
 
+from tl_lightning.core.class_path import resolve
 from tl_lightning.core.console import console
 from tl_lightning.core.precision import fast_precision
 from tl_lightning.core.run_folder import RunFolder
+from tl_lightning.data.base import TransferDataModule
+from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.errors import UserError
 
 BATCH_SIZE = 32  # where no run says
+DEFAULT = f"{ImageDataModule.__module__}.{ImageDataModule.__qualname__}"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a model is run over images.
+    """How a model is run over files.
 
     Attributes:
         precision: One of Lightning's, such as ``bf16-mixed``.
-        batch_size: Images per forward pass. Kernels may round otherwise for another number, by a last bit.
+        batch_size: Samples per forward pass. Kernels may round otherwise for another number, by a last bit.
+        data: Reads files as the run's data module reads its own; images where that is of another make.
     """
 
     precision: str
     batch_size: int
+    data: type[TransferDataModule] = ImageDataModule
 
     @classmethod
     def of(cls, folder: RunFolder, *, batch_size: int | None = None) -> "Settings":
@@ -32,16 +38,18 @@ class Settings:
 
         Args:
             folder: The run's; without a configuration the precision is the one that this machine does fast.
-            batch_size: Images per forward pass; `None` for the run's.
+            batch_size: Samples per forward pass; `None` for the run's.
 
         Raises:
-            UserError: If the batch has no image.
+            UserError: If the batch has no sample, or the data module's class cannot be imported.
         """
         content: dict[str, Any] = {}
         if folder.config.is_file():
             content = yaml.safe_load(folder.config.read_text(encoding="utf-8")) or {}
         precision = str(content.get("trainer", {}).get("precision") or fast_precision())
-        data = content.get("data", {}).get("init_args", {})
+        configured = content.get("data", {})
+        data = configured.get("init_args", {})
+        kind: Any = resolve(configured.get("class_path", DEFAULT), "data.class_path")
         own = data.get("micro_batch_size")
         size = batch_size if batch_size is not None else own if isinstance(own, int) else data.get("batch_size")
         size = BATCH_SIZE if size is None else size
@@ -50,4 +58,5 @@ class Settings:
         if precision.startswith("16") and not torch.cuda.is_available():
             console.print(f"note       precision {precision} needs a GPU; predicting in 32-true", style="yellow")
             precision = "32-true"
-        return cls(precision, size)
+        ours = isinstance(kind, type) and issubclass(kind, TransferDataModule)
+        return cls(precision, size, kind if ours else ImageDataModule)

@@ -352,7 +352,7 @@ def test_only_the_data_modules_import_lightning() -> None:
     package = Path(tl_lightning.data.__file__).parent
     files = [path.relative_to(package.parents[1]).with_suffix("") for path in sorted(package.rglob("*.py"))]
     names = [".".join(file.parts).removesuffix(".__init__") for file in files]
-    modules = ("data.base", "data.module", "data.resume", "data.images.module", "data.images.prediction")
+    modules = ("data.base", "data.module", "data.resume", "data.images.module", "data.prediction")
     imports = ", ".join(name for name in names if name.removeprefix("tl_lightning.") not in modules)
     check = f"import sys, {imports}; assert not {{'lightning', 'timm', 'torchvision'}} & set(sys.modules)"
     assert "tl_lightning.data.images.store" in imports

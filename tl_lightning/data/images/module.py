@@ -1,5 +1,8 @@
 """The data module of images: decoded once, augmented, mixed, and normalised on the device."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -7,14 +10,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tl_lightning.data.base import TransferDataModule
-from tl_lightning.data.dataset import Store, Transform, View
+from tl_lightning.data.dataset import Sample, Store, Transform, View
 from tl_lightning.data.images.augmentations import Augmentation, evaluation, views
 from tl_lightning.data.images.augmentations import augmentation as make_augmentation
 from tl_lightning.data.images.configured import plain
+from tl_lightning.data.images.image_files import quiet_decoders
 from tl_lightning.data.images.mixing import check_mixing, mix
+from tl_lightning.data.images.preparing import prepare
 from tl_lightning.data.images.store import ImageStore
 from tl_lightning.data.leaks import Duplicate, find_duplicates
 from tl_lightning.data.resume import progress
+from tl_lightning.data.sources.folder import find_images
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess.image import ImagePreprocess
 
@@ -27,6 +33,7 @@ class ImageDataModule(TransferDataModule):
     """
 
     noun: ClassVar[str] = "images"
+    reading: ClassVar[Callable[[], AbstractContextManager[None]]] = staticmethod(quiet_decoders)
 
     def __init__(
         self,
@@ -94,6 +101,16 @@ class ImageDataModule(TransferDataModule):
     def transform(self, view: Literal["training", "plain"]) -> Transform:
         """From stored pixels to the square that the model sees; see `TransferDataModule.transform`."""
         return self._augment if view == "training" else evaluation(self._preprocess)
+
+    @staticmethod
+    def find_files(path: Path) -> list[Path]:
+        """Lists the image at a path, or all images below a folder, sorted."""
+        return find_images(path)
+
+    @staticmethod
+    def read_file(path: Path, preprocess: ImagePreprocess) -> Sample:  # type: ignore[override]  # an image's own kind
+        """Reads an image file, prepared as evaluation sees the stored ones; raises `BrokenImage`."""
+        return {"image": prepare(path, preprocess)}
 
     def find_duplicates(
         self, store: Store, indices: NDArray[np.int64], features: NDArray[np.float32] | None

@@ -5,10 +5,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tl_lightning.data.dataset import BrokenSample
+
 TRANSPOSED = (5, 6, 7, 8)  # the orientations that change width and height
 
 
-class BrokenImage(Exception):
+class BrokenImage(BrokenSample):
     """An image file that cannot be read; the text is a short reason."""
 
 
