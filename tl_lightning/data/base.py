@@ -1,11 +1,9 @@
 """What all data modules have in common: from a source to samples, splits and batches, to be gone on with exactly."""
 
-import hashlib
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -17,9 +15,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, default_collate
 
-from tl_lightning.core.interruption import leave_signals_to_parent
+from tl_lightning.data.arguments import check_arguments, check_batch_size
+from tl_lightning.data.broken import check_without, splits_without
 from tl_lightning.data.cached import Cached, CachedDataset
-from tl_lightning.data.dataset import Sample, SampleDataset, Store, Targets, Transform, View
+from tl_lightning.data.dataset import Sample, SampleDataset, Store, Targets, Transform, View, make_targets
+from tl_lightning.data.describing import data_notes, data_summary, digest_splits, digest_targets
 from tl_lightning.data.leaks import (
     Duplicate,
     LeakReport,
@@ -29,9 +29,9 @@ from tl_lightning.data.leaks import (
     report_leaks,
     settle_leaks,
 )
-from tl_lightning.data.loader import TimedLoader, as_it_is
+from tl_lightning.data.loader import make_loader
 from tl_lightning.data.resume import place_of, progress
-from tl_lightning.data.samples import ProblemType, Target, check_training_has_all, name_some
+from tl_lightning.data.samples import ProblemType, check_training_has_all
 from tl_lightning.data.sampling import EpochSampler
 from tl_lightning.data.sources.columns import Columns
 from tl_lightning.data.sources.read import read_source
@@ -39,7 +39,7 @@ from tl_lightning.data.splits import split_samples
 from tl_lightning.data.targets import Unlabelled
 from tl_lightning.data.unlabelled import may_train, without_label
 from tl_lightning.data.workers import default_workers
-from tl_lightning.errors import UserError, shown
+from tl_lightning.errors import UserError
 from tl_lightning.preprocess import Preprocess
 
 VIEW_SEED = 0  # of the views that are cached, whatever the run's seed, so that runs can share them
@@ -167,16 +167,9 @@ class TransferDataModule(LightningDataModule):
         """
         super().__init__()
         self.set_batch_size(batch_size, micro_batch_size)
-        if num_workers is not None and num_workers < 0:
-            raise UserError(f"data.num_workers is {num_workers}; it must be 0 or more")
-        if sampler not in ("shuffled", "balanced"):
-            raise UserError(f"data.sampler {sampler!r} is unknown; valid are shuffled, balanced")
-        if on_leak not in ("warn", "stop", "move", "ignore"):
-            raise UserError(f"data.on_leak {on_leak!r} is unknown; valid are warn, stop, move, ignore")
-        if on_error not in ("stop", "skip"):
-            raise UserError(f"data.on_error {on_error!r} is unknown; valid are stop, skip")
-        if unlabelled not in ("stop", "keep"):
-            raise UserError(f"data.unlabelled {unlabelled!r} is unknown; valid are stop, keep")
+        check_arguments(
+            num_workers=num_workers, sampler=sampler, on_leak=on_leak, on_error=on_error, unlabelled=unlabelled
+        )
         self.source = source
         self.preprocess = Preprocess.from_dict(preprocess)
         self.prepared = self.preprocess.to_dict()
@@ -231,7 +224,7 @@ class TransferDataModule(LightningDataModule):
         self._uses_unlabelled = False
         self._targets = self._make_targets()
         self.fold = fold
-        self.split_digest = self._digest_splits()
+        self.split_digest = digest_splits(self.samples.paths, self.splits, self.unlabelled_rows)
         self.skipped = 0
         self.leaks: LeakReport | None = None
         self.moved = 0
@@ -347,10 +340,7 @@ class TransferDataModule(LightningDataModule):
         Raises:
             UserError: If it is less, or its parts do not divide it.
         """
-        if batch_size < 1:
-            raise UserError(f"data.batch_size is {batch_size}; it must be 1 or more")
-        if isinstance(micro_batch_size, int) and (micro_batch_size < 1 or batch_size % micro_batch_size):
-            raise UserError(f"data.micro_batch_size is {micro_batch_size}; it must divide data.batch_size {batch_size}")
+        check_batch_size(batch_size, micro_batch_size)
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
 
     @property
@@ -392,12 +382,7 @@ class TransferDataModule(LightningDataModule):
     @property
     def targets_digest(self) -> str:
         """Tells apart what the samples of the splits are said to show."""
-        digest = hashlib.sha256()
-        for rows in self.splits.values():
-            for target in self.samples.targets.values():
-                digest.update(target.labels[rows].tobytes())
-            digest.update(b"" if self.samples.weights is None else self.samples.weights[rows].tobytes())
-        return digest.hexdigest()[:16]
+        return digest_targets(self.samples, self.splits)
 
     def groups(self, split: str) -> NDArray[np.str_] | None:
         """The group of each sample of a split, in its order; `None` where there are no groups."""
@@ -430,7 +415,8 @@ class TransferDataModule(LightningDataModule):
         if self.on_leak != "ignore":
             self._settle(self.duplicates(store))
         if store.broken:
-            self._check_without(store.broken)
+            skip = self.on_error == "skip"
+            check_without(self.samples, self.splits, store.broken, skip=skip, source=self.source, noun=self.noun)
             self.leave_out(store.broken)
         self._targets = self._make_targets()
         self._store = store
@@ -480,7 +466,7 @@ class TransferDataModule(LightningDataModule):
         held_out = np.union1d(settled["val"], settled["test"])
         together = groups_of(duplicates, len(self.samples))
         self.unlabelled_rows = self.unlabelled_rows[~np.isin(together[self.unlabelled_rows], together[held_out])]
-        self.split_digest = self._digest_splits()
+        self.split_digest = digest_splits(self.samples.paths, self.splits, self.unlabelled_rows)
         self.leaks = self.report_leaks(duplicates)
         check_training_has_all(self.samples, self.splits, self.source)
 
@@ -490,98 +476,29 @@ class TransferDataModule(LightningDataModule):
         Args:
             rows: Indices of the samples.
         """
-        self.splits = self._splits_without(rows)
+        self.splits = splits_without(self.splits, rows)
         self.unlabelled_rows = np.setdiff1d(self.unlabelled_rows, list(rows))
         self.skipped = len(rows)
 
-    def _digest_splits(self) -> str:
-        bare = {"unlabelled": self.unlabelled_rows} if len(self.unlabelled_rows) else {}
-        return _digest(self.samples.paths, self.splits | bare)
-
-    def _splits_without(self, rows: Collection[int]) -> dict[str, NDArray[np.int64]]:
-        return {name: np.setdiff1d(indices, list(rows)) for name, indices in self.splits.items()}
-
-    def _check_without(self, broken: Mapping[int, str]) -> None:
-        named = name_some([f"{shown(self.samples.paths[index])} ({reason})" for index, reason in broken.items()])
-        found = f"{len(broken)} of {len(self.samples)} {self.noun} of {self.source} cannot be read: {named}"
-        if self.on_error == "stop":
-            raise UserError(f"{found}; mend them, or leave them out with --data.on_error skip")
-        splits = self._splits_without(broken)
-        for name in ("train", "val"):
-            if not len(splits[name]):
-                raise UserError(f"the {name} split is left without {self.noun}: {found}")
-        readable = np.setdiff1d(np.arange(len(self.samples)), list(broken))
-        for target in self.samples.targets.values():
-            had, has = (target.counts(rows) > 0 for rows in (np.arange(len(self.samples)), readable))
-            if (had & ~has).any():
-                name = target.classes[int(np.argmax(had & ~has))]
-                raise UserError(f"class {name!r} is left without {self.noun}: {found}")
-        check_training_has_all(self.samples, splits, self.source)
-
     def _make_targets(self) -> Targets:
-        samples, weights = self.samples, self.samples.weights
-        if weights is not None:  # so that a weighted loss is as large as one without weights
-            weights = weights / weights[self.splits["train"]].mean()
-        domains = None if samples.domains is None else np.searchsorted(self.domains, samples.domains)
-        labelled = None
-        if len(self.unlabelled_rows):
-            labelled = samples.labelled
-            labelled[self._hidden] = False
-        labels = {
-            name: torch.from_numpy(target.without(self._hidden).labels) for name, target in samples.targets.items()
-        }
-        extras = (None if each is None else torch.from_numpy(each) for each in (weights, domains, labelled))
-        return Targets(labels if isinstance(self.classes, dict) else next(iter(labels.values())), *extras)
+        return make_targets(
+            self.samples,
+            self.splits["train"],
+            domains=self.domains,
+            hidden=self._hidden,
+            tell_labelled=len(self.unlabelled_rows) > 0,
+            several=isinstance(self.classes, dict),
+        )
 
     # What there is to say.
 
     def notes(self) -> list[str]:
         """What a user should know: classes that a part of the split lacks, and what is made of columns."""
-        said = []
-        for name, target in product(("val", "test"), self.samples.targets.values()):
-            trained, held_out = (target.counts(self.splits[part]) > 0 for part in ("train", name))
-            lacking = np.flatnonzero(trained & ~held_out)
-            if len(lacking) and len(self.splits[name]):
-                names = name_some([repr(target.classes[number]) for number in lacking], most=5)
-                said.append(
-                    f"the {name} split has no {self.noun.removesuffix('s')} of {names}: "
-                    "its metrics say nothing about that"
-                )
-        if count := len(self.unlabelled_rows):
-            used = "train too" if len(self.training_rows) > len(self.splits["train"]) else "are left out by this task"
-            said.append(f"{count:,} {self.noun} without a label {used}")
-        if self.samples.weights is not None:
-            said.append(f"{self.noun} count in training as the weight column says")
-        if self.samples.times is not None and self.split != "time":
-            said.append("the time column has no effect without data.split time")
-        return said
+        return data_notes(self)
 
     def summary(self) -> dict[str, Any]:
         """What the data were, as plain data for ``summary.json``."""
-        kinds = {name: target.problem_type for name, target in self.samples.targets.items()}
-        counts = {
-            name: {split: _counted(target, rows) for split, rows in self.splits.items()}
-            for name, target in self.samples.targets.items()
-        }
-        several = isinstance(self.classes, dict)
-        return {
-            "source": self.source,
-            "problem_type": kinds if several else next(iter(kinds.values())),
-            "classes": self.classes,
-            "train": len(self.splits["train"]),
-            "validation": len(self.splits["val"]),
-            "test": len(self.splits["test"]),
-            "unlabelled": len(self.unlabelled_rows),
-            "skipped": self.skipped,
-            "split": self.split,
-            "split_seed": self.split_seed,
-            "fold": self.fold,
-            "split_digest": self.split_digest,
-            "targets_digest": self.targets_digest,
-            "leaks": None if self.leaks is None else {"moved": self.moved, **self.leaks.to_dict()},
-            "groups": None if self.samples.groups is None else len(np.unique(self.samples.groups)),
-            "class_counts": counts if several else next(iter(counts.values())),
-        }
+        return data_summary(self)
 
     # Loaders.
 
@@ -683,30 +600,12 @@ class TransferDataModule(LightningDataModule):
     def _loader(
         self, sampler: EpochSampler, transform: Transform, *, seed: int | None = None, batch_size: int | None = None
     ) -> DataLoader[Sample]:
-        workers = self._workers()
         dataset = SampleDataset(self.store, self._targets, transform=transform, collate=self.collate, seed=seed)
-        return TimedLoader(
-            dataset,
-            batch_size=batch_size or self.loaded_batch_size,
-            sampler=sampler,  # leaves out the incomplete batch in training, hence no drop_last
-            collate_fn=as_it_is,  # type: ignore[arg-type]  # the data set makes whole batches
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            worker_init_fn=leave_signals_to_parent,
-            pin_memory=torch.cuda.is_available(),
-            # Without one of its own a loader draws from the global generator, and dropout would depend on it.
-            generator=torch.Generator().manual_seed(self.seed),
-        )
+        size = batch_size or self.loaded_batch_size
+        return make_loader(dataset, sampler, batch_size=size, seed=self.seed, workers=self._workers())
 
     def _cached_loader(self, dataset: CachedDataset, sampler: EpochSampler) -> DataLoader[Sample]:
-        return TimedLoader(
-            dataset,
-            batch_size=self.loaded_batch_size,
-            sampler=sampler,
-            collate_fn=as_it_is,  # type: ignore[arg-type]  # the data set makes whole batches
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator().manual_seed(self.seed),
-        )
+        return make_loader(dataset, sampler, batch_size=self.loaded_batch_size, seed=self.seed)
 
     def _workers(self) -> int:
         if self.num_workers is not None:
@@ -743,16 +642,3 @@ class TransferDataModule(LightningDataModule):
         # Lightning also restores it before testing or predicting, which has nothing to go on with.
         if state_dict and (self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING):
             self._resume = {"epoch": state_dict["epoch"], "batches": state_dict["batches"]}
-
-
-def _counted(target: Target, rows: NDArray[np.int64]) -> dict[str, int]:
-    return dict(zip(target.classes, target.counts(rows).tolist(), strict=False))
-
-
-def _digest(paths: list[Path], splits: dict[str, NDArray[np.int64]]) -> str:
-    """Tells apart the samples' names in each split; the folder that holds them may move."""
-    digest = hashlib.sha256()
-    for name, indices in splits.items():
-        for index in indices:
-            digest.update(f"{name}\0{paths[index].parent.name}/{paths[index].name}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()[:16]

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from tl_lightning.core.randomness import seeded
+from tl_lightning.data.samples import Samples
 
 Sample = dict[str, Any]
 """One sample by name: what the model takes (such as ``image``), its ``index`` among all samples, its targets (such as
@@ -100,6 +103,38 @@ def _at(labels: Any, rows: int | Tensor) -> Any:  # noqa: ANN401 - a tensor, or 
     if isinstance(labels, dict):
         return {name: tensor[rows] for name, tensor in labels.items()}
     return labels[rows]
+
+
+def make_targets(
+    samples: Samples,
+    train: NDArray[np.int64],
+    *,
+    domains: Sequence[str],
+    hidden: NDArray[np.int64],
+    tell_labelled: bool,
+    several: bool,
+) -> Targets:
+    """The targets of all samples, as tensors.
+
+    Args:
+        samples: All of them.
+        train: Indices of the training samples, over which weights get the mean 1.
+        domains: Names of the domains in ascending order, which are numbered.
+        hidden: Indices of the samples whose label is to be taken from them.
+        tell_labelled: Whether it is told which samples have a label.
+        several: Whether targets come by their names.
+    """
+    weights = samples.weights
+    if weights is not None:  # so that a weighted loss is as large as one without weights
+        weights = weights / weights[train].mean()
+    numbers = None if samples.domains is None else np.searchsorted(domains, samples.domains)
+    labelled = None
+    if tell_labelled:
+        labelled = samples.labelled
+        labelled[hidden] = False
+    labels = {name: torch.from_numpy(target.without(hidden).labels) for name, target in samples.targets.items()}
+    extras = (None if each is None else torch.from_numpy(each) for each in (weights, numbers, labelled))
+    return Targets(labels if several else next(iter(labels.values())), *extras)
 
 
 class SampleDataset(Dataset[Sample]):
