@@ -125,7 +125,7 @@ def test_metrics_are_those_of_each_head_alone_over_the_samples_that_have_its_tar
 def test_rows_of_predictions_have_the_columns_of_every_head():
     task = build()
     predictions = {"type": torch.tensor([[0.25, 0.5, 0.25]]), "size.mm": torch.tensor([[2.5]])}
-    (row,) = task.rows(predictions)
+    ((row,),) = task.rows(predictions)
     assert row == {
         "type/class": "b",
         "type/probability_a": 0.25,

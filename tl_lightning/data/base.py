@@ -31,7 +31,7 @@ from tl_lightning.data.leaks import (
 )
 from tl_lightning.data.loader import make_loader
 from tl_lightning.data.resume import place_of, progress
-from tl_lightning.data.samples import ProblemType, check_training_has_all
+from tl_lightning.data.samples import ProblemType, Samples, check_training_has_all
 from tl_lightning.data.sampling import EpochSampler
 from tl_lightning.data.sources.columns import Columns
 from tl_lightning.data.sources.read import read_source
@@ -54,8 +54,8 @@ class TransferDataModule(LightningDataModule):
     where there are samples without a label ``labelled`` (``bool`` ``(n,)``).
 
     A subclass says how samples are read and prepared: `open_store`, `transform` and `find_duplicates`,
-    and where it needs one its own `collate`. What it draws or mixes anew in each epoch it says by `views`,
-    `set_augmentation` and `mixes`.
+    and where it needs one its own `collate` or `list_samples`. What it draws or mixes anew in each epoch it says by
+    `views`, `set_augmentation` and `mixes`.
 
     Attributes:
         noun: What the samples are called in messages, in the plural.
@@ -189,7 +189,7 @@ class TransferDataModule(LightningDataModule):
             weight=weight_column,
             time=time_column,
         )
-        self.samples = read_source(
+        self.samples = self.list_samples(
             source,
             problem_type=problem_type,
             target=target,
@@ -234,12 +234,21 @@ class TransferDataModule(LightningDataModule):
 
     # What a subclass says of its samples.
 
+    def list_samples(self, source: str, **asked: Any) -> Samples:  # noqa: ANN401 - what `read_source` takes
+        """Lists the samples of a source with their targets; a subclass whose targets are of another kind has its own.
+
+        Args:
+            source: Where they are.
+            **asked: What the arguments say of it; see `read_source`.
+        """
+        return read_source(source, **asked)
+
     def open_store(self) -> Store:
         """Reads the files of `samples`, where no earlier run has, and opens what was made of them."""
         raise NotImplementedError
 
     def transform(self, view: Literal["training", "plain"]) -> Transform:
-        """From what the store holds to what the model sees.
+        """From what the store holds to what the model sees; samples to predict, and others, come without targets.
 
         Args:
             view: ``training`` may draw at random; ``plain`` is what evaluation and prediction see.

@@ -50,8 +50,8 @@ class Target:
         return replace(self, labels=labels)
 
     def counts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """How many of some samples have each class, level or label; empty for numbers."""
-        if self.problem_type == "regression":
+        """How many of some samples have each class, level or label; empty for numbers and for other kinds."""
+        if self.problem_type not in ("multiclass", "ordinal", "multilabel"):
             return np.zeros(0, dtype=np.int64)
         labels = self.labels[rows[self.present[rows]]]
         if labels.ndim == 1:

@@ -61,7 +61,10 @@ class Prediction:
 def predict(
     task: TransferTask, paths: Sequence[Path], *, settings: Settings, on_error: Literal["stop", "skip"]
 ) -> list[Prediction]:
-    """Predicts files by Lightning's trainer, as ``tl test`` scores them; see `Run.predict`."""
+    """Predicts files by Lightning's trainer, as ``tl test`` scores them; see `Run.predict`.
+
+    A file of which a task says several things, such as boxes, has as many predictions.
+    """
     quiet()
     preprocess = Preprocess.from_dict(task.hparams["preprocess"])
     stop = on_error == "stop"
@@ -86,8 +89,8 @@ def predict(
     if broken:
         console.print(f"{len(broken)} {settings.data.noun} that cannot be read were left out")
     readable = (path for position, path in enumerate(paths) if position not in files.broken)
-    rows = (row for batch in given for row in task.rows({name: part.cpu() for name, part in batch.items()}))
-    return [Prediction(str(path), row) for path, row in zip(readable, rows, strict=True)]
+    found = (rows for batch in given for rows in task.rows({name: part.cpu() for name, part in batch.items()}))
+    return [Prediction(str(path), row) for path, rows in zip(readable, found, strict=True) for row in rows]
 
 
 def predict_command(args: list[str]) -> None:
@@ -132,8 +135,10 @@ def _files_of(config: Path) -> list[Path]:
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
     """Writes predictions as CSV: ``path``, then ``class`` and each ``probability_<class>``, or the numbers by name."""
-    rows: list[list[object]] = [["path", *(predictions[0].row if predictions else ())]]
+    columns = list(dict.fromkeys(column for prediction in predictions for column in prediction.row))
+    rows: list[list[object]] = [["path", *columns]]
     for prediction in predictions:
-        cells = (f"{value:.7g}" if isinstance(value, float) else value for value in prediction.row.values())
+        values = (prediction.row.get(column, "") for column in columns)
+        cells = (f"{value:.7g}" if isinstance(value, float) else value for value in values)
         rows.append([prediction.path, *cells])
     write_csv(path, rows)

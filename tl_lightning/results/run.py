@@ -52,7 +52,7 @@ class Run:
             on_error: ``stop`` at an image that cannot be read, or ``skip`` it.
 
         Returns:
-            One prediction for each image, in order, without those skipped.
+            One prediction for each image, in order, without those skipped; of a detector one for each box.
 
         Raises:
             UserError: If an image cannot be read, naming up to ten of them.

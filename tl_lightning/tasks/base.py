@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, zip_longest
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +14,7 @@ from lightning.pytorch.utilities.types import LRSchedulerTypeUnion, OptimizerLRS
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from tl_lightning.backbones import build_backbone
+from tl_lightning.backbones import Backbone, build_backbone
 from tl_lightning.core.console import track
 from tl_lightning.core.precision import train_depthwise_in_float32
 from tl_lightning.core.predictions_file import PredictionsFile
@@ -51,10 +52,12 @@ class HeadPlan:
     Attributes:
         objective: What it learns.
         options: What it is; `None` for what the arguments ``head...`` of the task say.
+        build: Makes a head of another form, from the backbone and the number of outputs; `None` for one by `options`.
     """
 
     objective: Objective
     options: HeadOptions | None = None
+    build: Callable[[Backbone, int], nn.Module] | None = None
 
 
 class TransferTask(LightningModule):
@@ -158,8 +161,10 @@ class TransferTask(LightningModule):
         self.objectives = ByName({name: plan.objective for name, plan in planned.items()})
         self.heads: ByName[nn.Module] = ByName(
             {
-                name: build_head(self.head_options[name], self.num_features, objective.outputs)
-                for name, objective in self.objectives.items()
+                name: build_head(self.head_options[name], self.num_features, plan.objective.outputs)
+                if plan.build is None
+                else plan.build(built, plan.objective.outputs)
+                for name, plan in planned.items()
             }
         )
         rates = learning_rates(built.stages, lr, backbone_lr_scale=backbone_lr_scale, bottom_ratio=bottom_ratio)
@@ -356,20 +361,23 @@ class TransferTask(LightningModule):
         given = outputs if isinstance(outputs, Mapping) else {name: outputs for name in self.objectives}
         return {name: objective.predictions(given[name]) for name, objective in self.objectives.items()}
 
-    def rows(self, predictions: Mapping[str, Tensor]) -> list[dict[str, str | float]]:
-        """The columns of a file of predictions for each sample; of several heads, with their names before them.
+    def rows(self, predictions: Mapping[str, Tensor]) -> list[list[dict[str, str | float]]]:
+        """The rows of a file of predictions, for each sample; of several heads, side by side with their names.
 
         Args:
             predictions: Of each head, on the CPU.
         """
-        merged: list[dict[str, str | float]] = []
-        for name, given in predictions.items():
-            prefix = f"{name}/" if len(predictions) > 1 else ""
-            rows = self.objectives[name].rows(given)
-            merged = merged or [{} for _ in rows]
-            for whole, row in zip(merged, rows, strict=True):
-                whole.update((prefix + column, value) for column, value in row.items())
-        return merged
+        if len(predictions) == 1:
+            ((name, given),) = predictions.items()
+            return self.objectives[name].rows_each(given)
+        heads = [
+            [[{f"{name}/{column}": value for column, value in row.items()} for row in rows] for rows in found]
+            for name, found in ((name, self.objectives[name].rows_each(given)) for name, given in predictions.items())
+        ]
+        return [
+            [dict(chain.from_iterable(map(dict.items, parts))) for parts in zip_longest(*sample, fillvalue={})]
+            for sample in zip(*heads, strict=True)
+        ]
 
     def losses(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
         """The loss of each sample, ``(N,)``.

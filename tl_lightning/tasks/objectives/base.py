@@ -180,6 +180,10 @@ class Objective(nn.Module):
         parts = zip(labels, predictions.tolist(), strict=True)
         return [{"class": label, **dict(zip(names, row, strict=True))} for label, row in parts]
 
+    def rows_each(self, predictions: Tensor) -> list[list[dict[str, str | float]]]:
+        """The rows of a file of predictions, a list for each sample: one by default, as many as are found in it."""
+        return [[row] for row in self.rows(predictions)]
+
     def in_words(self, predictions: Tensor) -> list[str]:
         """The class of each sample by its name."""
         decided = self.decided(predictions)
