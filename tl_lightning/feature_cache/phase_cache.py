@@ -20,7 +20,8 @@ from tl_lightning.errors import UserError
 from tl_lightning.feature_cache.extractor import Extractor, below
 from tl_lightning.finetuning.phases import Phase
 from tl_lightning.finetuning.selection import frozen_stages
-from tl_lightning.tasks.base import TransferTask, replaced
+from tl_lightning.tasks.base import TransferTask
+from tl_lightning.tasks.solvability import replaced
 
 CacheMode = Literal["off", "auto", "require"]
 

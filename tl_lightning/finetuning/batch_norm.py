@@ -1,11 +1,14 @@
 """BatchNorm statistics: estimated anew on the target, and shared by processes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from torch import Tensor, nn
 
+from tl_lightning.core.console import track
 from tl_lightning.core.private import BatchNorm
 
 
@@ -67,6 +70,31 @@ def average_statistics(module: nn.Module, *, of_all: bool = False) -> None:
     parts = torch.split(flat, [tensor.numel() for tensor in tensors])
     for tensor, averaged in zip(tensors, parts, strict=True):
         tensor.copy_(averaged.view_as(tensor))
+
+
+def adapt_statistics(
+    backbone: nn.Module, trainer: Trainer, inputs_of: Callable[[Mapping[str, Any]], Sequence[Tensor]]
+) -> None:
+    """Estimates the running statistics anew on the training samples, as evaluation sees them.
+
+    Args:
+        backbone: Its running statistics are changed in place, on all processes alike.
+        trainer: Has the samples, and says on which device and in which precision.
+        inputs_of: What the backbone takes of a batch.
+    """
+
+    def inputs() -> Iterator[Sequence[Tensor]]:
+        # Class by class, as a folder lists them, no batch would show how the classes differ.
+        loader = trainer.datamodule.plain_loader("train", shuffle=True)  # type: ignore[attr-defined]
+        for batch in track(loader, "adapting BatchNorm", total=len(loader)):
+            yield inputs_of(trainer.strategy.batch_to_device(batch, trainer.strategy.root_device))
+
+    trainer.validating = True  # the images come as evaluation sees them
+    with trainer.precision_plugin.forward_context():
+        estimate_statistics(backbone, inputs())
+    trainer.training = True
+    if trainer.world_size > 1:
+        average_statistics(backbone, of_all=True)
 
 
 class SyncBatchNorm(TorchSyncBatchNorm):

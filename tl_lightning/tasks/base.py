@@ -1,9 +1,8 @@
 """What every task shares: a backbone under one head or several, the phase it is in, and its steps."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, zip_longest
 from typing import Any, ClassVar
 
 import torch
@@ -15,14 +14,13 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from tl_lightning.backbones import Backbone, build_backbone
-from tl_lightning.core.console import track
 from tl_lightning.core.precision import train_depthwise_in_float32
 from tl_lightning.core.predictions_file import PredictionsFile
 from tl_lightning.core.randomness import seed_generators
 from tl_lightning.data.samples import ProblemType
 from tl_lightning.errors import UserError
 from tl_lightning.finetuning.averaging import ExponentialMovingAverage
-from tl_lightning.finetuning.batch_norm import average_statistics, estimate_statistics
+from tl_lightning.finetuning.batch_norm import adapt_statistics, average_statistics
 from tl_lightning.finetuning.freezing import StageRow, freeze_all_but, set_training_modes, stage_rows
 from tl_lightning.finetuning.groups import build_optimizer, learning_rates
 from tl_lightning.finetuning.phases import Phase
@@ -30,8 +28,8 @@ from tl_lightning.finetuning.selection import select
 from tl_lightning.preprocess import Preprocess
 from tl_lightning.tasks.by_name import ByName
 from tl_lightning.tasks.earlier import rename_weights
-from tl_lightning.tasks.evaluating import Evaluation
-from tl_lightning.tasks.heads import HeadKind, HeadOptions, build_head, linear_layer
+from tl_lightning.tasks.evaluating import Evaluation, rows_of_heads
+from tl_lightning.tasks.heads import HeadKind, HeadOptions, build_head, run_heads, set_linear
 from tl_lightning.tasks.losses import l2_sp
 from tl_lightning.tasks.objectives import Objective
 from tl_lightning.tasks.optimization import (
@@ -40,7 +38,9 @@ from tl_lightning.tasks.optimization import (
     log_learning_rates,
     loss_is_scaled,
     schedule_phase,
+    share_of_learning_rate,
 )
+from tl_lightning.tasks.solvability import replaced, unsolvable_head
 
 TARGET = "target"  # the name of the only head
 
@@ -260,21 +260,7 @@ class TransferTask(LightningModule):
             self._depthwise_prepared = True
         self._start = {name: tensor.to(self.device) for name, tensor in self._start.items()}
         if self.phase.bn == "adapt" and self.trainer.ckpt_path is None:  # a checkpoint holds what was estimated
-            self._adapt_statistics()
-
-    def _adapt_statistics(self) -> None:
-        self.trainer.validating = True  # the images come as evaluation sees them
-        with self.trainer.precision_plugin.forward_context():
-            estimate_statistics(self.backbone, self._training_inputs())
-        self.trainer.training = True
-        if self.trainer.world_size > 1:
-            average_statistics(self.backbone, of_all=True)
-
-    def _training_inputs(self) -> Iterator[list[Tensor]]:
-        # Class by class, as a folder lists them, no batch would show how the classes differ.
-        loader = self.trainer.datamodule.plain_loader("train", shuffle=True)  # type: ignore[attr-defined]
-        for batch in track(loader, "adapting BatchNorm", total=len(loader)):
-            yield self.inputs_of(self.trainer.strategy.batch_to_device(batch, self.device))
+            adapt_statistics(self.backbone, self.trainer, self.inputs_of)
 
     def start_above(self, suffix: nn.Module | None) -> None:
         """Says what makes features of cached activations.
@@ -344,13 +330,7 @@ class TransferTask(LightningModule):
         Returns:
             ``(N, outputs)`` by the name of each head, ``float32``; ``float64`` where the weights are.
         """
-        outputs: dict[str, Tensor] = {}
-        # In full precision, which costs next to nothing here: logits rounded to bfloat16 have three digits.
-        with torch.autocast(features.device.type, enabled=False):
-            for name, head in self.heads.items():
-                output: Tensor = head(features.to(next(head.parameters()).dtype))
-                outputs[name] = output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
-        return outputs
+        return run_heads(self.heads, features)
 
     def predictions(self, outputs: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What each head predicts, ``(N, len(classes))`` by its name.
@@ -367,17 +347,7 @@ class TransferTask(LightningModule):
         Args:
             predictions: Of each head, on the CPU.
         """
-        if len(predictions) == 1:
-            ((name, given),) = predictions.items()
-            return self.objectives[name].rows_each(given)
-        heads = [
-            [[{f"{name}/{column}": value for column, value in row.items()} for row in rows] for rows in found]
-            for name, found in ((name, self.objectives[name].rows_each(given)) for name, given in predictions.items())
-        ]
-        return [
-            [dict(chain.from_iterable(map(dict.items, parts))) for parts in zip_longest(*sample, fillvalue={})]
-            for sample in zip(*heads, strict=True)
-        ]
+        return rows_of_heads(self.objectives, predictions)
 
     def losses(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
         """The loss of each sample, ``(N,)``.
@@ -414,21 +384,8 @@ class TransferTask(LightningModule):
         own = replaced(self, TransferTask, ("training_step", "outputs", "penalty"))
         if own is None and not type(self).losses.__module__.startswith("tl_lightning."):
             own = f"{type(self).__name__} has its own losses"
-        return own or next((reason for name in self.heads if (reason := self._unsolvable(name))), None)
+        return own or unsolvable_head(self.objectives, self.head_options, self.heads)
 
-    def _unsolvable(self, name: str) -> str | None:
-        objective, options = self.objectives[name], self.head_options[name]
-        if type(objective).solve is Objective.solve:
-            return f"{type(objective).__name__} has no solver"
-        reasons = {
-            "model.head mlp has more than one optimum": options.kind == "mlp",
-            "its head is not one linear layer": linear_layer(self.heads[name]) is None,
-            "model.head_dropout is above 0": options.dropout > 0,
-        }
-        found = objective.unsolvable or next((reason for reason, holds in reasons.items() if holds), None)
-        return found if found is None or len(self.heads) == 1 else f"{name}: {found}"
-
-    @torch.no_grad()
     def set_linear_head(self, name: str, weight: Tensor, bias: Tensor) -> None:
         """Sets what was solved.
 
@@ -437,10 +394,7 @@ class TransferTask(LightningModule):
             weight: ``(outputs, num_features)``.
             bias: ``(outputs,)``.
         """
-        linear = linear_layer(self.heads[name])
-        assert linear is not None  # or it would have been unsolvable
-        linear.weight.copy_(weight)
-        linear.bias.copy_(bias)
+        set_linear(self.heads[name], weight, bias)
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """The loss to descend."""
@@ -595,8 +549,7 @@ class TransferTask(LightningModule):
     def share_of_learning_rate(self) -> float:
         """Where the schedule stands: a head's learning rate as a share of what the phase set out with."""
         assert self._optimizer is not None
-        group = next(group for group in self._optimizer.param_groups if group["name"].startswith("head"))
-        return float(group["lr"] / (group["base_lr"] * self.phase.lr_scale))
+        return share_of_learning_rate(self._optimizer, self.phase)
 
     def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any | None) -> None:  # noqa: ANN401
         """Moves the learning rates; a plateau is looked for in `on_train_epoch_end`."""
@@ -637,18 +590,6 @@ class TransferTask(LightningModule):
         """Keeps the BatchNorm statistics of all processes equal."""
         if self.trainer.world_size > 1 and self.phase.bn == "train":
             average_statistics(self.backbone)
-
-
-def replaced(instance: object, owner: type, names: Sequence[str]) -> str | None:
-    """Says which of a class's methods a subclass has its own version of; `None` for none.
-
-    Args:
-        instance: Of the class or of a subclass.
-        owner: The class, which knows what its own methods do.
-        names: Of the methods.
-    """
-    own = [name for name in names if getattr(type(instance), name) is not getattr(owner, name)]
-    return f"{type(instance).__name__} has its own {own[0]}" if own else None
 
 
 def _rename_weights(task: nn.Module, state: dict[str, Any], *_: object) -> None:

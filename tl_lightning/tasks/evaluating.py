@@ -1,6 +1,7 @@
 """What an evaluation adds up batch by batch, for one head or for several."""
 
 from collections.abc import Mapping
+from itertools import chain, zip_longest
 
 import torch
 from torch import Tensor, nn
@@ -102,3 +103,25 @@ class Evaluation(nn.Module):
     def predicted(self) -> dict[str, PredictionsFile]:
         """The predictions of each head, gathered from all processes, in the order of the samples."""
         return {name: PredictionsFile(*self.kept[name].compute()) for name in self.kept}
+
+
+def rows_of_heads(
+    objectives: ByName[Objective], predictions: Mapping[str, Tensor]
+) -> list[list[dict[str, str | float]]]:
+    """The rows of a file of predictions for each sample; of several heads, columns have their names before them.
+
+    Args:
+        objectives: What each head learns.
+        predictions: Of each head, on the CPU.
+    """
+    if len(predictions) == 1:
+        ((name, given),) = predictions.items()
+        return objectives[name].rows_each(given)
+    heads = [
+        [[{f"{name}/{column}": value for column, value in row.items()} for row in rows] for rows in found]
+        for name, found in ((name, objectives[name].rows_each(given)) for name, given in predictions.items())
+    ]
+    return [
+        [dict(chain.from_iterable(map(dict.items, parts))) for parts in zip_longest(*sample, fillvalue={})]
+        for sample in zip(*heads, strict=True)
+    ]

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from tl_lightning.errors import UserError
+from tl_lightning.tasks.by_name import ByName
 
 HeadKind = Literal["linear", "mlp"]
 
@@ -63,3 +65,34 @@ def linear_layer(head: nn.Module) -> nn.Linear | None:
         layer = head[1]
         return layer if isinstance(layer, nn.Linear) else None
     return None
+
+
+@torch.no_grad()
+def set_linear(head: nn.Module, weight: Tensor, bias: Tensor) -> None:
+    """Sets a linear head to what was solved.
+
+    Args:
+        head: One that has a `linear_layer`.
+        weight: ``(outputs, num_features)``.
+        bias: ``(outputs,)``.
+    """
+    linear = linear_layer(head)
+    assert linear is not None  # or it would have been unsolvable
+    linear.weight.copy_(weight)
+    linear.bias.copy_(bias)
+
+
+def run_heads(heads: ByName[nn.Module], features: Tensor) -> dict[str, Tensor]:
+    """What each head makes of features, by its name: ``float32``, or ``float64`` where its weights are.
+
+    Args:
+        heads: From features to outputs.
+        features: ``(N, num_features)``.
+    """
+    outputs: dict[str, Tensor] = {}
+    # In full precision, which costs next to nothing here: logits rounded to bfloat16 have three digits.
+    with torch.autocast(features.device.type, enabled=False):
+        for name, head in heads.items():
+            output: Tensor = head(features.to(next(head.parameters()).dtype))
+            outputs[name] = output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
+    return outputs

@@ -81,6 +81,12 @@ def log_learning_rates(optimizer: torch.optim.Optimizer, trainer: Trainer) -> No
         logger.log_metrics(rates, step=trainer.global_step)
 
 
+def share_of_learning_rate(optimizer: torch.optim.Optimizer, phase: Phase) -> float:
+    """Where the schedule stands: a head's learning rate as a share of what the phase set out with."""
+    group = next(group for group in optimizer.param_groups if group["name"].startswith("head"))
+    return float(group["lr"] / (group["base_lr"] * phase.lr_scale))
+
+
 class Plateau:
     """Shows each validation once to a schedule that waits for a plateau, before the epoch's checkpoint is written."""
 
