@@ -114,7 +114,10 @@ class Samples:
             UserError: If there are several.
         """
         if len(self.targets) > 1:
-            raise UserError(f"this works with one target, and here are several: {', '.join(self.targets)}")
+            raise UserError(
+                f"this works with one target, and here are several: {', '.join(self.targets)}; configure a task with "
+                "one head, and for data which of them it learns (data.target or data.label_column)"
+            )
         return self.first
 
     @property
