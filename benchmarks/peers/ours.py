@@ -15,8 +15,10 @@ import torchvision  # noqa: F401
 from peers.measure import Attempt
 from peers.task import Task
 from peers.watch import FILE
+from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.experiment import run
+from tl_lightning.results.run import Run
 
 
 def arguments(task: Task, way: str, *, cache: str, seed: int, folder: str) -> list[str]:
@@ -43,10 +45,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/run"
         try:
-            finished = run(arguments(attempt.task, way, cache=cache, seed=seed, folder=path))
+            run(arguments(attempt.task, way, cache=cache, seed=seed, folder=path))
         except UserError as error:
             sys.exit(str(error))
         attempt.done()
+        finished = Run(RunFolder(path))
         summary, watched = finished.summary, json.loads(Path(path, FILE).read_text())
         attempt.result.parts = {name.removesuffix("_s"): value for name, value in summary["timing"].items()}
         solved = bool(summary["phases"][0].get("solved"))

@@ -123,7 +123,7 @@ def run(processes, *args):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    here = str(Path(__file__).parents[1])
+    here = os.pathsep.join(map(str, Path(__file__).parents[:2]))
     children = []
     for rank in range(processes):
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": here}

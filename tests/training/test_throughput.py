@@ -191,7 +191,11 @@ def test_a_process_that_is_late_is_what_the_other_waits_for(here):
         port = str(free.getsockname()[1])
     children = []
     for rank in (0, 1):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}"}
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(map(str, [Path(__file__).parent, ROOT / "tests", ROOT])),
+        }
         environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "NODE_RANK": "0"}
         environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         command = [sys.executable, "-m", "tl_lightning", "fit", *TINY, "--phases", "full", "--run_dir", "run"]
