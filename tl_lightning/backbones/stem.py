@@ -47,8 +47,8 @@ def adapt_weight(weight: Tensor, *, before: int, channels: int) -> Tensor:
     are now, so that the sums stay as large (`timm.models.adapt_input_conv`).
 
     Args:
-        weight: Of shape ``(out, blocks * before, height, width)``; a stem that first moves pixels into channels has
-            several blocks, all others one.
+        weight: The stem's weight, ``(out, blocks * before, height, width)``; a stem that first moves pixels into
+            channels has several blocks, all others one.
         before: Number of channels.
         channels: Number of channels.
 

@@ -117,8 +117,8 @@ def look_at(source: str, *, columns: Columns, problem_type: ProblemType | None =
     """Lists a source and finds out what kind of target it has.
 
     Args:
-        source: As for ``data.source``.
-        columns: Of a table.
+        source: A folder, a table or the name of a set, as ``data.source`` takes it.
+        columns: Which columns of a table say what.
         problem_type: The kind of target; `None` guesses it from the labels.
 
     Raises:
@@ -156,7 +156,7 @@ def configuration_for(look: Look, *, name: str) -> str:
 
     Args:
         look: What was seen.
-        name: Of the file, for its comments.
+        name: What the file is called, for its comments.
 
     Returns:
         YAML with a reason above each setting.

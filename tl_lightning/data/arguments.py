@@ -18,7 +18,7 @@ def check_arguments(*, num_workers: int | None, sampler: str, on_leak: str, on_e
     """Checks what can be checked before the source is read.
 
     Args:
-        num_workers: As for `TransferDataModule`, like the others.
+        num_workers: Processes that prepare batches, 0 or more; this and the others as `TransferDataModule` takes them.
         sampler: One of its `CHOICES`.
         on_leak: One of its `CHOICES`.
         on_error: One of its `CHOICES`.

@@ -344,7 +344,7 @@ class TransferDataModule(LightningDataModule):
 
         Args:
             batch_size: 1 or more.
-            micro_batch_size: As for the argument of this name.
+            micro_batch_size: Samples that go through the model at once, ``auto``, or `None` for the whole batch.
 
         Raises:
             UserError: If it is less, or its parts do not divide it.

@@ -13,7 +13,7 @@ class Listing:
     """The files of a source and what it says of each, whatever is to be learned from it.
 
     Attributes:
-        source: Its name, for messages.
+        source: What messages call the source.
         paths: One file per sample.
         targets: One or more columns by name, each with the cell of every sample; a blank cell says nothing.
         place: Says in words where the sample of an index was found.

@@ -46,7 +46,7 @@ def make_loader(
         dataset: Addressed by what the sampler gives.
         sampler: Which samples, in which order; it leaves out the incomplete batch in training, hence no ``drop_last``.
         batch_size: Samples per batch.
-        seed: Of a generator of its own: without one a loader draws from the global one, and dropout would depend on it.
+        seed: Seeds a generator of its own: without, a loader draws from the global one, and dropout would depend on it.
         workers: Processes that prepare batches.
     """
     return TimedLoader(

@@ -172,7 +172,7 @@ def check_counts(target: Target, source: str, *, own_classes: bool, own_split: b
 
     Args:
         target: What was read.
-        source: Its name, for messages.
+        source: What messages call the source.
         own_classes: Whether the classes are the source's own rather than asked for, as by a checkpoint.
         own_split: Whether the source states a split.
 

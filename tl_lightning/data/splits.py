@@ -227,7 +227,7 @@ def folds_within(samples: Samples, pool: Indices, split: str, *, folds: int, see
         split: That of the run: ``blocks`` makes contiguous parts; with every other one groups stay whole, and every
             stratum is spread evenly.
         folds: Into how many parts.
-        seed: Of the draw.
+        seed: What the draw depends on.
 
     Returns:
         The indices of each part; a part may be empty where there are few groups.
@@ -245,7 +245,7 @@ def fold_numbers(samples: Samples, pool: Indices, split: str, *, folds: int, see
         pool: Ascending indices of those that are divided, ``(n,)``.
         split: That of the run.
         folds: Into how many parts; empty ones do not count, so there may be fewer.
-        seed: Of the draw.
+        seed: What the draw depends on.
     """
     fold_of = np.empty(len(pool), dtype=np.int64)
     parts = folds_within(samples, pool, split, folds=folds, seed=seed)
@@ -261,8 +261,8 @@ def kin_numbers(samples: Samples, pool: Indices, split: str, *, folds: int, seed
         samples: All images.
         pool: Ascending indices of some, ``(n,)``.
         split: That of the run.
-        folds: As for `fold_numbers`.
-        seed: Of the draw.
+        folds: Into how many parts the samples are divided.
+        seed: What the draw depends on.
 
     Returns:
         The number of its fold with ``blocks``, else that of its group, ``(n,)``; `None` without groups.

@@ -22,7 +22,7 @@ def without_label(whole: Mapping[str, Indices], used: Mapping[str, Indices]) -> 
 
 
 def may_train(samples: Samples, splits: Mapping[str, Indices], candidates: Indices, split: str) -> Indices:
-    """Those that may train without a label.
+    """The samples that may train without a label.
 
     Left out is what the source states to be validation or test, what belongs to a group that is there, what lies in
     one of their blocks, and what comes after the last training sample where the split is one of times.
@@ -31,7 +31,7 @@ def may_train(samples: Samples, splits: Mapping[str, Indices], candidates: Indic
         samples: All of them.
         splits: The labelled ones under ``train``, ``val`` and ``test``.
         candidates: Ascending indices of those without a label.
-        split: As for `split_samples`.
+        split: How the samples are split, such as ``auto`` or ``time``; see `split_samples`.
     """
     keep = np.ones(len(candidates), dtype=np.bool_)
     held_out = np.union1d(splits["val"], splits["test"])

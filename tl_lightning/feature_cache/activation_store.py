@@ -135,7 +135,7 @@ class ActivationStore:
         return self._rows
 
     def missing(self, indices: Indices) -> Indices:
-        """Those of the rows that no process has computed yet, in order.
+        """The rows among some that no process has computed yet, in order.
 
         Args:
             indices: Positions in the list of images.

@@ -81,8 +81,8 @@ class Extractor:
         computed: How many rows were computed rather than found in the cache.
 
     Args:
-        task: Its backbone is run, in eval mode and without gradients.
-        data: Its samples.
+        task: Holds the backbone that is run, in eval mode and without gradients.
+        data: Holds the samples.
         trainer: Says precision and device, and which of several processes this is.
     """
 

@@ -149,7 +149,7 @@ def wise_ft(
     Args:
         start: The weights with which fine-tuning began. What it lacks is not interpolated.
         end: The fine-tuned weights.
-        score: Of weights on held-out data; the larger, the better.
+        score: How good weights are on held-out data; the larger, the better.
         alphas: What to try, from 0 (``start``) to 1 (``end``).
 
     Returns:
@@ -167,7 +167,7 @@ def greedy_soup(
 
     Args:
         ingredients: The best first; each is added to the mean unless that lowers the score.
-        score: Of weights on held-out data; the larger, the better.
+        score: How good weights are on held-out data; the larger, the better.
 
     Returns:
         Positions of the chosen, and the score of their mean.

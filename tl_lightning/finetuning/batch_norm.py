@@ -26,7 +26,7 @@ def estimate_statistics(backbone: nn.Module, batches: Iterable[Sequence[Tensor]]
     afterwards what they were.
 
     Args:
-        backbone: Its running statistics are changed in place.
+        backbone: The module whose running statistics are changed in place.
         batches: The backbone's inputs, prepared. Batches smaller than the first are left out: their statistics are
             noisier, and those of one sample may not exist.
     """
@@ -78,7 +78,7 @@ def adapt_statistics(
     """Estimates the running statistics anew on the training samples, as evaluation sees them.
 
     Args:
-        backbone: Its running statistics are changed in place, on all processes alike.
+        backbone: The module whose running statistics are changed in place, on all processes alike.
         trainer: Has the samples, and says on which device and in which precision.
         inputs_of: What the backbone takes of a batch.
     """

@@ -30,8 +30,8 @@ class Phase:
             estimates the statistics of the whole backbone once on the training images, then keeps them.
         schedule: How the learning rates move.
         warmup: The share of the phase's steps, from 0 to 1, over which the learning rates rise to their peak.
-        augmentation: Of the training images; `None` for ``data.augmentation``, but for ``none`` where the head alone
-            trains: its features are then computed once, and augmenting them seldom pays.
+        augmentation: What is done to training images; `None` for ``data.augmentation``, but for ``none`` where the
+            head alone trains: its features are then computed once, and augmenting them seldom pays.
         views: Versions of each sample that are cached where the frozen part of the backbone is computed once; one of
             them is drawn in each epoch. `None` for all that there are: 1, of ``flips`` 2, of ``dihedral`` 8.
         patience: The phase ends after so many validations without a gain; `None` for ``early_stopping.patience``.

@@ -34,7 +34,7 @@ class Settings:
 
     @classmethod
     def of(cls, folder: RunFolder, *, batch_size: int | None = None) -> "Settings":
-        """Those of a run: what ``tl test`` takes from its ``config.yaml``.
+        """The settings of a run: what ``tl test`` takes from its ``config.yaml``.
 
         Args:
             folder: The run's; without a configuration the precision is the one that this machine does fast.

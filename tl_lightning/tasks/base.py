@@ -345,7 +345,7 @@ class TransferTask(LightningModule):
         """The rows of a file of predictions, for each sample; of several heads, side by side with their names.
 
         Args:
-            predictions: Of each head, on the CPU.
+            predictions: What each head predicts, by its name, on the CPU.
         """
         return rows_of_heads(self.objectives, predictions)
 

@@ -112,7 +112,7 @@ def rows_of_heads(
 
     Args:
         objectives: What each head learns.
-        predictions: Of each head, on the CPU.
+        predictions: What each head predicts, by its name, on the CPU.
     """
     if len(predictions) == 1:
         ((name, given),) = predictions.items()

@@ -38,7 +38,7 @@ def described_task(
     says; the file itself stays data.
 
     Args:
-        checkpoint: Its content.
+        checkpoint: The content of the file.
         config: The configuration of its run, which names the class where an earlier version's checkpoint does not.
 
     Raises:

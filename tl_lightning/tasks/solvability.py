@@ -13,9 +13,9 @@ def replaced(instance: object, owner: type, names: Sequence[str]) -> str | None:
     """Says which of a class's methods a subclass has its own version of; `None` for none.
 
     Args:
-        instance: Of the class or of a subclass.
+        instance: An object of the class or of a subclass.
         owner: The class, which knows what its own methods do.
-        names: Of the methods.
+        names: What the methods are called.
     """
     own = [name for name in names if getattr(type(instance), name) is not getattr(owner, name)]
     return f"{type(instance).__name__} has its own {own[0]}" if own else None

@@ -80,7 +80,7 @@ def views(
     """Lists fixed versions of the images that stand for an augmentation; drawing one of them is drawing from it.
 
     Args:
-        name: As for `augmentation`.
+        name: An augmentation, as `augmentation` takes it.
         preprocess: What the weights expect.
         count: How many; `None` for all that there are.
         key: What an error calls the augmentation.

@@ -138,7 +138,7 @@ class ImageDataModule(TransferDataModule):
         """Changes what the next `train_dataloader` does to the images; a phase may have its own.
 
         Args:
-            name: As for ``augmentation``; `None` for the one that was configured.
+            name: An augmentation, as the argument ``augmentation`` takes it; `None` for the configured one.
 
         Raises:
             UserError: If the name is unknown; the message begins with ``augmentation``, for a caller to say whose.
@@ -152,7 +152,7 @@ class ImageDataModule(TransferDataModule):
         """Fixed versions of the training images that stand for an augmentation; see `augmentations.views`.
 
         Args:
-            name: As for ``augmentation``; `None` for the one that was configured.
+            name: An augmentation, as the argument ``augmentation`` takes it; `None` for the configured one.
             count: How many; `None` for all that there are.
         """
         return views(name or self.augmentation, self._preprocess, count=count, key="augmentation")

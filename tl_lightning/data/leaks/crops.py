@@ -39,7 +39,7 @@ def crop_pairs(
     Args:
         pixels: Images that are decoded already.
         indices: Those of the m images to look at, sorted.
-        thumbnails: Theirs, shape ``(m, 32, 32)``.
+        thumbnails: Small versions of the same images, ``(m, 32, 32)``.
         features: A row for each sample, shape ``(n, d)``.
 
     Yields:

@@ -84,7 +84,7 @@ def thumbnail(pixels: Tensor, side: int = SIDE) -> NDArray[np.uint8]:
     Args:
         pixels: ``uint8`` of shape ``(channels, height, width)``; three channels are colours, of which green is the
             brightest, and of any other number each counts the same.
-        side: Of the square, in pixels.
+        side: Side of the square, in pixels.
 
     Returns:
         ``uint8`` of shape ``(side, side)``.

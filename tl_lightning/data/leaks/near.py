@@ -63,7 +63,7 @@ def same_image(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[n
 
     Args:
         first: ``uint8`` of shape ``(m, 32, 32)``.
-        second: Likewise.
+        second: The thumbnails to compare with, of the same shape and type.
 
     Returns:
         One answer for each pair, shape ``(m,)``.

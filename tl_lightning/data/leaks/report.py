@@ -22,7 +22,7 @@ class Example:
     Attributes:
         kind: The weakest of the links that connect them.
         first: Path of an image.
-        first_in: Its split, or its label where two labels are the matter.
+        first_in: The split of the first image, or its label where two labels are the matter.
         second: Path of its twin.
         second_in: The split, or the label, of the second.
     """
@@ -117,7 +117,7 @@ def report_leaks(
     known: dict[str, NDArray[np.int64]] = {}
 
     def fresh(key: str, found: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Those that no surer kind has led to."""
+        """The pairs of images that no surer kind has led to."""
         before = known.get(key, found[:0])
         known[key] = np.union1d(before, found)
         return np.setdiff1d(found, before)

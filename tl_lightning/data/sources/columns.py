@@ -52,7 +52,7 @@ class Table:
     """The cells of a source, before anything is made of them.
 
     Attributes:
-        name: Of the source, for messages.
+        name: What messages call the source.
         columns: Cells by column: text, a number, a truth value, a date, a list of these, or `None` for a blank one.
         place: Says in words where the row of an index was found.
         paths: The images, where they are no column.

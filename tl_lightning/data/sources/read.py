@@ -39,7 +39,7 @@ def read_source(
         problem_type: What is to be learned; of several targets each by its name, which is that of a column, or one of
             ``target``.
         target: What is to be learned, where the source has several targets (`elpv`: defect, level, type, probability).
-        columns: Of a table, or of a set of the library ``datasets``.
+        columns: Which columns of a table, or of a set of the library ``datasets``, say what.
         separator: Between the labels of one cell.
         classes: Order of the classes, as from a checkpoint; `None` leaves it to the source.
         unlabelled: What to do about samples without a target: ``stop`` or ``keep``.
@@ -82,9 +82,9 @@ def list_source(
     """What a source says, as text: enough where nothing is to be learned from it.
 
     Args:
-        source: As for `read_source`.
+        source: The name of a set, or the path of a table or folder; see `read_source`.
         target: What is to be learned, one or several, where the source has several targets without being a table.
-        columns: Of a table.
+        columns: Which columns of a table say what.
         separator: Between the labels of one cell.
         may_be_empty: Whether a folder may have class folders without images.
         blank_targets: Whether the cell of a target may be blank.

@@ -31,7 +31,7 @@ def read_torchvision(name: str) -> Table:
     exported as PNG. An export is kept until it is removed with ``tl cache clear``, whatever happens to the folder.
 
     Args:
-        name: Of the class, such as ``CIFAR10``.
+        name: The name of torchvision's class, such as ``CIFAR10``.
 
     Returns:
         Columns ``label`` and, where torchvision splits the set, ``split``. A set's ``trainval`` counts as train.
@@ -85,7 +85,7 @@ def _open_parts(name: str, root: Path) -> dict[str, Any]:
 
 
 def _parameters(make: type) -> dict[str, inspect.Parameter]:
-    """Those of the constructor, and of its parents as far as it passes others on."""
+    """The arguments of the constructor, and of its parents as far as it passes others on."""
     parameters: dict[str, inspect.Parameter] = {}
     for parent in make.__mro__:
         if "__init__" not in vars(parent):

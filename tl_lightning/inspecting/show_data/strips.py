@@ -66,7 +66,7 @@ def groups_of(samples: Samples, rows: NDArray[np.int64]) -> list[Group]:
 
 
 def choose_groups(groups: Sequence[Group]) -> list[Group]:
-    """Those whose images are shown: up to `MOST_GROUPS`, evenly from first to last."""
+    """The groups whose images are shown: up to `MOST_GROUPS`, evenly from first to last."""
     places = np.linspace(0, len(groups) - 1, min(len(groups), MOST_GROUPS)).round().astype(int)
     return [groups[place] for place in places]
 

@@ -140,7 +140,7 @@ class Objective(nn.Module):
         """A function of predictions and targets that computes one metric, quickly enough to be called many times.
 
         Args:
-            metric: Its plain name.
+            metric: The plain name of the metric.
         """
         one = dict(self.make_metrics().items(keep_base=True))[metric]
 
