@@ -3,15 +3,15 @@
 # The text "1e-3" in a list of texts is dumped without quotes, and without them read as the number 0.001, which is then
 # refused: it is no text. PyYAML's own YAML 1.1 needs a dot in a number with an exponent, so it sees no reason to quote;
 # jsonargparse's loader also takes numbers without one.
-# Guessed: a dumped configuration is read back as it was.
+# Expected: a dumped configuration is read back as it was.
 # Seen: dumped "names:\n- 1e-3\n", and the error "Expected a <class 'str'>. Got value: 0.001".
-# Rests on it here: a run's config.yaml is parsed again by tl resume, with folders and classes of any name.
+# Here: a run's config.yaml is parsed again by tl resume, with folders and classes of any name.
 set -euo pipefail
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
-uv venv --quiet "$folder/venv"
-uv pip install --quiet --python "$folder/venv/bin/python" jsonargparse==4.53.0 PyYAML==6.0.3
-"$folder/venv/bin/python" - <<'PYTHON'
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+uv venv --quiet "$work/venv"
+uv pip install --quiet --python "$work/venv/bin/python" jsonargparse==4.53.0 PyYAML==6.0.3
+"$work/venv/bin/python" - <<'PYTHON'
 import sys
 
 from jsonargparse import ArgumentError, ArgumentParser
