@@ -93,6 +93,28 @@ def test_whole_numbers_are_places_among_the_classes_asked_for(table: Callable[..
     assert read_source(source, classes=["1", "0"]).labels.tolist() == [1, 0, 0, 1]
 
 
+def test_classes_that_are_numbers_are_found_by_their_value(table: Callable[..., str]) -> None:
+    trained = ["1.0", "2.0", "3.0"]  # as pandas writes a column of whole numbers with a gap in it
+    source = table("1", "2", "2", "1")
+    for kind in ("multiclass", "ordinal"):
+        samples = read_source(source, classes=trained, problem_type=kind)
+        assert (samples.classes, samples.labels.tolist()) == (trained, [0, 1, 1, 0])
+    assert read_source(table("1|3", "2.00"), classes=trained, problem_type="multilabel").labels.tolist() == [
+        [1, 0, 1],
+        [0, 1, 0],
+    ]
+    assert "label '0' (row 2 of" in refused(table("0", "1"), classes=trained)  # no place, though one would be there
+    assert read_source(table("1", "1", "2", "2.0"), classes=[2, 1.0]).labels.tolist() == [1, 1, 0, 0]  # of YAML
+
+
+def test_columns_that_are_called_by_numbers_are_found_by_their_value(table: Callable[..., str]) -> None:
+    source, columns = table("0,1", "1,1", header="1,2"), Columns(label=["2", "1"])
+    samples = read_source(source, classes=["1.0", "2.0"], problem_type="multilabel", columns=columns)
+    assert samples.labels.tolist() == [[0, 1], [1, 1]]
+    message = refused(source, classes=["1", "2", "3"], problem_type="multilabel", columns=columns)
+    assert message == "data.label_column names 2, 1, but the labels asked for are 1, 2, 3"
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -168,7 +168,7 @@ def test_bfloat16_is_refused_of_a_gpu_that_would_emulate_it(here, capsys, monkey
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: including_emulation)
     line = refused(capsys, "--trainer.accelerator", "gpu", "--trainer.precision", "bf16-mixed")
-    assert "trainer.precision bf16-mixed: this GPU has no bfloat16; use 16-mixed or 32-true" in line
+    assert "trainer.precision bf16-mixed needs bfloat16, which this GPU lacks; use 32-true or 16-mixed" in line
 
 
 def test_a_caution_is_shown_unless_it_is_silenced(here, capsys):

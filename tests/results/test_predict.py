@@ -1,6 +1,7 @@
 """What a run predicts for an image is what it was scored with, in the run's own arithmetic."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tl_lightning.core.predictions_file import load_predictions
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.errors import UserError
+from tl_lightning.experiment.evaluation import evaluate
 from tl_lightning.results.predict import predict
 from tl_lightning.results.settings import Settings
 
@@ -85,7 +87,35 @@ def test_the_arithmetic_is_the_run_s_and_the_machine_s_where_there_is_none(here,
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     folder.config.write_text(yaml.safe_dump({"trainer": {"precision": "16-mixed"}}))
     assert Settings.of(folder) == Settings("32-true", 32)
-    assert "precision 16-mixed needs a GPU; predicting in 32-true" in capsys.readouterr().out
+    assert "precision 16-mixed needs a GPU, and this is a CPU; computing in 32-true" in capsys.readouterr().out
+
+
+def test_the_arithmetic_goes_with_the_checkpoint_wherever_that_lies(here, monkeypatch, capsys):
+    """A machine may do another one fast, and a run may have been gone on with in another than it began with."""
+    monkeypatch.setattr("tl_lightning.results.settings.fast_precision", lambda: "bf16-mixed")
+    monkeypatch.setattr("tl_lightning.experiment.configuration.fast_precision", lambda: "bf16-mixed")
+    run = fit("--trainer.precision", "32-true")
+    paths, expected = scored(run)
+    loss = run.summary["test"]["loss"]
+    taken = Path(shutil.copy("run/checkpoints/best.ckpt", "taken.ckpt"))
+    config = Path("run/config.yaml")
+    config.write_text(config.read_text().replace("precision: 32-true", "precision: bf16-mixed"))
+    assert torch.equal(probabilities(load("run").predict(paths)), expected)
+    assert main(["predict", "--ckpt_path", str(taken), "--input", str(paths[0]), "--output", "out.csv"]) == 0
+    with Path("out.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert [row[f"probability_{name}"] for name in run.task.classes] == [f"{p:.7g}" for p in expected[0].tolist()]
+    assert evaluate("test", ["--run_dir", "run"])["loss"] == loss
+    own = ["--config", "run/config.yaml", "--ckpt_path", str(taken)]
+    assert evaluate("test", own)["loss"] == loss
+    assert evaluate("test", [*own, "--trainer.precision", "bf16-mixed"])["loss"] != loss
+
+    # What the machine cannot do is said, by tl test as by tl predict.
+    content = torch.load(taken, weights_only=True)
+    torch.save({**content, "precision": "16-mixed"}, taken)
+    capsys.readouterr()
+    assert evaluate("test", own)["loss"] == loss
+    assert "precision 16-mixed needs a GPU, and this is a CPU; computing in 32-true" in capsys.readouterr().out
 
 
 def test_what_cannot_be_read_is_named_or_left_out_wherever_it_stands(here, capsys):

@@ -1,10 +1,12 @@
-"""The arithmetic that this machine does fast."""
+"""The arithmetic that this machine does fast, and that it can do at all."""
 
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from tl_lightning.core.console import console
 
 
 def fast_precision() -> Literal["bf16-mixed", "32-true"]:
@@ -20,6 +22,39 @@ def fast_precision() -> Literal["bf16-mixed", "32-true"]:
     except OSError:
         return "32-true"
     return "bf16-mixed" if {"avx512_bf16", "amx_bf16"}.intersection(flags) else "32-true"
+
+
+def precision_problem(precision: str, accelerator: str = "auto") -> str | None:
+    """Says why this machine cannot compute in a precision, where Lightning would take another, emulate it, or fail.
+
+    Args:
+        precision: One of Lightning's, such as ``16-mixed``.
+        accelerator: One of Lightning's; ``auto`` takes a GPU where there is one.
+
+    Returns:
+        Such as ``needs a GPU, and this is a CPU``; `None` where it can.
+    """
+    has_gpu, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if accelerator == "cpu" or (accelerator == "auto" and not (has_gpu or has_mps)):
+        return "needs a GPU, and this is a CPU" if precision.startswith("16") else None
+    if has_gpu:
+        lacks = precision.startswith("bf16") and not torch.cuda.is_bf16_supported(including_emulation=False)
+        return "needs bfloat16, which this GPU lacks" if lacks else None
+    return "needs float64, which this GPU lacks" if has_mps and precision.startswith("64") else None
+
+
+def possible_precision(precision: str, accelerator: str = "auto") -> str:
+    """The precision that a run was trained in, to evaluate it in; ``32-true``, which holds both, where that cannot be.
+
+    Args:
+        precision: One of Lightning's; another one is said on the console.
+        accelerator: See `precision_problem`.
+    """
+    reason = precision_problem(precision, accelerator)
+    if reason is None:
+        return precision
+    console.print(f"note       precision {precision} {reason}; computing in 32-true", style="yellow")
+    return "32-true"
 
 
 def train_depthwise_in_float32(module: nn.Module) -> None:

@@ -103,7 +103,7 @@ class TransferDataModule(LightningDataModule):
         domain_column: str | None = None,
         weight_column: str | None = None,
         time_column: str | None = None,
-        classes: list[str] | dict[str, list[str]] | None = None,
+        classes: list[str | int | float] | dict[str, list[str | int | float]] | None = None,
         unlabelled: Unlabelled = "stop",
         sampler: Literal["shuffled", "balanced"] = "shuffled",
         on_error: Literal["stop", "skip"] = "stop",
@@ -148,6 +148,7 @@ class TransferDataModule(LightningDataModule):
             weight_column: Column of how much a sample counts in training; by default weight, where there is one.
             time_column: Column of when a sample was taken, for split time: a number or a date.
             classes: Names of the classes in the order of the outputs, of levels from the lowest; by default sorted.
+                Numbers are the source's by their value, 1 and 1.0.
                 For several targets by their names.
             unlabelled: What to do about rows without a label: stop, or keep them, and those that labelled_fraction
                 takes the label from, for tasks that learn from such samples; others train on labelled ones alone.

@@ -1,6 +1,6 @@
 """From what a source says in words to what a task learns: classes, levels, labels or numbers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -22,6 +22,7 @@ from tl_lightning.errors import UserError
 YES, NO = frozenset(("1", "1.0", "true", "yes")), frozenset(("0", "0.0", "false", "no"))
 LARGEST = float(np.finfo(np.float32).max)
 Unlabelled = Literal["stop", "keep"]
+ClassNames = Sequence[str | int | float]  # YAML reads [1, 2, 3] as numbers
 BINS = 10  # of numbers, for a split in proportion; fewer where there are not five images for each
 
 
@@ -29,7 +30,7 @@ def make_samples(
     listing: Listing,
     *,
     problem_type: ProblemType | Mapping[str, ProblemType] = "multiclass",
-    classes: list[str] | Mapping[str, list[str]] | None = None,
+    classes: ClassNames | Mapping[str, ClassNames] | None = None,
     separator: str = "|",
     unlabelled: Unlabelled = "stop",
 ) -> Samples:
@@ -39,8 +40,8 @@ def make_samples(
         listing: What the source says.
         problem_type: What is to be learned of all columns together, or of each by its name.
         classes: The order asked for by the user or by a checkpoint, for several targets by name; it may hold classes
-            without samples. Where the source has whole numbers from 0 instead of these names, they are places in this
-            order.
+            without samples. Where they are numbers, those of the source are the same by their value, 1 and 1.0; where
+            they are names and the source has whole numbers from 0 instead, these are places in this order.
         separator: Between the labels of one cell.
         unlabelled: What to do about samples without any target: ``stop`` or ``keep``.
 
@@ -81,19 +82,23 @@ def make_samples(
 def _wanted(
     listing: Listing,
     problem_type: ProblemType | Mapping[str, ProblemType],
-    classes: list[str] | Mapping[str, list[str]] | None,
+    classes: ClassNames | Mapping[str, ClassNames] | None,
 ) -> Iterator[tuple[str, dict[str, Sequence[str]], ProblemType, list[str] | None]]:
     """The name of each target, the columns that say it, its kind, and the order of its classes that was asked for."""
     if isinstance(problem_type, str):
         if isinstance(classes, Mapping):
             raise UserError("data.classes has names of targets, but there is one target: give a list")
         name = next(iter(listing.targets)) if len(listing.targets) == 1 else "label"
-        yield name, listing.targets, problem_type, classes
+        yield name, listing.targets, problem_type, _in_text(classes)
         return
     if classes is not None and (not isinstance(classes, Mapping) or not {*classes} <= {*problem_type}):
         raise UserError(f"data.classes must give a list for each of the targets {', '.join(problem_type)}, by its name")
     for name, kind in problem_type.items():
-        yield name, {name: listing.targets[name]}, kind, None if classes is None else classes.get(name)
+        yield name, {name: listing.targets[name]}, kind, None if classes is None else _in_text(classes.get(name))
+
+
+def _in_text(classes: ClassNames | None) -> list[str] | None:
+    return None if classes is None else [str(name) for name in classes]
 
 
 def _target(listing: Listing, problem_type: ProblemType, classes: list[str] | None, separator: str) -> Target:
@@ -123,15 +128,11 @@ def _classes(listing: Listing, classes: list[str] | None, *, levels: bool) -> tu
             "list them from the lowest to the highest as data.classes"
         )
     order = classes or listing.known.get(column) or sort_classes(found)
-    if are_numbers(order) and len({float(name) for name in order}) < len(order):
-        raise UserError(
-            f"{listing.source}: some classes are the same number written in several ways: {name_some(order)}"
-        )
     if levels and classes is None and are_numbers(order):
         order = sort_classes(order)  # a source may list them by letters, 10 before 2
-    numbers = {name: number for number, name in enumerate(order)}
+    numbers = _places(listing, order, found)
     places = {str(number) for number in range(len(order))}
-    if classes is not None and not found & set(numbers) and found <= places:
+    if classes is not None and not any(are_numbers([name]) for name in order) and found <= places:
         numbers = {str(number): number for number in range(len(order))}
     for index, cell in enumerate(cells):
         if cell and cell not in numbers:
@@ -139,6 +140,21 @@ def _classes(listing: Listing, classes: list[str] | None, *, levels: bool) -> tu
                 f"label {cell!r} ({listing.place(index)}) is not one of the classes asked for: {name_some(order)}"
             )
     return np.array([numbers[cell] if cell else -1 for cell in cells], dtype=np.int64), list(order)
+
+
+def _places(listing: Listing, order: Sequence[str], cells: Iterable[str]) -> dict[str, int]:
+    """The place of each class by its name, and where all are numbers also of each cell that has the value of one."""
+    places = {name: place for place, name in enumerate(order)}
+    if are_numbers(order):
+        by_value = {float(name): place for name, place in places.items()}
+        if len(by_value) < len(places):
+            raise UserError(
+                f"{listing.source}: some classes are the same number written in several ways: {name_some(order)}"
+            )
+        for cell in set(cells) - set(places):
+            if are_numbers([cell]) and float(cell) in by_value:
+                places[cell] = by_value[float(cell)]
+    return places
 
 
 def _labels(listing: Listing, classes: list[str] | None, separator: str) -> tuple[NDArray[np.float32], list[str]]:
@@ -149,7 +165,7 @@ def _labels(listing: Listing, classes: list[str] | None, separator: str) -> tupl
     ((column, cells),) = listing.targets.items()
     rows = [[label.strip() for label in cell.split(separator) if label.strip()] for cell in cells]
     order = classes or listing.known.get(column) or sort_classes({label for row in rows for label in row})
-    numbers = {name: number for number, name in enumerate(order)}
+    numbers = _places(listing, order, (label for row in rows for label in row))
     labels = np.zeros((len(rows), len(order)), dtype=np.float32)
     for index, row in enumerate(rows):
         for label in row:
@@ -166,12 +182,14 @@ def _labels(listing: Listing, classes: list[str] | None, separator: str) -> tupl
 def _marked(listing: Listing, classes: list[str] | None) -> tuple[NDArray[np.float32], list[str]]:
     """One column per label, which says whether the image has it."""
     order = list(listing.targets) if classes is None else classes
-    if set(order) != set(listing.targets):
+    numbers = _places(listing, order, listing.targets)
+    column_of = {numbers[column]: column for column in listing.targets if column in numbers}
+    if len(column_of) < max(len(order), len(listing.targets)):
         raise UserError(
             f"data.label_column names {', '.join(listing.targets)}, but the labels asked for are {', '.join(order)}"
         )
     labels = np.zeros((len(listing.paths), len(order)), dtype=np.float32)
-    for column, name in enumerate(order):
+    for column, name in column_of.items():
         for index, cell in enumerate(listing.targets[name]):
             word = cell.lower()
             if word not in YES | NO:

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import BaseFinetuning, StochasticWeightAveraging
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
+from tl_lightning.core.precision import precision_problem
 from tl_lightning.core.private import SubprocessLauncher, broadcast_no_buffers
 from tl_lightning.errors import UserError, nearest
 from tl_lightning.experiment.cautions import check_silenced
@@ -134,13 +135,11 @@ def _check_arithmetic(trainer: Namespace) -> None:
             f"trainer.accelerator {accelerator}: torch finds no GPU here; use --trainer.accelerator auto or cpu"
         )
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not has_gpu)
-    if on_cpu and precision.startswith("16"):
-        raise UserError(f"trainer.precision {precision} needs a GPU, and this is a CPU; use 32-true or bf16-mixed")
+    if (reason := precision_problem(precision, accelerator)) is not None:
+        other = "16-mixed" if precision.startswith("bf16") else "bf16-mixed"
+        raise UserError(f"trainer.precision {precision} {reason}; use 32-true or {other}")
     if on_cpu and trainer.sync_batchnorm:
         raise UserError("trainer.sync_batchnorm needs GPUs, and this is a CPU; leave it out")
-    if not on_cpu and precision.startswith("bf16") and torch.cuda.is_available():
-        if not torch.cuda.is_bf16_supported(including_emulation=False):
-            raise UserError(f"trainer.precision {precision}: this GPU has no bfloat16; use 16-mixed or 32-true")
 
 
 def check_monitor(callback: Namespace, key: str, task: type[TransferTask], arguments: Mapping[str, Any]) -> None:

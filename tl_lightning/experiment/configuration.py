@@ -13,7 +13,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from tl_lightning.backbones import preprocess_of
 from tl_lightning.core.class_path import resolve
-from tl_lightning.core.precision import fast_precision
+from tl_lightning.core.precision import fast_precision, possible_precision
 from tl_lightning.core.processes import process_rank
 from tl_lightning.core.run_folder import RunFolder, run_name
 from tl_lightning.data.images.configured import plain
@@ -142,6 +142,8 @@ class Configuration(LightningCLI):
                     )
                 config.data.init_args[name] = value
         if self.checkpoint is not None:
+            precision, accelerator = str(config.trainer.precision), str(config.trainer.accelerator)
+            config.trainer.precision = possible_precision(precision, accelerator)
             config.trainer.logger, config.trainer.callbacks = False, None  # those of the training run are not reopened
             return
         check_trainer(config.trainer)

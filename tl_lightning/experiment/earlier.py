@@ -1,10 +1,20 @@
 """What earlier versions called otherwise: their run folders go on as they are."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
 from tl_lightning.core.run_folder import RunFolder
+
+
+def precision_of(checkpoint: Mapping[str, Any]) -> list[str]:
+    """The arguments that give the arithmetic that a checkpoint was trained in, to stand behind configurations.
+
+    Args:
+        checkpoint: Its content; those of earlier versions leave it to the configuration.
+    """
+    return ["--trainer.precision", checkpoint["precision"]] if "precision" in checkpoint else []
 
 
 def configuration_of(folder: RunFolder) -> list[str]:

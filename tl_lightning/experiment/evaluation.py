@@ -16,7 +16,7 @@ from tl_lightning.core.quiet import quiet
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration
-from tl_lightning.experiment.earlier import configuration_of
+from tl_lightning.experiment.earlier import configuration_of, precision_of
 from tl_lightning.experiment.tables import result_table, score_table
 from tl_lightning.metrics.words import TABLES
 
@@ -167,17 +167,17 @@ def evaluate(split: str, args: list[str]) -> dict[str, float]:
     parser.add_argument("--config", action="append", default=[], help="a configuration, instead of the run's own")
     parser.add_argument("--output", type=writable, help="a JSON file to write the metrics to")
     known, rest = parser.parse_known_args(args)
-    rest = [*(argument for config in known.config for argument in ("--config", config)), *rest]
     refuse_decided(rest)
+    configured = [argument for config in known.config for argument in ("--config", config)]
     if known.run_dir is not None:
         folder = RunFolder.open(known.run_dir)
-        rest = [*configuration_of(folder), *rest]
+        configured = [*configuration_of(folder), *configured]
         known.ckpt_path = known.ckpt_path or folder.best_checkpoint
     if known.ckpt_path is None:
         raise UserError("name what to evaluate: --run_dir RUN, or --config FILE --ckpt_path FILE")
     quiet()
     checkpoint = load_checkpoint(Path(known.ckpt_path))
-    configuration = Configuration(rest, checkpoint=checkpoint)
+    configuration = Configuration([*configured, *precision_of(checkpoint), *rest], checkpoint=checkpoint)
     task, data = configuration.model, configuration.datamodule
     task.load_state_dict(checkpoint["state_dict"])
     data.prepare_data()

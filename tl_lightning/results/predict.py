@@ -8,6 +8,7 @@ from typing import Any, Literal
 import yaml
 from lightning.pytorch import Trainer
 
+from tl_lightning.core.checkpoint_files import load_checkpoint
 from tl_lightning.core.console import console
 from tl_lightning.core.files import write_csv
 from tl_lightning.core.options import OptionParser, writable
@@ -21,7 +22,7 @@ from tl_lightning.errors import UserError, shown
 from tl_lightning.preprocess import Preprocess
 from tl_lightning.results.settings import Settings
 from tl_lightning.tasks import TransferTask
-from tl_lightning.tasks.loading import load_task
+from tl_lightning.tasks.loading import task_of
 from tl_lightning.training.preemption import leave_signals_to_us
 from tl_lightning.training.progress import StepBar
 
@@ -112,11 +113,12 @@ def predict_command(args: list[str]) -> None:
         raise UserError("name what predicts: --run_dir RUN or --ckpt_path FILE")
     if (known.input is None) == (known.config is None):
         raise UserError("name what to predict: --input IMAGE_OR_FOLDER, or --config FILE for its data.source")
-    checkpoint = Path(known.ckpt_path) if known.ckpt_path else RunFolder.open(known.run_dir).best_checkpoint
-    folder = RunFolder(checkpoint.parent.parent) if known.run_dir is None else RunFolder.open(known.run_dir)
-    settings = Settings.of(folder, batch_size=known.batch_size)
+    path = Path(known.ckpt_path) if known.ckpt_path else RunFolder.open(known.run_dir).best_checkpoint
+    folder = RunFolder(path.parent.parent) if known.run_dir is None else RunFolder.open(known.run_dir)
+    checkpoint = load_checkpoint(path)
+    settings = Settings.of(folder, precision=checkpoint.get("precision"), batch_size=known.batch_size)
     paths = settings.data.find_files(Path(known.input)) if known.input is not None else _files_of(Path(known.config))
-    task = load_task(checkpoint)
+    task = task_of(checkpoint, config=folder.config)
     predictions = predict(task, paths, settings=settings, on_error=known.on_error)
     write_predictions(known.output, predictions)
     console.print(f"{len(predictions):,} predictions written to {known.output}")

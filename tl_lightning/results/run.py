@@ -57,7 +57,7 @@ class Run:
         Raises:
             UserError: If an image cannot be read, naming up to ten of them.
         """
-        settings = Settings.of(self.folder, batch_size=batch_size)
+        settings = Settings.of(self.folder, precision=self.task.trained_in, batch_size=batch_size)
         return predict(self.task, [Path(image) for image in images], settings=settings, on_error=on_error)
 
 

@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import yaml
 
 from tl_lightning.core.class_path import resolve
-from tl_lightning.core.console import console
-from tl_lightning.core.precision import fast_precision
+from tl_lightning.core.precision import fast_precision, possible_precision
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.data.base import TransferDataModule
 from tl_lightning.data.images.module import ImageDataModule
@@ -33,11 +31,13 @@ class Settings:
     data: type[TransferDataModule] = ImageDataModule
 
     @classmethod
-    def of(cls, folder: RunFolder, *, batch_size: int | None = None) -> "Settings":
-        """The settings of a run: what ``tl test`` takes from its ``config.yaml``.
+    def of(cls, folder: RunFolder, *, precision: str | None = None, batch_size: int | None = None) -> "Settings":
+        """The settings of a run: what ``tl test`` takes from its checkpoint and its ``config.yaml``.
 
         Args:
-            folder: The run's; without a configuration the precision is the one that this machine does fast.
+            folder: The run's; it may have no configuration, as where a checkpoint was taken out of it.
+            precision: What the checkpoint says that it was trained in; `None`, as in those of earlier versions, for
+                that of the configuration, else the one that this machine does fast.
             batch_size: Samples per forward pass; `None` for the run's.
 
         Raises:
@@ -46,7 +46,9 @@ class Settings:
         content: dict[str, Any] = {}
         if folder.config.is_file():
             content = yaml.safe_load(folder.config.read_text(encoding="utf-8")) or {}
-        precision = str(content.get("trainer", {}).get("precision") or fast_precision())
+        precision = possible_precision(
+            precision or str(content.get("trainer", {}).get("precision") or fast_precision())
+        )
         configured = content.get("data", {})
         data = configured.get("init_args", {})
         kind: Any = resolve(configured.get("class_path", DEFAULT), "data.class_path")
@@ -55,8 +57,5 @@ class Settings:
         size = BATCH_SIZE if size is None else size
         if size < 1:
             raise UserError(f"--batch_size is {size}; it must be 1 or more")
-        if precision.startswith("16") and not torch.cuda.is_available():
-            console.print(f"note       precision {precision} needs a GPU; predicting in 32-true", style="yellow")
-            precision = "32-true"
         ours = isinstance(kind, type) and issubclass(kind, TransferDataModule)
         return cls(precision, size, kind if ours else ImageDataModule)

@@ -80,11 +80,13 @@ class TransferTask(LightningModule):
         transferred: The backbone with all that is known of it, such as how it is cut.
         inputs: Names of what the backbone takes of a batch, in order.
         phase: What trains now, and how.
+        trained_in: The precision that its weights were trained in, such as ``32-true``; known of a loaded one.
         solved: Whether the phase's head is solved rather than trained: its steps move nothing.
     """
 
     objective_class: ClassVar[type[Objective] | None] = None
     uses_unlabelled: ClassVar[bool] = False
+    trained_in: str | None = None
 
     def __init__(
         self,
@@ -573,8 +575,9 @@ class TransferTask(LightningModule):
             log_learning_rates(self._optimizer, self.trainer)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds which class it is, what a plateau has yet to see, and a running mean where no callback is asked."""
+        """Adds class and precision, what a plateau has yet to see, and a running mean where no callback is asked."""
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
+        checkpoint["precision"] = str(self.trainer.precision)
         checkpoint["plateau"] = self._plateau.state(self.trainer)
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, ExponentialMovingAverage) and "callbacks" not in checkpoint:

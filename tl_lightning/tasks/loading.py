@@ -22,10 +22,15 @@ def load_task(path: Path) -> TransferTask:
     Raises:
         UserError: If it is none of ours, or its class cannot be imported.
     """
-    checkpoint = load_checkpoint(path)
-    kind, arguments = described_task(checkpoint, config=path.parent.parent / "config.yaml")
+    return task_of(load_checkpoint(path), config=path.parent.parent / "config.yaml")
+
+
+def task_of(checkpoint: Mapping[str, Any], *, config: Path | None = None) -> TransferTask:
+    """The same, from the content of a checkpoint; see `load_task` and `described_task`."""
+    kind, arguments = described_task(checkpoint, config=config)
     task = kind(**arguments)
     task.load_state_dict(checkpoint["state_dict"])
+    task.trained_in = checkpoint.get("precision")
     return task.eval()
 
 

@@ -14,7 +14,7 @@ from tl_lightning.data.sources.hub_sets import read_hub
 from tl_lightning.data.sources.table import SUFFIXES, read_table
 from tl_lightning.data.sources.torchvision_sets import PREFIX as TORCHVISION
 from tl_lightning.data.sources.torchvision_sets import read_torchvision
-from tl_lightning.data.targets import Unlabelled, make_samples
+from tl_lightning.data.targets import ClassNames, Unlabelled, make_samples
 from tl_lightning.errors import UserError
 
 __all__ = ["Columns", "Samples", "list_source", "read_source"]
@@ -27,7 +27,7 @@ def read_source(
     target: str | None = None,
     columns: Columns | None = None,
     separator: str = "|",
-    classes: list[str] | Mapping[str, list[str]] | None = None,
+    classes: ClassNames | Mapping[str, ClassNames] | None = None,
     unlabelled: Unlabelled = "stop",
 ) -> Samples:
     """Lists the images and targets of a source; none is read, but for libraries' sets that are new here.

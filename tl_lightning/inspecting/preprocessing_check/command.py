@@ -12,7 +12,7 @@ from tl_lightning.core.files import write_text
 from tl_lightning.core.options import OptionParser, writable
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
-from tl_lightning.experiment.earlier import configuration_of
+from tl_lightning.experiment.earlier import configuration_of, precision_of
 from tl_lightning.experiment.evaluation import check_same_split, refuse_decided
 from tl_lightning.experiment.preamble import assemble
 from tl_lightning.inspecting.preprocessing_check.check import Checked, check_preprocessing
@@ -80,7 +80,7 @@ def check_command(args: list[str]) -> None:
     refuse_decided(rest)
     folder = RunFolder.open(known.run_dir)
     checkpoint = load_checkpoint(folder.best_checkpoint)
-    options = [*configuration_of(folder), *rest]
+    options = [*configuration_of(folder), *precision_of(checkpoint), *rest]
     configuration = assemble(options, command="check_preprocessing", checkpoint=checkpoint)
     task, data, trainer = configuration.model, configuration.datamodule, configuration.trainer
     task.load_state_dict(checkpoint["state_dict"])
