@@ -9,7 +9,7 @@ from types import ModuleType
 
 from tl_lightning.core.interruption import STOPS, end_with_launcher, exit_code, signals_interrupt
 from tl_lightning.core.packaged import find_configs
-from tl_lightning.core.processes import ProcessLost
+from tl_lightning.core.processes import ProcessLost, check_environment
 from tl_lightning.errors import UserError, nearest
 
 
@@ -118,6 +118,8 @@ def _main(args: list[str] | None) -> int:
         return 0
     name, rest = args[0], args[1:]
     try:
+        check_environment()
+        end_with_launcher()
         if name not in COMMANDS:
             raise UserError(f"there is no command {name!r}{nearest(name, COMMANDS)} (commands: {', '.join(COMMANDS)})")
         rest = find_configs(rest)  # a misspelt one is found before the imports that take seconds
@@ -136,7 +138,6 @@ def _main(args: list[str] | None) -> int:
 
 def entry_point() -> None:
     """What the ``tl`` script calls."""
-    end_with_launcher()
     try:
         code = main()
         if code in STOPS:  # srun ends the others as soon as one has ended, and their exit code would hide this one

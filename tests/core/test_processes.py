@@ -1,8 +1,12 @@
 import pytest
 
+from tl_lightning.cli import main
 from tl_lightning.core.processes import is_one_of_several, is_started_by_lightning, process_rank
 
-NAMES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "SLURM_NTASKS")
+NAMES = (
+    *("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "NODE_RANK", "GROUP_RANK"),
+    *("WORLD_SIZE", "SLURM_NTASKS", "JSM_NAMESPACE_SIZE"),
+)
 
 
 @pytest.fixture
@@ -41,9 +45,21 @@ def test_who_has_started_a_process_says_who_ends_it(environ, environment, severa
         ({"RANK": "5", "LOCAL_RANK": "1", "GROUP_RANK": "1"}, 5),
         ({"NODE_RANK": "1"}, 1),  # a second machine, on which Lightning has yet to start processes
         ({"NODE_RANK": "1", "LOCAL_RANK": "0"}, 1),
+        ({"GROUP_RANK": "1", "LOCAL_RANK": "0"}, 1),
+        ({"GROUP_RANK": "1", "NODE_RANK": "0", "LOCAL_RANK": "0"}, 0),
         ({"SLURM_PROCID": "3"}, 3),
+        ({"JSM_NAMESPACE_RANK": "3"}, 3),
     ],
 )
 def test_only_the_first_process_of_the_first_machine_has_rank_0(environ, environment, rank):
     environ(environment)
     assert process_rank() == rank
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", ["one", "", "-1", "1.0"])
+def test_a_rank_that_is_no_number_is_one_line_whatever_is_asked_for(environ, capsys, name, value):
+    environ({name: value})
+    assert main(["fit", "--data.source", "nowhere"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{name} is {value!r} in the environment" in line

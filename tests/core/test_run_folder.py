@@ -4,6 +4,7 @@ import os
 import pytest
 import torch
 
+from tl_lightning.core import files
 from tl_lightning.core.files import write_text
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
@@ -24,6 +25,39 @@ def test_an_explicit_folder_may_be_empty_but_not_used(tmp_path):
         RunFolder.create(str(tmp_path / "notes"), name="x")
     with pytest.raises(UserError, match="cannot be made"):
         RunFolder.create(str(tmp_path / "notes" / "a.txt" / "run"), name="x")
+
+
+@pytest.mark.parametrize("run_dir", [None, "runs/x", "runs"])
+def test_a_link_that_leads_nowhere_is_one_line(tmp_path, monkeypatch, run_dir):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").symlink_to("gone")
+    with pytest.raises(UserError, match="runs is a link to gone, which is not there"):
+        RunFolder.create(run_dir, name="x")
+
+
+def test_a_taken_number_is_passed_over_also_where_it_is_a_link_that_leads_nowhere(tmp_path):
+    (tmp_path / "x-1").symlink_to("gone")
+    assert RunFolder.next_free("x", parent=tmp_path).path.name == "x-2"
+    assert RunFolder.create(None, name="x", parent=tmp_path).path.name == "x-2"
+
+
+def test_where_every_name_is_taken_one_stops_looking(tmp_path, monkeypatch):
+    def taken(*args, **kwargs):
+        raise FileExistsError(17, "File exists")
+
+    (tmp_path / "runs").mkdir()
+    monkeypatch.setattr(files, "MOST_NAMES", 9)
+    monkeypatch.setattr(os, "mkdir", taken)
+    with pytest.raises(UserError, match="takes no new name: x-1 to x-9 are taken"):
+        RunFolder.create(None, name="x", parent=tmp_path / "runs")
+
+
+@pytest.mark.parametrize("run_dir", [None, "a/b/c"])
+def test_discarding_leaves_no_folder_that_was_made(tmp_path, monkeypatch, run_dir):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    RunFolder.create(run_dir, name="x").discard()
+    assert [path.name for path in tmp_path.rglob("*")] == ["a"]
 
 
 def test_discarding_keeps_a_folder_that_holds_something(tmp_path):

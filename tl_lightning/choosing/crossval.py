@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from rich.table import Table
 
+from tl_lightning.core.claims import claimed
 from tl_lightning.core.console import console, new_table
 from tl_lightning.core.options import OptionParser
 from tl_lightning.core.predictions_file import PredictionsFile, load_predictions, save_predictions
@@ -63,11 +64,12 @@ def cross_validate(args: Sequence[str], *, run_dir: str | None = None) -> dict[s
         part="fold-",
     )
     runs = []
-    for fold in range(len(splits)):
-        console.rule(f"fold {fold + 1} of {len(splits)}")
-        options = [*args, "--data.fold", str(fold)]
-        runs.append(make_run(folder / f"fold-{fold}", options, configuration, command="crossval"))
-    return _summarise(folder, configuration, runs, splits)
+    with claimed(folder):
+        for fold in range(len(splits)):
+            console.rule(f"fold {fold + 1} of {len(splits)}")
+            options = [*args, "--data.fold", str(fold)]
+            runs.append(make_run(folder / f"fold-{fold}", options, configuration, command="crossval"))
+        return _summarise(folder, configuration, runs, splits)
 
 
 def draw_folds(configuration: Configuration) -> list[dict[str, NDArray[np.int64]]]:

@@ -4,6 +4,7 @@ No image is read and no model is built; ``tl advise`` does both, and measures wh
 """
 
 import math
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 from tl_lightning.choosing.advising.reasons import Reason
 from tl_lightning.choosing.advising.recipe import recipe
 from tl_lightning.core.console import console
-from tl_lightning.core.files import write_text
+from tl_lightning.core.files import write_new
 from tl_lightning.core.options import OptionParser
 from tl_lightning.data.listing import Listing
 from tl_lightning.data.samples import SPLITS, ProblemType, Samples, are_numbers
@@ -106,7 +107,8 @@ def init_command(args: list[str]) -> None:
     labels = options.label_column.split(",")
     columns = Columns(image=options.image_column, label=labels if len(labels) > 1 else labels[0])
     look = look_at(options.source, columns=columns, problem_type=options.problem_type)
-    write_text(file, configuration_for(look, name=str(file)))
+    if not write_new(file, configuration_for(look, name=str(file))):  # of another tl init, meanwhile
+        raise _is_taken(file)
     console.print(f"found      {look}", highlight=False)
     console.print(f"written    {file}: read it, change what you know better")
     console.print(f"next       tl fit --config {file}")
@@ -244,11 +246,15 @@ def _new_file(name: str) -> Path:
     file = Path(name.removesuffix(".yaml") + ".yaml")
     if not re.fullmatch(r"\w[\w.+-]*", file.name):
         raise UserError(f"{name!r} cannot be a name; use letters, digits, and _ . + -")
-    if file.exists():
-        raise UserError(f"{file} is there already; choose another name, or remove it")
+    if os.path.lexists(file):
+        raise _is_taken(file)
     if not file.absolute().parent.is_dir():
         raise UserError(f"{file}: there is no folder {file.parent}; make it, or choose another name")
     return file
+
+
+def _is_taken(file: Path) -> UserError:
+    return UserError(f"{file} is there already; choose another name, or remove it")
 
 
 def _is_installed(package: str) -> bool:

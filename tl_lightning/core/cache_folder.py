@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tl_lightning.core.files import make_folder
 from tl_lightning.core.locks import Hold, is_locked, take_lock
 
 KINDS = ("images", "activations")
@@ -113,7 +114,8 @@ def writing(folder: Path) -> Iterator[Path]:
         folder: The entry.
     """
     unfinished = _temporary(folder)
-    unfinished.mkdir(parents=True)  # not tempfile.mkdtemp, whose folders nobody else may read: a cache may be shared
+    make_folder(folder.parent)
+    unfinished.mkdir()  # not tempfile.mkdtemp, whose folders nobody else may read: a cache may be shared
     try:
         yield unfinished
         for path in [*unfinished.iterdir(), unfinished]:

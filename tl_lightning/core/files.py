@@ -1,12 +1,15 @@
 """Files that are there whole or not at all: written under a temporary name, put on the disk, then renamed."""
 
 import csv
+import errno
 import io
 import os
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+MOST_NAMES = 100_000
 
 
 @contextmanager
@@ -26,7 +29,7 @@ def replacing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
     Raises:
         OSError: If it cannot be written or renamed.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = _beside(path)
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -38,6 +41,10 @@ def replacing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text file whole or not at all.
 
@@ -47,6 +54,71 @@ def write_text(path: Path, text: str) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def write_new(path: Path, text: str) -> bool:
+    """Writes a text file whole, where there is none; of several that try at once, one does.
+
+    Args:
+        path: The file.
+        text: What to write.
+
+    Returns:
+        Whether it was written; else there is one, or a link of that name, which is left as it is.
+    """
+    temporary = _beside(path)
+    try:
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
+        try:
+            os.link(temporary, path)  # unlike a renaming it replaces nothing
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without hard links
+            with suppress(FileExistsError):
+                path.touch(exist_ok=False)
+                temporary.replace(path)
+                return True
+            return False
+        return True
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder, and those above it, where they are missing.
+
+    Raises:
+        OSError: If it cannot be made; its ``strerror`` says which link leads nowhere, or what is no folder.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        for part in (*reversed(path.parents), path):
+            if part.is_symlink() and not part.exists():
+                what = f"{part} is a link to {os.readlink(part)}, which is not there"
+                raise FileNotFoundError(errno.ENOENT, what, str(path)) from error
+            if part.exists() and not part.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, f"{part} is no folder", str(path)) from error
+        raise
+
+
+def numbered(folder: Path, name: str, suffix: str = "") -> Iterator[Path]:
+    """Names to try one after the other: ``<folder>/<name>-1``, ``-2`` and so on.
+
+    Args:
+        folder: Where.
+        name: What they begin with.
+        suffix: What they end with.
+
+    Yields:
+        Each; in the end an error comes, as a file system may say of every name that it is taken.
+
+    Raises:
+        OSError: If none of very many was free.
+    """
+    for number in range(1, MOST_NAMES + 1):
+        yield folder / f"{name}-{number}{suffix}"
+    raise FileExistsError(errno.EEXIST, f"{folder} takes no new name: {name}-1 to {name}-{MOST_NAMES} are taken")
 
 
 def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:

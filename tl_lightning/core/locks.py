@@ -5,6 +5,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+MOST_TRIES = 1000  # a file system may give a file another number each time it is asked; that one has no locks for us
+
 
 class Hold:
     """A lock that lasts until it is released, collected, or its process ends. A pickled copy locks nothing."""
@@ -12,6 +14,11 @@ class Hold:
     def __init__(self, descriptor: int | None = None) -> None:
         self._descriptor = descriptor
         self._process = os.getpid()
+
+    @property
+    def holds(self) -> bool:
+        """Whether there is a lock, and it is not released."""
+        return self._descriptor is not None
 
     def release(self) -> None:
         """Lets go, and marks the entry as used until now."""
@@ -41,7 +48,9 @@ def take_lock(path: Path, mode: int) -> int | None:
     Raises:
         BlockingIOError: If another holds it and `mode` says not to wait.
     """
-    while (descriptor := _open(path)) is not None:
+    for _ in range(MOST_TRIES):
+        if (descriptor := _open(path)) is None:
+            return None
         try:
             fcntl.flock(descriptor, mode)
             # Whoever removed the entry while this waited removed the file too: a lock on that binds nobody.

@@ -2,15 +2,16 @@
 
 import json
 import math
+import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from typing import Any
 
-from tl_lightning.core.files import write_text
+from tl_lightning.core.claims import CLAIM, Claim, claim
+from tl_lightning.core.files import make_folder, numbered, write_new, write_text
 from tl_lightning.errors import UserError
 
 
@@ -23,10 +24,12 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._claim: Claim | None = None
+        self._made: list[Path] = []  # folders that were made for it, itself first
 
     @classmethod
     def create(cls, run_dir: str | None, *, name: str, parent: Path = Path("runs")) -> "RunFolder":
-        """Makes a new folder that is this run's alone.
+        """Makes a new folder that is this run's alone, and claims it.
 
         Args:
             run_dir: Where the user wants it; `None` for the next free ``<parent>/<name>-<n>``.
@@ -34,33 +37,40 @@ class RunFolder:
             parent: Where numbered folders go.
 
         Raises:
-            UserError: If the user's folder holds something already, or cannot be made.
+            UserError: If the user's folder holds something already, another run has it, or it cannot be made.
         """
+        where = parent if run_dir is None else Path(run_dir)
+        made = [path for path in (where, *where.parents) if not os.path.lexists(path)]
         try:
-            return cls._explicit(Path(run_dir)) if run_dir is not None else cls._numbered(parent, name)
+            make_folder(where)
+            folder = cls(where) if run_dir is not None else cls._numbered(parent, name)
+            folder._made = made if run_dir is not None else [folder.path, *made]
+            folder.claim()
+            if run_dir is not None:
+                folder._check_empty()
         except OSError as error:
-            raise UserError(f"the run folder {run_dir or parent} cannot be made: {error.strerror or error}") from error
-
-    @classmethod
-    def _explicit(cls, path: Path) -> "RunFolder":
-        path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
-            holds = "already holds a run" if (path / "config.yaml").exists() else "is not empty"
-            raise UserError(f"--run_dir {path} {holds}; name another folder, or leave --run_dir out for a new one")
-        return cls(path)
+            raise UserError(f"the run folder {where} cannot be made: {error.strerror or error}") from error
+        return folder
 
     @classmethod
     def _numbered(cls, parent: Path, name: str) -> "RunFolder":
-        for path in _candidates(parent, name):
-            with suppress(FileExistsError):  # so two runs never share one
+        for path in numbered(parent, name):
+            # So two runs never share one; and a run that was refused may just have removed the parent.
+            with suppress(FileExistsError, FileNotFoundError):
                 path.mkdir(parents=True)
                 break
         return cls(path)
 
+    def _check_empty(self) -> None:
+        if any(path.name != CLAIM for path in self.path.iterdir()):
+            self.release()
+            holds = "already holds a run" if self.config.exists() else "is not empty"
+            raise UserError(f"--run_dir {self.path} {holds}; name another folder, or leave --run_dir out for a new one")
+
     @classmethod
     def next_free(cls, name: str, *, parent: Path = Path("runs")) -> "RunFolder":
         """The folder that `create` would make next; makes none."""
-        return cls(next(path for path in _candidates(parent, name) if not path.exists()))
+        return cls(next(path for path in numbered(parent, name) if not os.path.lexists(path)))
 
     @classmethod
     def open(cls, path: str | Path) -> "RunFolder":
@@ -81,8 +91,24 @@ class RunFolder:
         self.config.unlink(missing_ok=True)
         self.wandb_run_id.unlink(missing_ok=True)
         shutil.rmtree(self.path / "wandb", ignore_errors=True)
-        with suppress(OSError):
-            self.path.rmdir()
+        self.release()
+        with suppress(OSError):  # what holds something stays
+            for path in self._made or [self.path]:
+                path.rmdir()
+
+    def claim(self) -> None:
+        """Makes sure that no other process trains in the folder, from now until `release`.
+
+        Raises:
+            UserError: If one does.
+        """
+        self._claim = claim(self.path)
+
+    def release(self) -> None:
+        """Lets others go on in the folder, where this process had claimed it."""
+        if self._claim is not None:
+            self._claim.release()
+            self._claim = None
 
     @property
     def is_complete(self) -> bool:
@@ -163,8 +189,24 @@ class RunFolder:
         write_text(self.path / "summary.json", json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n")
 
 
-def _candidates(parent: Path, name: str) -> Iterator[Path]:
-    return (parent / f"{name}-{number}" for number in count(1))
+def holds_runs(folder: Path, *, depth: int = 3) -> bool:
+    """Whether a folder is that of a run, or holds such, as ``runs/`` does.
+
+    Args:
+        folder: Any.
+        depth: How far down to look: a trial's folder is ``runs/<sweep>-sweep-1/trials/0``.
+    """
+    if is_run(folder):
+        return True
+    with suppress(OSError), os.scandir(folder) as inside:
+        below = [Path(entry) for entry in inside if entry.is_dir()]
+        return depth > 0 and any(holds_runs(path, depth=depth - 1) for path in below)
+    return False
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run, which may only just have begun."""
+    return (folder / CLAIM).exists() or ((folder / "config.yaml").is_file() and (folder / "checkpoints").is_dir())
 
 
 def open_folder(
@@ -195,26 +237,25 @@ def open_folder(
         UserError: If the folder holds something else, or what was made with other options.
     """
     if run_dir is None:
-        folder = RunFolder.create(None, name=f"{name}-{command}").path
-        write_text(folder / f"{command}.yaml", recipe)
-        return folder
+        made = RunFolder.create(None, name=f"{name}-{command}")
+        write_text(made.path / f"{command}.yaml", recipe)
+        made.release()
+        return made.path
     folder = Path(run_dir)
     kept = folder / f"{command}.yaml"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        ours = (*([part] if isinstance(part, str) else part), kept.name, f".{kept.name}")
+        make_folder(folder)
+        ours = (*([part] if isinstance(part, str) else part), kept.name, f".{kept.name}", CLAIM)
         others = sorted(path.name for path in folder.iterdir() if not path.name.startswith(ours))
+        if others and not kept.is_file():  # asked last: another machine may just have made it
+            raise UserError(
+                f"{option} {run_dir} is not empty: it holds {others[0]}; name another folder, which is to be its own"
+            )
+        same = write_new(kept, recipe) or kept.read_text(encoding="utf-8") == recipe
     except OSError as error:
         raise UserError(f"{option} {run_dir} cannot be made: {error.strerror or error}") from error
-    if kept.is_file():  # asked last: another machine may just have made it
-        if kept.read_text(encoding="utf-8") != recipe:
-            raise UserError(f"{option} {run_dir} holds a {what} with other options; name another folder")
-    elif others:
-        raise UserError(
-            f"{option} {run_dir} is not empty: it holds {others[0]}; name another folder, which is to be its own"
-        )
-    else:
-        write_text(kept, recipe)
+    if not same:
+        raise UserError(f"{option} {run_dir} holds a {what} with other options; name another folder")
     return folder
 
 

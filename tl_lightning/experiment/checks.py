@@ -1,5 +1,6 @@
 """Which settings can work together; what cannot is said in one line before anything is built or trained."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from tl_lightning.core.precision import precision_problem
 from tl_lightning.core.private import SubprocessLauncher, broadcast_no_buffers
+from tl_lightning.core.processes import COUNTS, process_rank, rank_variable
 from tl_lightning.errors import UserError, nearest
 from tl_lightning.experiment.cautions import check_silenced
 from tl_lightning.finetuning.phases import Phase
@@ -79,6 +81,26 @@ def check_strategy(trainer: Trainer) -> None:
     # The processes' statistics are averaged after each step instead (see `average_statistics`); the broadcast would
     # wait for ever for a process that has fewer batches to evaluate.
     broadcast_no_buffers(strategy)
+
+
+def check_rank(trainer: Trainer) -> None:
+    """Makes sure that the environment and the trainer agree on which process this is: the first one writes the run.
+
+    Raises:
+        UserError: If they do not.
+    """
+    name = rank_variable()
+    count = COUNTS.get(name or "", "WORLD_SIZE")
+    launched = int(os.environ.get(count, 1)) if name == "RANK" else 1  # a batch script has the tasks of its whole job
+    if (process_rank() == 0) == trainer.is_global_zero and not trainer.world_size == 1 < launched:
+        return
+    said = [f"{each} is {os.environ[each]}" for each in (name, count) if each in os.environ] if name else []
+    processes = "1 process" if trainer.world_size == 1 else f"{trainer.world_size} processes"
+    raise UserError(
+        f"{' and '.join(said) or 'no rank is'} in the environment, but the trainer has {processes}, of which it takes "
+        f"this one for number {trainer.global_rank}: train in all that a launcher starts by --trainer.devices and "
+        f"--trainer.num_nodes{f', or in one by unsetting {name}' if name else ''}"
+    )
 
 
 def cannot_shard(strategy: str) -> UserError:

@@ -23,6 +23,7 @@ from tl_lightning.experiment.checks import (
     check_monitor,
     check_own,
     check_phases,
+    check_rank,
     check_strategy,
     check_trainer,
 )
@@ -268,6 +269,7 @@ class Configuration(LightningCLI):
             ImportError,
         ) as error:  # there is no such strategy, or its package lacks
             raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+        check_rank(trainer)
         leave_signals_to_us(trainer)
         if self.checkpoint is None:
             check_strategy(trainer)

@@ -54,7 +54,7 @@ def _interrupted(experiment: Experiment) -> None:
     # Lightning turns Ctrl-C into an exit of its own, and would leave a notebook's process deaf to the next.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     experiment.write_summary("interrupted")
-    console.print(f"interrupted; tl resume --run_dir {experiment.folder.path} goes on with what is there")
+    console.print(f"interrupted; tl resume --run_dir {experiment.place} goes on with what is there")
 
 
 def _failed(experiment: Experiment, error: BaseException) -> None:
@@ -68,10 +68,10 @@ def _failed(experiment: Experiment, error: BaseException) -> None:
         said = " ".join(str(error).split())[:200]
         raise ProcessLost(
             f"another process of the run was lost ({said}); what was written is whole: "
-            f"tl resume --run_dir {experiment.folder.path} goes on from it"
+            f"tl resume --run_dir {experiment.place} goes on from it"
         ) from error
     if isinstance(error, OSError) and error.errno in NO_SPACE:
-        where = error.filename or experiment.folder.path
+        where = error.filename or experiment.place
         raise UserError(f"{where}: {error.strerror}; make room, then go on with tl resume") from error
     if isinstance(error, MisconfigurationException):  # Lightning's word for a user's mistake
         raise UserError(" ".join(str(error).split())) from error

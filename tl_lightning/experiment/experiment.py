@@ -106,6 +106,16 @@ def resume(run_dir: str | Path, args: Sequence[str] = (), *, watch: Watch | None
         UserError: If the run is complete, its checkpoints cannot be read, or its data have changed.
     """
     folder = RunFolder.open(run_dir)
+    if process_rank() != 0:  # the first process has it
+        return _resume(folder, args, watch)
+    folder.claim()
+    try:
+        return _resume(folder, args, watch)
+    finally:
+        folder.release()
+
+
+def _resume(folder: RunFolder, args: Sequence[str], watch: Watch | None) -> RunFolder:
     if any(option.partition("=")[0] == "--trainer.max_epochs" for option in args):
         raise UserError("--trainer.max_epochs: the phases' lengths follow from it, so it cannot change in a run")
     if any(option.partition("=")[0] == "--trainer.accumulate_grad_batches" for option in args):
@@ -133,8 +143,18 @@ def _run(
     quiet()
     with console.status("building the model"):
         configuration = Configuration(args, folder=folder, watch=watch)
-    experiment = Experiment(configuration, started, checkpoint)
     try:
+        experiment = _trained(configuration, started, checkpoint)
+    finally:
+        if configuration.folder is not None:
+            configuration.folder.release()
+    console.print(f"run folder {experiment.folder.path}   ({time.perf_counter() - started:.0f} s in all)")
+    return experiment.folder
+
+
+def _trained(configuration: Configuration, started: float, checkpoint: Path | None) -> Experiment:
+    try:
+        experiment = Experiment(configuration, started, checkpoint)
         experiment.prepare()
     except BaseException:
         if configuration.folder is not None and configuration.created:
@@ -143,5 +163,4 @@ def _run(
     with ending(experiment):
         experiment.training.run()
         experiment.evaluate()
-    console.print(f"run folder {experiment.folder.path}   ({time.perf_counter() - started:.0f} s in all)")
-    return experiment.folder
+    return experiment

@@ -47,7 +47,13 @@ class Experiment:
         """Where the run writes; the first process knows it from the start, the others once they have trained."""
         if self.configuration.folder is not None:
             return self.configuration.folder
-        return RunFolder(Path(self.trainer.checkpoint_callback.dirpath or "").parent)  # type: ignore[union-attr]
+        return RunFolder(Path(self.trainer.checkpoint_callback.dirpath).parent)  # type: ignore[union-attr]
+
+    @property
+    def place(self) -> str:
+        """The folder, for people; another process than the first may fail before it has been told."""
+        told = self.configuration.folder or self.trainer.checkpoint_callback.dirpath  # type: ignore[union-attr]
+        return str(self.folder.path) if told else "RUN"
 
     def check(self) -> None:
         """Reads the data and checks everything that can be checked before anything is trained or written."""

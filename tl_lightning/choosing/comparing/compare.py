@@ -16,6 +16,7 @@ from tl_lightning.choosing.comparing.strategies import (
     parse_fractions,
     parse_strategies,
 )
+from tl_lightning.core.claims import claimed
 from tl_lightning.core.console import console
 from tl_lightning.core.options import OptionParser
 from tl_lightning.core.run_folder import open_folder
@@ -125,12 +126,13 @@ def compare(
         name=plan.base.run_name,
         part=tuple(f"{strategy.name}-" for strategy in chosen),
     )
-    try:
-        made = make_runs(plan, args, folder, measure)
-    except KeyboardInterrupt:
-        console.print(f"interrupted; the same tl compare with --run_dir {folder} goes on with what is missing")
-        raise
-    outcome = judge(made, plan.tested, measure, reference=reference, transferring=plan.transferring)
-    growth = grow(outcome, measure, more=more)
-    show(outcome, growth, measure)
-    return write(outcome, growth, measure, folder)
+    with claimed(folder):
+        try:
+            made = make_runs(plan, args, folder, measure)
+        except KeyboardInterrupt:
+            console.print(f"interrupted; the same tl compare with --run_dir {folder} goes on with what is missing")
+            raise
+        outcome = judge(made, plan.tested, measure, reference=reference, transferring=plan.transferring)
+        growth = grow(outcome, measure, more=more)
+        show(outcome, growth, measure)
+        return write(outcome, growth, measure, folder)

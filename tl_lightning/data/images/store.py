@@ -83,7 +83,7 @@ class ImageStore:
                         discard(folder)
                         _write_store(folder, paths, preprocess)
         except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else error
+            reason = error.strerror or error
             raise UserError(
                 f"the cache of decoded images cannot be written to {parent}: {reason}; "
                 "make room there, or set TL_CACHE_DIR to another folder"

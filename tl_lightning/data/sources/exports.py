@@ -86,7 +86,7 @@ def open_export(source: str, key: Iterable[str], read: Callable[[], Content]) ->
                     _write(folder, source, read())
                     listing = _read(folder)
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else error
+        reason = error.strerror or error
         raise UserError(
             f"the images of {source} cannot be written to {parent}: {reason}; "
             "make room there, or set TL_CACHE_DIR to another folder"

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from tl_lightning.core.run_folder import holds_runs, is_run
 from tl_lightning.data.listing import Listing
 from tl_lightning.data.samples import are_numbers, name_some, sort_classes
 from tl_lightning.errors import UserError, nearest
@@ -99,12 +100,13 @@ def _split_folders(folder: Path) -> list[tuple[Path, str]]:
 
 
 def _visible_folders(folder: Path) -> list[Path]:
-    """Links count as well, but for those that lead to where they lie in."""
+    """Links count as well, but for those that lead to where they lie in; folders of runs, such as ours, do not."""
     inside = folder.resolve()
     return [
         path
         for path in folder.iterdir()
         if path.is_dir() and not path.name.startswith(".") and not inside.is_relative_to(path.resolve())
+        if not (holds_runs(path) and not _images_below(path))
     ]
 
 
@@ -115,6 +117,6 @@ def _is_image(name: str) -> bool:
 def _images_below(folder: Path) -> list[Path]:
     found: list[Path] = []
     for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".") and not is_run(Path(parent, name))]
         found += [Path(parent, name) for name in names if _is_image(name)]
     return sorted(found)

@@ -7,12 +7,11 @@ import sys
 from argparse import Namespace
 from contextlib import suppress
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tl_lightning.core.console import console
-from tl_lightning.core.files import write_text
+from tl_lightning.core.files import make_folder, numbered, write_text
 from tl_lightning.core.options import OptionParser
 from tl_lightning.errors import UserError, shown
 from tl_lightning.running.cluster.resources import Resources, add_options, read_resources
@@ -159,7 +158,7 @@ def _submit(batch: Batch, resources: Resources, work: Work) -> None:
     if not work.is_shared:  # by now it is known which folder it is
         batch = replace(batch, folder=work.folder.resolve())
     try:
-        batch.logs.mkdir(parents=True, exist_ok=True)  # SLURM would make no folder for a log
+        make_folder(batch.logs)  # SLURM would make no folder for a log
         for suffix, text in zip(("", "-score"), _scripts(batch, resources, work), strict=False):
             script = _free(batch.logs, f"{batch.name}{suffix}")
             write_text(script, text)
@@ -181,8 +180,8 @@ def _submit(batch: Batch, resources: Resources, work: Work) -> None:
 
 
 def _free(folder: Path, name: str) -> Path:
-    for number in count(1):
+    for path in numbered(folder, name, ".sh"):
         with suppress(FileExistsError):  # of another submission, perhaps at this moment
-            (path := folder / f"{name}-{number}.sh").touch(exist_ok=False)
+            path.touch(exist_ok=False)
             break
     return path

@@ -135,7 +135,9 @@ def _run_dir(command: str, args: Sequence[str]) -> tuple[str | None, list[str]]:
 
 def _folder(run_dir: str | None, name: str, *, keep: bool) -> Path:
     if keep:
-        return RunFolder.create(run_dir, name=name).path
+        folder = RunFolder.create(run_dir, name=name)
+        folder.release()  # it is the job that will work there
+        return folder.path
     return Path(run_dir) if run_dir is not None else RunFolder.next_free(name).path
 
 

@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 import timm  # noqa: F401 - here, it need not be imported in every trial
 
 from tl_lightning.core.checkpoint_files import is_for_want_of_room
+from tl_lightning.core.claims import PATIENCE, claimed
 from tl_lightning.core.interruption import signals_interrupt
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
@@ -179,13 +180,16 @@ def _run(args: Sequence[str], folder: Path, metric: str, channel: socket.socket)
 
 
 def _make(args: Sequence[str], folder: Path, watch: "_Watch") -> None:
+    if folder.is_dir():
+        with claimed(folder, patience=PATIENCE):  # a worker that has lost the trial ends it as soon as it knows
+            if not RunFolder(folder).config.is_file():
+                shutil.rmtree(folder, ignore_errors=True)  # made, and killed before anything was in it
     if RunFolder(folder).is_complete:
         watch.tell()
     elif RunFolder(folder).config.is_file():
         _repeatable("resume", "--run_dir", str(folder))
         resume(folder, watch=watch)
     else:
-        shutil.rmtree(folder, ignore_errors=True)  # made, and killed before anything was in it
         _repeatable("fit", *args, "--run_dir", str(folder))
         run([*args, "--run_dir", str(folder)], watch=watch)
 
