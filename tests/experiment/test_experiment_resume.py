@@ -213,6 +213,28 @@ def test_changed_images_are_refused_and_the_run_is_left_as_it_is(whole, interrup
     assert summary(run)["test"] == summary(whole / "run")["test"]
 
 
+def test_a_run_whose_data_have_moved_goes_on_where_they_are_now_if_they_are_the_same(
+    whole, interrupted, tmp_path, capsys
+):
+    shutil.copytree(whole / "images", tmp_path / "images")
+    run = interrupted("train_batch_end", 3, source=tmp_path / "images")
+    (tmp_path / "images").rename(tmp_path / "moved")
+    assert refused(capsys, "--run_dir", run).endswith("tl resume --run_dir run --data.source PLACE")
+
+    other = tmp_path / "moved/cat/0.png"
+    content = other.read_bytes()
+    other.write_bytes((tmp_path / "moved/dog/1.png").read_bytes())  # of the same name, and of another size
+    before = contents(run)
+    line = refused(capsys, "--run_dir", run, "--data.source", tmp_path / "moved")
+    assert line.endswith("files of " + str(tmp_path / "moved") + " are not as large as those that the run began with")
+    assert contents(run) == before
+
+    other.write_bytes(content)
+    assert main(["resume", "--run_dir", str(run), "--data.source", str(tmp_path / "moved")]) == 0
+    assert summary(run)["test"] == summary(whole / "run")["test"]
+    assert summary(run)["data"]["source"] == str(tmp_path / "moved")
+
+
 def test_changed_answers_are_refused(interrupted, monkeypatch, capsys):
     run = interrupted("train_batch_end", 3)
     monkeypatch.setattr(ImageDataModule, "targets_digest", property(lambda _: "others"))
@@ -256,7 +278,7 @@ def test_options_that_would_make_it_another_run_are_refused(whole, capsys, tmp_p
     Path("run/summary.json").unlink()
     before = contents("run")
     line = refused(capsys, "--run_dir", "run", *options)
-    assert line == f"tl resume: {named}: only --trainer.* options may change, such as --trainer.devices"
+    assert line.startswith(f"tl resume: {named}: only --trainer.* options may change, such as --trainer.devices")
     assert contents("run") == before
 
 

@@ -99,3 +99,21 @@ def test_runs_within_their_source_are_no_images(tiny, tmp_path, monkeypatch):
         digests.add(data["split_digest"])
     assert len(digests) == 1
     assert not list(Path().rglob(".tl_claim"))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("limit_train_batches", "0.1", "less than one of the 3 batches of the train split"),
+        ("limit_val_batches", "0.1", "less than one of the 1 batches of the validation split"),
+        ("limit_test_batches", "0.1", "less than one of the 2 batches of the test split"),
+        ("gradient_clip_val", "-1", "it must be 0 for none, or more"),
+    ],
+)
+def test_what_the_trainer_would_refuse_later_is_refused_before_anything_is_trained(here, capsys, option, value, said):
+    assert main([*FIT, f"--trainer.{option}", value]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith(f"tl fit: trainer.{option} is {float(value) if '.' in value else value}")
+    assert said in err
+    assert "phase 1" not in out
+    assert left(here) == []

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,6 +93,20 @@ def digest_splits(paths: Sequence[Path], splits: Splits, unlabelled: NDArray[np.
     for name, indices in {**splits, "unlabelled": unlabelled}.items():
         for index in indices:
             digest.update(f"{name}\0{paths[index].parent.name}/{paths[index].name}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
+def digest_sizes(paths: Sequence[Path]) -> str:
+    """Tells apart files of the same names by their sizes, wherever they lie; one that is none has no size.
+
+    Args:
+        paths: The files of all samples.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        with suppress(OSError):
+            digest.update(f"{path.stat().st_size}".encode())
+        digest.update(b"\n")
     return digest.hexdigest()[:16]
 
 

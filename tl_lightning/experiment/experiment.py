@@ -23,6 +23,8 @@ from tl_lightning.experiment.session import Experiment
 from tl_lightning.training.metrics_csv import Watch
 from tl_lightning.training.wandb import trial_folder
 
+MOVED = "--data.source"  # the option of a resumed run that says where its data are now
+
 
 def fit_command(args: list[str]) -> None:
     """``tl fit``: trains, then evaluates the best weights on the test split.
@@ -85,8 +87,12 @@ def resume_command(args: list[str]) -> None:
     parser.add_argument("--run_dir", required=True, help="the folder of the run that stopped")
     known, rest = parser.parse_known_args(args)
     for option in rest:
-        if re.match("--?[a-zA-Z]", option) and not option.startswith("--trainer."):
-            parser.error(f"{option.partition('=')[0]}: only --trainer.* options may change, such as --trainer.devices")
+        name = option.partition("=")[0]
+        if re.match("--?[a-zA-Z]", option) and not name.startswith("--trainer.") and name != MOVED:
+            parser.error(
+                f"{name}: only --trainer.* options may change, such as --trainer.devices, and {MOVED}, where the data "
+                "have moved"
+            )
     resume(known.run_dir, rest)
 
 
@@ -95,8 +101,8 @@ def resume(run_dir: str | Path, args: Sequence[str] = (), *, watch: Watch | None
 
     Args:
         run_dir: The run's folder.
-        args: ``--trainer.*`` options to change; a run resumed on other hardware ends near its weights, not at them.
-            With another number of processes a step keeps its images, which those share out anew.
+        args: ``--data.source``, where the same data are now, and ``--trainer.*`` options to change; a run resumed on
+            other hardware ends near its weights, not at them. With another number of processes a step keeps its images, which those share out anew.
         watch: Called with each row that training logs; see `run`.
 
     Returns:
@@ -132,7 +138,13 @@ def _resume(folder: RunFolder, args: Sequence[str], watch: Watch | None) -> RunF
         folder.last_checkpoint.unlink(missing_ok=True)  # it cannot be read; at the next save it would replace this one
     # The images of a step, and in how many parts each process takes its share, are those of the checkpoint.
     own = [] if checkpoint is None else ["--global_batch", "null"]
-    return _run([*configuration_of(folder), *args, *own], folder=folder, checkpoint=checkpoint, watch=watch)
+    try:
+        return _run([*configuration_of(folder), *args, *own], folder=folder, checkpoint=checkpoint, watch=watch)
+    except UserError as error:
+        if str(error).startswith("data.source ") and not any(option.partition("=")[0] == MOVED for option in args):
+            hint = f"where the data are elsewhere now: tl resume --run_dir {folder.path} {MOVED} PLACE"
+            raise UserError(f"{error}; {hint}") from error
+        raise
 
 
 def _run(

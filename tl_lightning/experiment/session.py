@@ -68,6 +68,7 @@ class Experiment:
         if self.configuration.config.wise_ft is not False:
             self._check_wise_ft()
         self._check_interval()
+        self._check_limits()
 
     def prepare(self) -> None:
         """Checks everything, begins the run folder, and shows what is about to be trained on what."""
@@ -96,6 +97,25 @@ class Experiment:
                 f"trainer.val_check_interval is {interval}, but an epoch has {batches} batches; give fewer, or a share "
                 "of the epoch such as 0.5"
             )
+
+    def _check_limits(self) -> None:
+        """Lightning would say it when it comes to that split, which is after all of the training."""
+        sizes, processes = self.data.summary(), self.trainer.world_size
+        for split, name in (("train", "train"), ("validation", "val"), ("test", "test")):
+            limit = getattr(self.trainer, f"limit_{name}_batches")
+            if (
+                not isinstance(limit, float)
+                or not sizes[split]
+                or (name == "test" and not self.configuration.config.test)
+            ):
+                continue
+            whole = max(sizes[split] // (self.data.batch_size * processes), 1)
+            batches = whole if name == "train" else len(self.data.plain_loader(name))
+            if int(batches * limit) < 1:
+                raise UserError(
+                    f"trainer.limit_{name}_batches is {limit}, which is less than one of the {batches} batches of the "
+                    f"{split} split; give a larger share, or a number of batches such as 1"
+                )
 
     def evaluate(self) -> None:
         """Scores the final weights on the validation split and, where there is one, on the test split."""
