@@ -15,9 +15,6 @@ def quiet() -> None:
         ".*is smaller than the logging interval.*",
         ".*LeafSpec.* is deprecated.*",  # Lightning's own use of torch
         ".*Checkpoint directory .* exists and is not empty.*",  # the second phase writes where the first did
-        ".*score for one or more classes was `nan`.*",  # a label of which validation has no image; said by a note
-        ".*No positive samples in targets.*",
-        ".*No negative samples in targets.*",
         ".*The `srun` command is available on your system.*",  # of a cluster's machine, where one trains without it
         ".*your dataloader is not resumable.*",  # its sampler is, and the data module's state says where it stopped
     ):

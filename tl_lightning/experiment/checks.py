@@ -1,5 +1,6 @@
 """Which settings can work together; what cannot is said in one line before anything is built or trained."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import BaseFinetuning, StochasticWeightAveraging
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from torch import Tensor
 
 from tl_lightning.core.precision import precision_problem
 from tl_lightning.core.private import SubprocessLauncher, broadcast_no_buffers
@@ -18,6 +20,7 @@ from tl_lightning.experiment.cautions import check_silenced
 from tl_lightning.finetuning.phases import Phase
 from tl_lightning.tasks import TASKS
 from tl_lightning.tasks.base import TransferTask
+from tl_lightning.tasks.objectives import Objective
 
 
 def check_own(config: Namespace) -> None:
@@ -183,3 +186,28 @@ def check_monitor(callback: Namespace, key: str, task: type[TransferTask], argum
     elif task in TASKS:  # a user's own may log more
         known = ", ".join(modes)
         raise UserError(f"{key}: {callback.monitor!r} is never logged{nearest(str(callback.monitor), modes)} ({known})")
+
+
+def check_monitored(monitor: str, key: str, objectives: Mapping[str, Objective], targets: Mapping[str, Tensor]) -> None:
+    """Checks that the validation samples give the metric a value, whatever is predicted for them.
+
+    Args:
+        monitor: Such as ``val/auroc``, or ``val/HEAD/auroc`` where there are several heads.
+        key: What the setting is called.
+        objectives: What each head learns.
+        targets: Those of the validation samples, by the name of the head.
+
+    Raises:
+        UserError: If it has none, as AUROC has where all are of one class.
+    """
+    for head, objective in objectives.items():
+        metric = monitor.removeprefix(f"val/{head}/" if len(objectives) > 1 else "val/")
+        if metric == "loss" or metric not in objective.metrics:
+            continue
+        found = targets[head]
+        constant = objective.predictions(torch.zeros(len(found), objective.outputs))
+        if not len(found) or math.isnan(objective.scorer(metric)(constant, found)):
+            raise UserError(
+                f"{key} is {monitor}, which has no value on the {len(found):,} validation images: their targets do not "
+                "differ enough; choose another metric, such as val/loss, or another data.split"
+            )

@@ -1,6 +1,7 @@
 """Scoring a checkpoint: the metrics of a split, their noise, and the tables that show them."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from tl_lightning.core.files import write_text
 from tl_lightning.core.options import OptionParser, writable
 from tl_lightning.core.quiet import quiet
 from tl_lightning.core.run_folder import RunFolder
+from tl_lightning.data.samples import name_some
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.experiment.earlier import configuration_of, precision_of
 from tl_lightning.experiment.tables import result_table, score_table
-from tl_lightning.metrics.words import TABLES
+from tl_lightning.metrics.words import TABLES, in_words
 
 DECIDED = ("--data.image_size", "--data.channels", "--data.pixel_range", "--data.interpolation")
 
@@ -94,10 +96,21 @@ def show_result(task: Any, data: Any, metrics: Mapping[str, float], split: str) 
             if table in report:
                 shown = f"{split}, {f'{head}, ' if several else ''}{word} by {word}"
                 console.print(score_table(report[table], word, title=shown))
+                absent = [repr(row["name"]) for row in report[table] if _says_nothing(row)]
+                if absent:
+                    said = f"no {split} image tells how good {word} {name_some(absent)} is: left out of means"
+                    console.print(f"note       {said}", style="yellow")
+        if blank := [in_words(key) for key, value in own.items() if math.isnan(value)]:
+            console.print(f"note       these {split} images give no value to {', '.join(blank)}", style="yellow")
         errors = report.pop("standard_errors")
         details["standard_errors"] |= {prefix + key: value for key, value in errors.items()}
         details |= {prefix + key: value for key, value in report.items()}
     return details
+
+
+def _says_nothing(row: Mapping[str, Any]) -> bool:
+    """Whether a class or label has no image, or a number does not vary."""
+    return row.get("examples") == 0 or math.isnan(row.get("r2", 0.0))
 
 
 def baseline(task: Any, data: Any, split: str) -> dict[str, float]:  # noqa: ANN401

@@ -8,14 +8,16 @@ from tl_lightning.core.files import write_text
 from tl_lightning.core.predictions_file import save_predictions
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
+from tl_lightning.experiment.checks import check_monitored
 from tl_lightning.experiment.configuration import Configuration
-from tl_lightning.experiment.evaluation import score, show_result
+from tl_lightning.experiment.evaluation import score, show_result, targets_by_head
 from tl_lightning.experiment.opening import show_start
 from tl_lightning.experiment.phase_loop import Training
 from tl_lightning.experiment.summary import Status, summary_of
 from tl_lightning.training.final_weights import FinalWeights
 from tl_lightning.training.metrics_csv import MetricsCsv
 from tl_lightning.training.micro_batches import divide_batches
+from tl_lightning.training.single_images import check_single_images
 from tl_lightning.training.wandb import WandbRun
 
 
@@ -62,6 +64,9 @@ class Experiment:
         self.data.setup("fit")
         self.timing["cache_s"] = time.perf_counter() - begun
         self.task.set_training_targets(self.data.targets("train").labels)
+        config, validated = self.configuration.config, targets_by_head(self.task, self.data, "val")
+        for name in ("checkpoint", "early_stopping"):
+            check_monitored(config[name].monitor, f"{name}.monitor", self.task.objectives, validated)
         for phase in self.configuration.phases:
             self.training.check(phase)
         self.training.forgetting.prepare()
@@ -81,6 +86,7 @@ class Experiment:
         show_start(self)
         self.training.take_up()
         divide_batches(self.task, self.data, self.trainer, self.configuration.phases)
+        check_single_images(self.task, self.data, self.trainer, self.configuration.phases)
         self.wandb.begin(self.configuration.resolved, lambda: self.training.number)
 
     def _check_wise_ft(self) -> None:
@@ -137,7 +143,7 @@ class Experiment:
             predicted = self.task.predicted("test")  # by all processes
             for head, found in predicted.items() if self.configuration.folder is not None else ():
                 path = self.folder.test_predictions
-                path = path.with_stem(f"{path.stem}-{head}") if len(predicted) > 1 else path
+                path = path.with_stem(f"{path.stem}-{head}") if len(self.task.objectives) > 1 else path
                 save_predictions(path, found.predictions, found.labels, found.indices)
             self.timing["test_s"] = time.perf_counter() - begun
             split = "test"

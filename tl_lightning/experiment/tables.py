@@ -1,5 +1,6 @@
 """The tables that a run shows: what trains, and what came out."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,9 +55,9 @@ def result_table(
     """
     table = new_table(title, "metric", numbers=("value", "standard error", constant))
     for name, value in sorted(metrics.items(), key=lambda item: item[0] == "loss"):
-        noise = f"± {errors[name]:.4f}" if name in errors else ""
-        beside = f"{baseline[name]:.4f}" if name in baseline else ""
-        table.add_row(in_words(name), f"{value:.4f}", noise, beside)
+        noise = "" if math.isnan(errors.get(name, math.nan)) else f"± {errors[name]:.4f}"
+        beside = _number(baseline.get(name, math.nan))
+        table.add_row(in_words(name), _number(value), noise, beside)
     return table
 
 
@@ -71,8 +72,13 @@ def score_table(rows: Sequence[Mapping[str, Any]], word: str, *, title: str) -> 
     table = new_table(title, word, numbers=map(in_words, list(rows[0])[1:]))
     for row in rows:
         name, *values = row.values()
-        table.add_row(str(name), *(f"{value:,}" if isinstance(value, int) else f"{value:.4f}" for value in values))
+        table.add_row(str(name), *map(_number, values))
     return table
+
+
+def _number(value: float) -> str:
+    """A count or a metric; a blank where there is no value."""
+    return f"{value:,}" if isinstance(value, int) else "" if math.isnan(value) else f"{value:.4f}"
 
 
 def leak_table(report: LeakReport, *, title: str) -> Table:

@@ -10,13 +10,12 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
-    MulticlassAUROC,
     MulticlassCalibrationError,
     MulticlassF1Score,
-    MulticlassMatthewsCorrCoef,
 )
 
-from tl_lightning.metrics.noise import bootstrap
+from tl_lightning.metrics.defined import BalancedAccuracy, Matthews, auroc
+from tl_lightning.metrics.noise import bootstrap, mean_of_defined, share
 
 # The names of a classifier's metrics, and whether the best value is the largest or the smallest.
 METRICS = {
@@ -34,7 +33,8 @@ def classification_metrics(num_classes: int, prefix: str) -> MetricCollection:
     """The metrics of a classifier over class probabilities of shape ``(N, num_classes)``; binary is two classes.
 
     ``accuracy``, ``balanced_accuracy`` (mean recall), ``macro_f1``, ``auroc`` (mean over the classes, each against the
-    rest), ``mcc`` (Matthews' correlation) and ``calibration_error`` (expected, 15 bins).
+    rest), ``mcc`` (Matthews' correlation) and ``calibration_error`` (expected, 15 bins). A class that no image is of is
+    left out of recall and AUROC; it is part of ``macro_f1``, as 0, where it was predicted.
 
     Args:
         num_classes: Two or more.
@@ -42,10 +42,10 @@ def classification_metrics(num_classes: int, prefix: str) -> MetricCollection:
     """
     metrics: dict[str, Metric | MetricCollection] = {
         "accuracy": MulticlassAccuracy(num_classes, average="micro"),
-        "balanced_accuracy": MulticlassAccuracy(num_classes, average="macro"),
+        "balanced_accuracy": BalancedAccuracy(num_classes),
         "macro_f1": MulticlassF1Score(num_classes, average="macro"),
-        "auroc": MulticlassAUROC(num_classes),
-        "mcc": MulticlassMatthewsCorrCoef(num_classes),
+        "auroc": auroc(),
+        "mcc": Matthews(num_classes),
         "calibration_error": MulticlassCalibrationError(num_classes, n_bins=15),
     }
     return MetricCollection(metrics, prefix=prefix)
@@ -58,9 +58,9 @@ class ClassScore:
     Attributes:
         name: The class.
         examples: How many there are.
-        precision: The share of what was called this class that is.
-        recall: The share of what is this class that was called so.
-        f1: The harmonic mean of precision and recall.
+        precision: The share of what was called this class that is; `nan` where nothing was.
+        recall: The share of what is this class that was called so; `nan` where nothing is.
+        f1: The harmonic mean of precision and recall; `nan` where nothing is this class or was called so.
     """
 
     name: str
@@ -108,11 +108,10 @@ def standard_errors(
 
 
 def of_confusion(metric: str, confusion: NDArray[Any]) -> NDArray[np.float64]:
-    """A metric that the confusion matrix says all about, as torchmetrics defines it.
+    """A metric that the confusion matrix says all about; see `classification_metrics`.
 
     Args:
-        metric: ``accuracy``, ``balanced_accuracy`` or ``macro_f1``; for the last two a class counts only where it is
-            right, or what was predicted, at least once.
+        metric: ``accuracy``, ``balanced_accuracy`` or ``macro_f1``.
         confusion: Counts, row = true class, column = predicted class, ``(..., classes, classes)``.
 
     Returns:
@@ -122,9 +121,7 @@ def of_confusion(metric: str, confusion: NDArray[Any]) -> NDArray[np.float64]:
         total = np.maximum(confusion.sum(axis=(-2, -1)), 1)
         return np.asarray(np.diagonal(confusion, axis1=-2, axis2=-1).sum(axis=-1) / total)
     _, recall, f1 = _precision_recall_f1(confusion)
-    occurs = (confusion.sum(axis=-2) + confusion.sum(axis=-1)) > 0
-    parts = {"balanced_accuracy": recall, "macro_f1": f1}[metric]
-    return np.asarray(parts.sum(axis=-1) / np.maximum(occurs.sum(axis=-1), 1))
+    return mean_of_defined({"balanced_accuracy": recall, "macro_f1": f1}[metric])
 
 
 def confusion_matrix(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
@@ -151,4 +148,4 @@ def majority_accuracy(training: Tensor, labels: Tensor) -> float:
 def _precision_recall_f1(confusion: NDArray[Any]) -> tuple[NDArray[np.float64], ...]:
     right = np.diagonal(confusion, axis1=-2, axis2=-1)
     called, are = confusion.sum(axis=-2), confusion.sum(axis=-1)
-    return right / np.maximum(called, 1), right / np.maximum(are, 1), 2 * right / np.maximum(called + are, 1)
+    return share(right, called), share(right, are), share(2 * right, called + are)

@@ -6,14 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import (
-    MultilabelAUROC,
-    MultilabelAveragePrecision,
-    MultilabelExactMatch,
-    MultilabelF1Score,
-)
+from torchmetrics.classification import MultilabelExactMatch
 
-from tl_lightning.metrics.noise import bootstrap
+from tl_lightning.metrics.defined import LabelF1, auroc, average_precision
+from tl_lightning.metrics.noise import bootstrap, mean_of_defined, share
 
 # The names of the metrics, and whether the best value is the largest or the smallest.
 METRICS = {
@@ -29,18 +25,19 @@ METRICS = {
 def label_metrics(labels: int, prefix: str) -> MetricCollection:
     """The metrics over probabilities and targets of shape ``(n, labels)``.
 
-    ``mean_average_precision`` and ``auroc`` are means over the labels for which there are both kinds of images;
-    ``macro_f1``, ``micro_f1`` and ``exact_match`` (all labels of an image right) are of the labels above one half.
+    ``mean_average_precision`` is a mean over the labels that any image has, ``auroc`` over those for which there are
+    both kinds of images; ``macro_f1`` (over the labels that any image has or is said to have), ``micro_f1`` and
+    ``exact_match`` (all labels of an image right) are of the labels above one half.
 
     Args:
         labels: One or more.
         prefix: Put before every name, such as ``val/``.
     """
     metrics: dict[str, Metric | MetricCollection] = {
-        "mean_average_precision": MultilabelAveragePrecision(labels, average="macro"),
-        "macro_f1": MultilabelF1Score(labels, average="macro"),
-        "micro_f1": MultilabelF1Score(labels, average="micro"),
-        "auroc": MultilabelAUROC(labels, average="macro"),
+        "mean_average_precision": average_precision(),
+        "macro_f1": LabelF1(labels, average="none"),
+        "micro_f1": LabelF1(labels, average="micro"),
+        "auroc": auroc(),
         "exact_match": MultilabelExactMatch(labels),
     }
     return MetricCollection(metrics, prefix=prefix)
@@ -49,18 +46,20 @@ def label_metrics(labels: int, prefix: str) -> MetricCollection:
 def per_label(probabilities: NDArray[np.float64], targets: NDArray[Any], names: Sequence[str]) -> list[dict[str, Any]]:
     """Scores each label: ``name``, ``examples``, ``precision``, ``recall`` and ``f1`` of the threshold one half.
 
+    What has no value, as the recall of a label that no image has, is `nan`.
+
     Args:
         probabilities: ``(n, labels)``.
         targets: 0 or 1, ``(n, labels)``.
         names: The labels' names.
     """
     found, right = (probabilities > 0.5), targets > 0.5
-    rows = []
-    for column, name in enumerate(names):
-        hits, called, are = (int(part[:, column].sum()) for part in (found & right, found, right))
-        precision, recall, f1 = hits / max(called, 1), hits / max(are, 1), 2 * hits / max(called + are, 1)
-        rows.append({"name": name, "examples": are, "precision": precision, "recall": recall, "f1": f1})
-    return rows
+    hits, called, are = (part.sum(axis=0) for part in (found & right, found, right))
+    scores = {"precision": share(hits, called), "recall": share(hits, are), "f1": share(2 * hits, called + are)}
+    return [
+        {"name": name, "examples": int(are[k]), **{score: float(values[k]) for score, values in scores.items()}}
+        for k, name in enumerate(names)
+    ]
 
 
 def label_errors(
@@ -83,8 +82,8 @@ def label_errors(
         sums = times @ columns
         hits, called, are = sums[:count], sums[count : 2 * count], sums[2 * count : 3 * count]
         return {
-            "macro_f1": float((2 * hits / np.maximum(called + are, 1)).mean()),
-            "micro_f1": float(2 * hits.sum() / max(called.sum() + are.sum(), 1)),
+            "macro_f1": float(mean_of_defined(share(2 * hits, called + are))),
+            "micro_f1": float(share(2 * hits.sum(), called.sum() + are.sum())),
             "exact_match": float(sums[-1] / times.sum()),
         }
 

@@ -22,7 +22,9 @@ METRICS = {
 
 
 class QuadraticKappa(Metric):
-    """Cohen's kappa with squared distances as weights: 1 is perfect, 0 no better than chance; 0 where all is one level.
+    """Cohen's kappa with squared distances as weights: 1 is perfect, 0 no better than chance.
+
+    There is none where all images are of one level.
 
     Args:
         levels: Two or more.
@@ -43,8 +45,7 @@ class QuadraticKappa(Metric):
 
     def compute(self) -> Tensor:
         """The value of kappa."""
-        kappa = torch.tensor(_kappa(self.confusion.cpu().numpy()), device=self.confusion.device)
-        return kappa.nan_to_num(0.0)
+        return torch.tensor(_kappa(self.confusion.cpu().numpy()), device=self.confusion.device)
 
 
 def level_metrics(levels: int, prefix: str) -> MetricCollection:
@@ -91,8 +92,10 @@ def level_errors(
 
 
 def _kappa(confusion: NDArray[Any]) -> float:
+    if np.count_nonzero(confusion.sum(axis=1)) < 2:
+        return float("nan")
     levels = np.arange(len(confusion))
     weights = (levels[:, None] - levels) ** 2
     expected = np.outer(confusion.sum(axis=1), confusion.sum(axis=0)) / max(confusion.sum(), 1)
     chance = float((weights * expected).sum())
-    return 1 - float((weights * confusion).sum()) / chance if chance else float("nan")
+    return 1 - float((weights * confusion).sum()) / chance

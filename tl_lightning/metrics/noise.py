@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +72,17 @@ def standard_error(values: NDArray[np.float64], groups: NDArray[np.str_] | None 
     if groups is not None:
         deviations = np.bincount(np.unique(groups, return_inverse=True)[1], weights=deviations)
     return math.sqrt(float(np.square(deviations).sum())) / len(values)
+
+
+def share(parts: NDArray[Any], wholes: NDArray[Any]) -> NDArray[np.float64]:
+    """The parts by the wholes; `nan` where a whole is nothing."""
+    return np.asarray(parts / np.where(wholes > 0, wholes, np.nan))
+
+
+def mean_of_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean over the last axis of what is a number; `nan` where nothing is."""
+    defined = np.isfinite(values)
+    return share(np.where(defined, values, 0).sum(axis=-1), defined.sum(axis=-1))
 
 
 def _deviation(values: NDArray[np.float64]) -> float:

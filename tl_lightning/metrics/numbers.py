@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricCollection, R2Score
+from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricCollection
 
-from tl_lightning.metrics.noise import bootstrap
+from tl_lightning.metrics.defined import R2
+from tl_lightning.metrics.noise import bootstrap, mean_of_defined
 
 # The names of the metrics, and whether the best value is the largest or the smallest.
 METRICS = {
@@ -17,6 +18,9 @@ METRICS = {
     "root_mean_squared_error": "min",
     "loss": "min",
 }
+
+
+ROUNDING = 1e-12  # relative; where one image was drawn again and again, no variance is left but what was rounded
 
 
 def number_metrics(outputs: int, prefix: str) -> MetricCollection:
@@ -30,7 +34,7 @@ def number_metrics(outputs: int, prefix: str) -> MetricCollection:
         prefix: Put before every name, such as ``val/``.
     """
     metrics: dict[str, Metric | MetricCollection] = {
-        "r2": R2Score(multioutput="raw_values"),
+        "r2": R2(outputs),
         "mean_absolute_error": MeanAbsoluteError(num_outputs=outputs),
         "root_mean_squared_error": MeanSquaredError(squared=False, num_outputs=outputs),
     }
@@ -40,11 +44,13 @@ def number_metrics(outputs: int, prefix: str) -> MetricCollection:
 def in_units(metrics: Mapping[str, Tensor], scale: Tensor) -> dict[str, Tensor]:
     """Turns scaled metrics of each number into the mean metric, errors in the numbers' own units.
 
+    A number that is the same for all images has no R2, and is left out of its mean.
+
     Args:
         metrics: What `number_metrics` gives.
         scale: The deviations that the numbers were divided by, ``(outputs,)``.
     """
-    return {name: value.mean() if name.endswith("r2") else (value * scale).mean() for name, value in metrics.items()}
+    return {name: value.nanmean() if name.endswith("r2") else (value * scale).mean() for name, value in metrics.items()}
 
 
 def per_number(predictions: NDArray[Any], targets: NDArray[Any], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -77,7 +83,7 @@ def number_errors(
     sums = _sums(predictions, targets)
 
     def metrics(times: NDArray[np.int64]) -> dict[str, float]:
-        return {name: float(values.mean()) for name, values in _metrics(sums, times).items()}
+        return {name: float(mean_of_defined(values)) for name, values in _metrics(sums, times).items()}
 
     return bootstrap(metrics, len(targets), groups=groups)
 
@@ -86,6 +92,7 @@ def _sums(predictions: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.float6
     """What the metrics are made of, one column each, summed over images: ``(n, 4, outputs)``."""
     missed = predictions.astype(np.float64) - targets
     spread = targets.astype(np.float64) - targets.mean(axis=0, dtype=np.float64)
+    spread = np.where((targets == targets[:1]).all(axis=0), 0, spread)  # a mean of equal numbers is rounded
     return np.stack([np.abs(missed), missed**2, spread, spread**2], axis=1)
 
 
@@ -96,5 +103,5 @@ def _metrics(sums: NDArray[np.float64], times: NDArray[Any]) -> dict[str, NDArra
     return {
         "mean_absolute_error": absolute,
         "root_mean_squared_error": np.sqrt(squared),
-        "r2": 1 - squared / np.where(variance > 0, variance, np.nan),
+        "r2": 1 - squared / np.where(variance > ROUNDING * spread, variance, np.nan),
     }

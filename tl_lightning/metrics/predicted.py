@@ -5,6 +5,16 @@ from torch import Tensor
 from torchmetrics import Metric
 
 
+class Gathered:
+    """Predictions, labels and indices of the samples, a row each.
+
+    A class of its own, and none that torchmetrics looks into: what it finds there of one element loses its dimensions.
+    """
+
+    def __init__(self, predictions: Tensor, labels: Tensor, indices: Tensor) -> None:
+        self.predictions, self.labels, self.indices = predictions, labels, indices
+
+
 class Predicted(Metric):
     """Keeps the predictions of an evaluation, gathered from all processes."""
 
@@ -30,11 +40,13 @@ class Predicted(Metric):
         self.labels.append(labels)
         self.indices.append(indices)
 
-    def compute(self) -> tuple[Tensor, Tensor, Tensor]:
-        """All of them on the CPU, in the order of the samples' indices: predictions, labels and indices."""
+    def compute(self) -> Gathered:
+        """All of them on the CPU, in the order of the samples' indices."""
         states = (self.predictions, self.labels, self.indices)
+        if isinstance(self.indices, list) and not self.indices:  # no sample has this target
+            return Gathered(torch.zeros(0, 0), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
         predictions, labels, indices = (
             torch.cat(state).cpu() if isinstance(state, list) else state.cpu() for state in states
         )
         order = indices.argsort()
-        return predictions[order], labels[order], indices[order]
+        return Gathered(predictions[order], labels[order], indices[order])

@@ -70,9 +70,9 @@ class Evaluation(nn.Module):
                 known = objective.known(target)
                 output, target = output[known], target[known]
                 index = None if index is None else index[known]
+                self.head_losses[name].update(objective.losses(output, target) if len(target) else losses[:0])
                 if not len(target):
                     continue
-                self.head_losses[name].update(objective.losses(output, target))
             predictions = objective.predictions(output)
             self.metrics[name].update(*objective.compared(predictions, target))
             if self.keeps_predictions:
@@ -89,20 +89,28 @@ class Evaluation(nn.Module):
         results: dict[str, Tensor] = {f"{self._split}/loss": mean}
         for name, objective in objectives.items():
             prefix = f"{self._split}/{name}/" if self._several else f"{self._split}/"
-            if self._several:
-                results[f"{prefix}loss"] = self.head_losses[name].compute()
-                self.head_losses[name].reset()
-            finished = objective.finished(self.metrics[name].compute())
-            results |= {prefix + metric: value for metric, value in finished.items()}
+            own: Tensor = self.head_losses[name].compute() if self._several else mean
+            if own.isfinite():  # else no sample has the target, or training has diverged
+                found = {"loss": own, **objective.finished(self.metrics[name].compute())}
+            else:
+                found = dict.fromkeys(objective.metrics, torch.full_like(mean, torch.nan))
+            results |= {prefix + metric: value for metric, value in found.items()}
             self.metrics[name].reset()
+            if self._several:
+                self.head_losses[name].reset()
         self.loss.reset()
         if not mean.isfinite():  # the largest of outputs that are no numbers is the first class, which says nothing
             results = dict.fromkeys(results, torch.full_like(mean, torch.nan))
         return {name: value.float() for name, value in results.items()}  # some degenerate values come as whole numbers
 
     def predicted(self) -> dict[str, PredictionsFile]:
-        """The predictions of each head, gathered from all processes, in the order of the samples."""
-        return {name: PredictionsFile(*self.kept[name].compute()) for name in self.kept}
+        """The predictions of each head that any sample has a target for, from all processes, by the samples' order."""
+        gathered = {name: self.kept[name].compute() for name in self.kept}
+        return {
+            name: PredictionsFile(each.predictions, each.labels, each.indices)
+            for name, each in gathered.items()
+            if len(each.indices)
+        }
 
 
 def rows_of_heads(

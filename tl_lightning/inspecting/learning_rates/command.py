@@ -13,6 +13,7 @@ from tl_lightning.inspecting.learning_rates.range_test import range_test, sugges
 from tl_lightning.inspecting.learning_rates.shown import draw, explanation, rate_table
 from tl_lightning.inspecting.learning_rates.steps import LrStep
 from tl_lightning.training.micro_batches import divide_batches
+from tl_lightning.training.single_images import check_single_images
 
 FEWEST_STEPS = 20
 
@@ -55,6 +56,7 @@ def lr_find_command(args: list[str]) -> None:
     data.set_augmentation(phase.augmentation)
     task.set_training_targets(data.targets("train").labels)
     divide_batches(task, data, configuration.trainer, [phase])
+    check_single_images(task, data, configuration.trainer, [phase])
     task.start_phase(phase)
     rows = task.phase_rows()
     if PhaseCache(task, data, configuration.trainer, configuration.config.cache).plan_for(phase).solved:

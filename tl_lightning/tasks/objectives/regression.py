@@ -73,9 +73,10 @@ class Regression(Objective):
         """Takes mean, deviation and range of the training samples' numbers; a constant one keeps its unit."""
         self.lowest.copy_(targets.amin(dim=0))
         self.highest.copy_(targets.amax(dim=0))
+        varies = self.highest > self.lowest  # the mean of equal numbers is rounded, so their deviation is not quite 0
         deviation = targets.double().std(dim=0, correction=0)
         self.mean.copy_(targets.double().mean(dim=0))
-        self.scale.copy_(torch.where(deviation > 0, deviation, 1.0))
+        self.scale.copy_(torch.where(varies.to(deviation.device), deviation, 1.0))
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The loss of each sample, ``(N,)``, the mean over its numbers.
