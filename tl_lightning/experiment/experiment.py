@@ -102,7 +102,8 @@ def resume(run_dir: str | Path, args: Sequence[str] = (), *, watch: Watch | None
     Args:
         run_dir: The run's folder.
         args: ``--data.source``, where the same data are now, and ``--trainer.*`` options to change; a run resumed on
-            other hardware ends near its weights, not at them. With another number of processes a step keeps its images, which those share out anew.
+            other hardware ends near its weights, not at them. With another number of processes a step keeps its
+            images, which those share out anew.
         watch: Called with each row that training logs; see `run`.
 
     Returns:
