@@ -110,6 +110,8 @@ def init_command(args: list[str]) -> None:
     if not write_new(file, configuration_for(look, name=str(file))):  # of another tl init, meanwhile
         raise _is_taken(file)
     console.print(f"found      {look}", highlight=False)
+    for note in look.samples.notes:
+        console.print(f"note       {note}", highlight=False)
     console.print(f"written    {file}: read it, change what you know better")
     console.print(f"next       tl fit --config {file}")
     console.print(f"before it  tl show_data --config {file} shows what the model will see", highlight=False)

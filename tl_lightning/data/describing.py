@@ -19,13 +19,13 @@ Splits = Mapping[str, NDArray[np.int64]]
 
 
 def data_notes(data: "TransferDataModule") -> list[str]:
-    """What a user should know: classes that a part of the split lacks, and what is made of columns.
+    """What a user should know: how samples were listed, classes that a split lacks, and what is made of columns.
 
     Args:
         data: Whose splits are in force.
     """
     samples, splits = data.samples, data.splits
-    said = []
+    said = [*samples.notes]
     for name, target in product(("val", "test"), samples.targets.values()):
         trained, held_out = (target.counts(splits[part]) > 0 for part in ("train", name))
         lacking = np.flatnonzero(trained & ~held_out)

@@ -25,6 +25,7 @@ class Listing:
         groups: What each sample has in common with others; `None` where the source has no groups.
         weights: How much each sample counts in training, above 0; `None` for all the same.
         times: When each sample was taken, as numbers that can be put in order; `None` where the source does not say.
+        notes: What a user should know of how it was listed, a line each, such as which files were left out.
     """
 
     source: str
@@ -39,3 +40,4 @@ class Listing:
     groups: Sequence[str] | None = None
     weights: Sequence[float] | None = None
     times: Sequence[float] | None = None
+    notes: Sequence[str] = ()

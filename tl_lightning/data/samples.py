@@ -83,6 +83,7 @@ class Samples:
         groups: Name of what samples have in common (a patient, a module), where the source has groups.
         weights: How much each sample counts in training, ``float32`` ``(n,)``, more than 0; `None` for all the same.
         times: When each was taken, as numbers that can be put in order, ``float64`` ``(n,)``.
+        notes: What a user should know of how they were listed, a line each.
     """
 
     paths: list[Path]
@@ -93,6 +94,7 @@ class Samples:
     groups: NDArray[np.str_] | None = None
     weights: NDArray[np.float32] | None = None
     times: NDArray[np.float64] | None = None
+    notes: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -104,7 +106,7 @@ class Samples:
             for name in ("split", "strata", "domains", "groups", "weights", "times")
         }
         targets = {name: target.at(rows) for name, target in self.targets.items()}
-        return Samples(paths=[self.paths[row] for row in rows], targets=targets, **parts)
+        return Samples(paths=[self.paths[row] for row in rows], targets=targets, notes=self.notes, **parts)
 
     @property
     def target(self) -> Target:

@@ -68,6 +68,7 @@ def make_samples(
         groups=None if listing.groups is None else np.array(listing.groups, dtype=np.str_),
         weights=None if listing.weights is None else np.array(listing.weights, dtype=np.float32),
         times=None if listing.times is None else np.array(listing.times, dtype=np.float64),
+        notes=listing.notes,
     )
     if unlabelled == "stop" and not samples.labelled.all():
         place = listing.place(int(np.argmin(samples.labelled)))

@@ -14,12 +14,12 @@ from hostile import RGB, WIDE, Case, cases, encoded, png, tiff, write
 from PIL import Image
 
 from tl_lightning.data.images.decoding import DecodedImage
+from tl_lightning.data.images.formats import SUFFIXES
 from tl_lightning.data.images.image_files import quiet_decoders, read_image
 from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.data.images.pixels import BrokenImage
 from tl_lightning.data.images.preparing import prepare, resize
 from tl_lightning.data.images.store import ImageStore
-from tl_lightning.data.sources.folder import SUFFIXES
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess.image import ImagePreprocess
 
