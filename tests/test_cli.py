@@ -162,7 +162,7 @@ def test_a_class_with_one_image_is_one_line(here, capsys):
         ("image,label\nimages/cat/0.png,cat\nnowhere.png,dog\n", "1 of the 2 images"),
         (
             "image,label,group\n" + "".join(f"images/{c}/{k}.png,{c},a\n" for c in ("cat", "dog") for k in (0, 1)),
-            "more groups are needed",
+            "the group column has 1 value only",
         ),
     ],
 )
@@ -208,7 +208,7 @@ def test_an_output_that_cannot_be_written_is_said_before_anything_is_computed(he
 
 
 def test_prediction_says_what_to_name_and_knows_its_options(here, capsys):
-    assert "--input IMAGE_OR_FOLDER, or --config FILE" in fails(capsys, "predict", "--run_dir", "runs/none")
+    assert "--input IMAGE_OR_FOLDER_OR_TABLE, or --config FILE" in fails(capsys, "predict", "--run_dir", "runs/none")
     assert "did you mean --input?" in fails(capsys, "predict", "--inptu", "x")
 
 

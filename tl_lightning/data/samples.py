@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 from tl_lightning.errors import UserError
 
 SPLITS = ("train", "val", "test")
+# What folders, cells and parts of libraries' sets call them, in small or capital letters.
+SPLIT_WORDS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
 
 ProblemType = Literal["multiclass", "ordinal", "multilabel", "regression"]
 """One class out of several; one of several ordered levels; any number of labels; one or more numbers."""
@@ -220,6 +225,11 @@ def check_training_has_all(samples: Samples, splits: dict[str, NDArray[np.int64]
             if len(unseen):
                 names = name_some([repr(target.classes[i]) for i in unseen])
                 raise UserError(f"label {names} is in the {name} split of {source}, but training has no image of it")
+
+
+def split_of(word: str) -> str | None:
+    """The split that a word states, such as ``val`` for ``Valid``; `None` for another word."""
+    return SPLIT_WORDS.get(word.strip().lower())
 
 
 def sort_classes(names: Iterable[str]) -> list[str]:

@@ -5,7 +5,7 @@ from itertools import permutations
 import numpy as np
 from numpy.typing import NDArray
 
-from tl_lightning.data.samples import SPLITS, Samples, check_training_has_all
+from tl_lightning.data.samples import SPLITS, Samples, check_training_has_all, name_some
 from tl_lightning.errors import UserError, nearest
 
 Indices = NDArray[np.int64]
@@ -102,15 +102,27 @@ def split_samples(
 
     for name in ("train", "val"):
         if not len(splits[name]):
-            what = "groups" if samples.groups is not None else "images"
-            raise UserError(f"no image of {len(samples)} is left for the {name} split; more {what} are needed")
+            more = "more images are needed" if samples.groups is None else _too_few_groups(samples)
+            raise UserError(f"no image of {len(samples)} is left for the {name} split; {more}")
     if fold is not None and not len(splits["test"]):
-        raise UserError(f"no group is left for fold {fold} of {folds}; use fewer data.folds")
+        raise UserError(
+            f"no group is left for fold {fold} of {folds}; use fewer data.folds, as {_too_few_groups(samples)}"
+        )
     where = "the source's own split" if split == "stated" else f"data.split {split!r}"
+    where += "" if samples.groups is None or split == "stated" else f" of {len(np.unique(samples.groups))} groups"
     where += "" if labelled_fraction == 1 else f" with data.labelled_fraction {labelled_fraction:g}"
     check_training_has_all(samples, splits, where)
     _check_groups(samples, splits)
     return {name: np.sort(splits[name]) for name in SPLITS}
+
+
+def _too_few_groups(samples: Samples) -> str:
+    names = [] if samples.groups is None else [repr(str(name)) for name in np.unique(samples.groups)]
+    values = "1 value" if len(names) == 1 else f"{len(names)} values"
+    return (
+        f"the group column has {values} only ({name_some(names, most=3)}), and none may be in two splits: name a finer "
+        "one as data.group_column, or rename a column 'group' that means something else"
+    )
 
 
 def _crossings(samples: Samples) -> dict[str, tuple[str, str]]:

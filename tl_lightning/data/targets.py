@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tl_lightning.data.class_names import doubtful_names, likeness, same_text
 from tl_lightning.data.listing import Listing
 from tl_lightning.data.samples import (
     ProblemType,
@@ -59,6 +60,8 @@ def make_samples(
         for name, columns, kind, order in _wanted(listing, problem_type, classes)
     }
     first = next(iter(targets.values()))
+    named = [target.classes for target in targets.values() if classes is None and target.problem_type != "regression"]
+    doubts = [doubt for names in named for doubt in doubtful_names(names)]
     samples = Samples(
         paths=listing.paths,
         targets=targets,
@@ -68,7 +71,7 @@ def make_samples(
         groups=None if listing.groups is None else np.array(listing.groups, dtype=np.str_),
         weights=None if listing.weights is None else np.array(listing.weights, dtype=np.float32),
         times=None if listing.times is None else np.array(listing.times, dtype=np.float64),
-        notes=listing.notes,
+        notes=[*listing.notes, *doubts],
     )
     if unlabelled == "stop" and not samples.labelled.all():
         place = listing.place(int(np.argmin(samples.labelled)))
@@ -139,20 +142,29 @@ def _classes(listing: Listing, classes: list[str] | None, *, levels: bool) -> tu
         if cell and cell not in numbers:
             raise UserError(
                 f"label {cell!r} ({listing.place(index)}) is not one of the classes asked for: {name_some(order)}"
+                + likeness(cell, order)
             )
     return np.array([numbers[cell] if cell else -1 for cell in cells], dtype=np.int64), list(order)
 
 
 def _places(listing: Listing, order: Sequence[str], cells: Iterable[str]) -> dict[str, int]:
-    """The place of each class by its name, and where all are numbers also of each cell that has the value of one."""
+    """The place of each class by its name.
+
+    Cells that are the same text in another Unicode form have the same one, and where all are numbers, those of the same
+    value.
+    """
     places = {name: place for place, name in enumerate(order)}
+    cells = set(cells)
+    by_text = {same_text(name): place for name, place in places.items()}
+    if len(by_text) == len(places):
+        places |= {cell: by_text[same_text(cell)] for cell in cells - set(places) if same_text(cell) in by_text}
     if are_numbers(order):
         by_value = {float(name): place for name, place in places.items()}
         if len(by_value) < len(places):
             raise UserError(
                 f"{listing.source}: some classes are the same number written in several ways: {name_some(order)}"
             )
-        for cell in set(cells) - set(places):
+        for cell in cells - set(places):
             if are_numbers([cell]) and float(cell) in by_value:
                 places[cell] = by_value[float(cell)]
     return places
@@ -173,6 +185,7 @@ def _labels(listing: Listing, classes: list[str] | None, separator: str) -> tupl
             if label not in numbers:
                 raise UserError(
                     f"label {label!r} ({listing.place(index)}) is not one of the labels asked for: {name_some(order)}"
+                    + likeness(label, order)
                 )
             labels[index, numbers[label]] = 1
     if not order:

@@ -17,7 +17,7 @@ from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.data.prediction import FilesToPredict
 from tl_lightning.data.samples import name_some
 from tl_lightning.data.sources.columns import Columns
-from tl_lightning.data.sources.read import list_source
+from tl_lightning.data.sources.read import find_files
 from tl_lightning.errors import UserError, shown
 from tl_lightning.preprocess import Preprocess
 from tl_lightning.results.settings import Settings
@@ -99,7 +99,9 @@ def predict_command(args: list[str]) -> None:
     parser = OptionParser("predict", predict_command.__doc__)
     parser.add_argument("--run_dir", help="the run whose best weights predict")
     parser.add_argument("--ckpt_path", help="a checkpoint, instead of the run's best")
-    parser.add_argument("--input", help="a file, or a folder that is searched for files such as the run learned from")
+    parser.add_argument(
+        "--input", help="a file, a folder that is searched for files, or a table (.csv, .parquet) that names them"
+    )
     parser.add_argument("--config", help="a configuration whose data.source is predicted, instead of --input")
     parser.add_argument(
         "--output", type=writable, default="predictions.csv", help="the CSV file to write (default: %(default)s)"
@@ -112,7 +114,7 @@ def predict_command(args: list[str]) -> None:
     if known.run_dir is None and known.ckpt_path is None:
         raise UserError("name what predicts: --run_dir RUN or --ckpt_path FILE")
     if (known.input is None) == (known.config is None):
-        raise UserError("name what to predict: --input IMAGE_OR_FOLDER, or --config FILE for its data.source")
+        raise UserError("name what to predict: --input IMAGE_OR_FOLDER_OR_TABLE, or --config FILE for its data.source")
     path = Path(known.ckpt_path) if known.ckpt_path else RunFolder.open(known.run_dir).best_checkpoint
     folder = RunFolder(path.parent.parent) if known.run_dir is None else RunFolder.open(known.run_dir)
     checkpoint = load_checkpoint(path)
@@ -132,7 +134,7 @@ def _files_of(config: Path) -> list[Path]:
     if "source" not in data:
         raise UserError(f"{config} names no data.source")
     columns = {name: data[f"{name}_column"] for name in ("image", "label") if f"{name}_column" in data}
-    return list_source(data["source"], target=data.get("target"), columns=Columns(**columns)).paths
+    return find_files(data["source"], Columns(**columns))
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:

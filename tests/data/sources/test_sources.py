@@ -7,7 +7,7 @@ import pytest
 
 from tl_lightning.data.sources import elpv
 from tl_lightning.data.sources.columns import Columns
-from tl_lightning.data.sources.read import read_source
+from tl_lightning.data.sources.read import find_files, read_source
 from tl_lightning.data.splits import split_samples
 from tl_lightning.errors import UserError
 
@@ -55,6 +55,101 @@ def test_a_class_may_be_called_train(tmp_path: Path, image: DecodedImage) -> Non
     for name in ("train/1.png", "train/2.png", "plane/1.png", "plane/2.png"):
         image(tmp_path / name)
     assert read_source(str(tmp_path)).classes == ["plane", "train"]
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [("Training Testing", "train test"), ("train VALID test", "train val test"), ("TRAIN dev", "train val")],
+)
+def test_names_alone_say_that_folders_are_splits(tmp_path: Path, image: DecodedImage, names: str, splits: str) -> None:
+    first = names.split()[0]
+    for name in names.split():
+        for label in ("a", "b"):
+            image(tmp_path / name / label / "1.png")
+    image(tmp_path / first / "stray.png")
+    samples = read_source(str(tmp_path))
+    assert samples.classes == ["a", "b"] and samples.split is not None
+    assert {*samples.split} == {*splits.split()}
+    assert samples.notes == [f"1 image lies beside the class folders of {tmp_path}, left out: {first}/stray.png"]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ("training_set/a/1 training_set/b/1 test_set/a/1 test_set/b/1", "read like splits: name them train/, val/ and"),
+        ("train/1 test/1 plane/1", "the folders 'test', 'train' of {} read like splits"),
+        ("train/a/1 train/b/1 train/2 extra/1", "folder 'extra' stands beside train/"),
+        ("x/a/1 x/b/1 y/a/1 y/b/1", "'x', 'y' of {} all hold the same folders, 'a', 'b': if those are the classes"),
+        (
+            "archive/a/1 archive/b/1",
+            "holds one folder only, 'archive', and that holds 2: name {}/archive as data.source",
+        ),
+    ],
+)
+def test_folders_that_look_like_something_else_are_refused(
+    tmp_path: Path, image: DecodedImage, files: str, message: str
+) -> None:
+    for file in files.split():
+        image(tmp_path / f"{file}.png")
+    assert message.format(tmp_path) in refuse(str(tmp_path))
+
+
+def test_who_names_the_classes_decides_what_folders_are(tmp_path: Path, image: DecodedImage) -> None:
+    for file in ("x/a/1", "x/b/1", "y/a/1", "y/b/1", "x/2"):
+        image(tmp_path / f"{file}.png")
+    assert read_source(str(tmp_path), classes=["y", "x"]).labels.tolist() == [1, 1, 1, 0, 0]
+
+
+def test_split_words_are_those_of_folders(folder: Path) -> None:
+    rows = ["cat/00.png,a,Train", "dog/08.png,b,training", "cat/01.png,a,Valid", "dog/09.png,b,TEST"]
+    samples = read_source(table(folder, *rows, header="image,label,split"))
+    assert samples.split is not None and samples.split.tolist() == ["train", "train", "val", "test"]
+
+
+@pytest.mark.parametrize(
+    ("names", "note"),
+    [
+        (("Cat", "cat"), "the classes 'Cat' and 'cat' differ only in how they are written"),
+        (("caf\u00e9", "cafe\u0301"), r"the classes 'cafe\u0301' and 'caf\xe9' differ only"),
+        (("cat", "cat "), "the classes 'cat' and 'cat ' differ only"),
+        (("cat", "ca\u200bt"), r"the classes 'cat' and 'ca\u200bt' differ only"),
+        (("cat", "nan"), "'nan' is learned as a class: if it stands for a missing label, leave the cell blank"),
+        (("A", "A-"), None),
+        (("1", "-1"), None),
+    ],
+)
+def test_doubtful_names_of_classes_are_noted(
+    tmp_path: Path, image: DecodedImage, names: tuple[str, str], note: str | None
+) -> None:
+    for name in names:
+        image(tmp_path / name / "1.png"), image(tmp_path / name / "2.png")
+    notes = read_source(str(tmp_path)).notes
+    assert [line for line in notes if note and note in line] if note else not notes
+
+
+def test_the_same_text_in_another_form_is_the_class_that_is_asked_for(tmp_path: Path, image: DecodedImage) -> None:
+    for name in ("cafe\u0301", "tea"):
+        image(tmp_path / name / "1.png"), image(tmp_path / name / "2.png")
+    assert read_source(str(tmp_path), classes=["caf\u00e9", "tea"]).labels.tolist() == [0, 0, 1, 1]
+    assert refuse(str(tmp_path), classes=["caf\u00e9", "Tea"]).endswith(
+        "; it differs from 'Tea' only in how it is written"
+    )
+
+
+def test_too_few_groups_are_named(folder: Path) -> None:
+    rows = [f"cat/0{k}.png,a,p{k % 2}" for k in range(8)] + [f"dog/{8 + k:02}.png,b,p{k % 2}" for k in range(8)]
+    message = refuse(table(folder, *rows, header="image,label,group"))
+    assert "the group column has 2 values only ('p0', 'p1'), and none may be in two splits" in message
+
+
+def test_files_are_found_without_labels(folder: Path, tmp_path: Path) -> None:
+    source = table(folder, "cat/01.png,?", "dog/08.png,?", header="image,split")
+    assert find_files(source) == [folder / "cat/01.png", folder / "dog/08.png"]
+    other = table(folder, "cat/01.png", header="file")
+    with pytest.raises(UserError, match="no column 'image' with the paths of the images; its columns are file"):
+        find_files(other)
+    assert find_files(other, Columns(image="file")) == [folder / "cat/01.png"]
+    assert find_files(str(folder / "cat"))[0] == folder / "cat/00.png"
 
 
 def test_whole_numbers_are_sorted_by_value(tmp_path: Path, image: DecodedImage) -> None:

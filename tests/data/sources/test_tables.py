@@ -113,7 +113,7 @@ REFUSED = [
     ("a web address", "image,label\n1.png,a\nhttp://x/2.png,b\n", "1 of the 2 images in {} do not exist: "),
     ("split misspelt", four("split", "train", "train", "tset", "val"), "row 4 of {}: split is 'tset'; it must be"),
     ("split blank", four("split", "train", "", "test", "val"), "row 3 of {}: the column 'split' is empty"),
-    ("split in capitals", four("split", "Train", "train", "test", "val"), "split is 'Train'; it must be train, val or"),
+    ("split not known", four("split", "Trained", "train", "test", "val"), "split is 'Trained'; it must be train,"),
     ("group blank", four("group", "x", "", "y", "z"), "row 3 of {}: the column 'group' is empty"),
     ("equal numbers", "image,label\n1.png,1\n2.png,1.0\n3.png,2\n4.png,2\n", "same number written in several ways"),
     *[

@@ -20,7 +20,7 @@ from tl_lightning.data.images.preparing import prepare
 from tl_lightning.data.images.store import ImageStore
 from tl_lightning.data.leaks import Duplicate, find_duplicates
 from tl_lightning.data.resume import progress
-from tl_lightning.data.sources.folder import find_images
+from tl_lightning.data.sources.read import find_files
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess.image import ImagePreprocess
 
@@ -104,8 +104,8 @@ class ImageDataModule(TransferDataModule):
 
     @staticmethod
     def find_files(path: Path) -> list[Path]:
-        """Lists the image at a path, or all images below a folder, sorted."""
-        return find_images(path)
+        """Lists the image at a path, all images below a folder, sorted, or those that a table names."""
+        return find_files(str(path))
 
     @staticmethod
     def read_file(path: Path, preprocess: ImagePreprocess) -> Sample:  # type: ignore[override]  # an image's own kind

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tl_lightning.data.listing import Listing
-from tl_lightning.data.samples import SPLITS, are_numbers, name_some
+from tl_lightning.data.samples import SPLIT_WORDS, SPLITS, are_numbers, name_some, split_of
 from tl_lightning.errors import UserError, nearest
 
 
@@ -21,7 +21,8 @@ class Columns:
 
     Attributes:
         image: The image's path.
-        label: The target; several columns for several numbers, or for labels that are marked with 0 and 1.
+        label: The target; several columns for several numbers, or for labels that are marked with 0 and 1; `None` where
+            only the files are wanted.
         split: ``train``, ``val`` or ``test``.
         group: What must not be torn apart, such as the patient.
         domain: Where it comes from, such as the hospital; a split may train on one and test on another.
@@ -30,7 +31,7 @@ class Columns:
     """
 
     image: str = "image"
-    label: str | list[str] = "label"
+    label: str | list[str] | None = "label"
     split: str | None = None
     group: str | None = None
     domain: str | None = None
@@ -40,7 +41,7 @@ class Columns:
     @property
     def labels(self) -> list[str]:
         """All columns that hold targets."""
-        return [self.label] if isinstance(self.label, str) else self.label
+        return [self.label] if isinstance(self.label, str) else self.label or []
 
 
 PLAIN = str | int | float | Decimal
@@ -94,10 +95,12 @@ def list_table(
         ]
 
     split = texts(used["split"]) if "split" in used else None
-    for index, name in enumerate(split or []):
+    stated = None if split is None else [split_of(name) or name for name in split]
+    for index, name in enumerate(stated or []):
         if name not in SPLITS:
             raise UserError(
-                f"{table.place(index)}: split is {name!r}; it must be train, val or test" + nearest(name, SPLITS)
+                f"{table.place(index)}: {used['split']} is {name!r}; it must be train, val or test"
+                + nearest(name, SPLIT_WORDS)
             )
     paths = table.paths if table.paths is not None else _found(table, texts(columns.image), folder)
     known = {name: table.classes[name] for name in columns.labels if name in table.classes}
@@ -108,7 +111,7 @@ def list_table(
         place=table.place,
         known=known,
         ordered=frozenset(name for name, classes in known.items() if are_numbers(classes)),
-        split=split,
+        split=stated,
         domains=texts(used["domain"]) if "domain" in used else None,
         groups=texts(used["group"]) if "group" in used else None,
         weights=_weights(table, used["weight"], texts(used["weight"])) if "weight" in used else None,
@@ -119,6 +122,13 @@ def list_table(
 def _used(table: Table, columns: Columns) -> dict[str, str]:
     """The column of each part beside image and target that has one."""
     labels = columns.labels
+    if columns.label is None:
+        if table.paths is None and columns.image not in table.columns:
+            raise UserError(
+                f"{table.name} has no column {columns.image!r} with the paths of the images; its columns are "
+                f"{', '.join(table.columns)}: rename one"
+            )
+        return {}
     if not labels or len(set(labels)) < len(labels):
         raise UserError(f"data.label_column is {labels}; it must name a column, or several that differ")
     wanted = [("label_column", name) for name in labels]

@@ -1,5 +1,6 @@
 """A folder of images with one sub-folder per class."""
 
+import re
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
@@ -7,16 +8,15 @@ from pathlib import Path
 from tl_lightning.core.console import console
 from tl_lightning.data.images.formats import SUFFIXES
 from tl_lightning.data.listing import Listing
-from tl_lightning.data.samples import are_numbers, name_some, sort_classes
+from tl_lightning.data.samples import SPLIT_WORDS, are_numbers, name_some, sort_classes, split_of
 from tl_lightning.data.sources.walk import folders_in, images_below, in_words, is_named_image, listed
 from tl_lightning.errors import UserError, nearest, shown
 
-SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 FOLDER = "folder"  # the column of its classes
 LAYOUT = "one sub-folder per class is expected, such as cats/1.jpg and dogs/2.jpg"
 
 
-def read_folder(folder: Path, *, may_be_empty: bool = False) -> Listing:
+def read_folder(folder: Path, *, may_be_empty: bool = False, classes: Collection[str] = ()) -> Listing:
     """Lists a folder with one sub-folder per class, optionally under ``train/``, ``val/`` and ``test/``.
 
     Images are found at any depth, by their suffix, and where that tells nothing by what they begin with; what is hidden
@@ -25,6 +25,7 @@ def read_folder(folder: Path, *, may_be_empty: bool = False) -> Listing:
     Args:
         folder: The folder.
         may_be_empty: Whether there may be class folders without images.
+        classes: The names that classes may have, where they are known: folders of these names are no splits.
 
     Returns:
         The images sorted by class and path, the splits after each other.
@@ -32,30 +33,30 @@ def read_folder(folder: Path, *, may_be_empty: bool = False) -> Listing:
     Raises:
         UserError: If the folder is missing or is laid out in another way.
     """
-    parts = _split_folders(folder)
+    parts = _split_folders(folder, classes)
     paths: list[Path] = []
     labels: list[str] = []
     splits: list[str] = []
-    classes: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     left_out: dict[str, Counter[str]] = {}
     for part, split in parts:
         for class_folder in folders_in(part):
             name, found = class_folder.name, images_below(class_folder)
-            classes[name] += len(found.images)
+            counts[name] += len(found.images)
             left_out.setdefault(name, Counter()).update(found.left_out)
             paths += found.images
             labels += [name] * len(found.images)
             splits += [split] * len(found.images)
     if not may_be_empty:
-        _check_filled(folder, classes, left_out)
+        _check_filled(folder, counts, left_out)
     beside = [shown(path.relative_to(folder)) for path in _stray_images(folder, parts)]
     return Listing(
         source=str(folder),
         paths=paths,
         targets={FOLDER: labels},
         place=lambda index: str(paths[index]),
-        known={FOLDER: sort_classes(classes)},
-        ordered=frozenset({FOLDER} if are_numbers(classes) else ()),
+        known={FOLDER: sort_classes(counts)},
+        ordered=frozenset({FOLDER} if are_numbers(counts) else ()),
         split=splits if parts[0][1] else None,
         notes=_notes(folder, sum(left_out.values(), Counter()), beside),
     )
@@ -91,8 +92,8 @@ def _notes(folder: Path, left_out: Counter[str], beside: Collection[str]) -> lis
     return said
 
 
-def _check_filled(folder: Path, classes: Counter[str], left_out: dict[str, Counter[str]]) -> None:
-    empty = sort_classes(name for name, count in classes.items() if count == 0)
+def _check_filled(folder: Path, counts: Counter[str], left_out: dict[str, Counter[str]]) -> None:
+    empty = sort_classes(name for name, count in counts.items() if count == 0)
     if empty:
         there = {name: f" ({in_words(left_out[name])})" if left_out[name] else "" for name in empty}
         names = name_some([f"{name!r}{there[name]}" for name in empty])
@@ -105,7 +106,7 @@ def _stray_images(folder: Path, parts: list[tuple[Path, str]]) -> list[Path]:
     return [path for place in places for path in listed(place) if is_named_image(path) and not path.is_dir()]
 
 
-def _split_folders(folder: Path) -> list[tuple[Path, str]]:
+def _split_folders(folder: Path, classes: Collection[str]) -> list[tuple[Path, str]]:
     """The folders that hold class folders, each with the split that it states; an empty name states none."""
     if not folder.exists():
         raise UserError(f"data.source {folder}: there is no such folder")
@@ -116,17 +117,50 @@ def _split_folders(folder: Path) -> list[tuple[Path, str]]:
         if any(map(is_named_image, listed(folder))):
             raise UserError(f"data.source {folder} holds images but no class folders; {LAYOUT}")
         raise UserError(f"data.source {folder} is empty; {LAYOUT}")
-    names = {path.name: SPLIT_FOLDERS.get(path.name.lower()) for path in inside}
-    train = [path for path in inside if names[path.name] == "train"]
-    # "train" may also be a class, of railway images; then its images lie directly in it.
-    if train and not any(map(is_named_image, listed(train[0]))):
-        for name, split in names.items():
-            if split is None:
-                raise UserError(
-                    f"folder {name!r} stands beside train/ in {folder}; expected are train/, val/ and test/"
-                    + nearest(name, SPLIT_FOLDERS)
-                )
-        return [(path, names[path.name] or "") for path in inside]
-    if not train and all(names.values()):
+    names = [path.name for path in inside]
+    if {*names} <= {*classes}:  # who names the classes decides
+        return [(folder, "")]
+    stated = [split_of(name) for name in names]
+    if all(stated) and "train" in stated:
+        return [(path, split or "") for path, split in zip(inside, stated, strict=True)]
+    if all(stated):
         raise UserError(f"data.source {folder} has {', '.join(names)} but no train/ folder")
+    _check_classes(folder, inside)
     return [(folder, "")]
+
+
+def _check_classes(folder: Path, inside: list[Path]) -> None:
+    """Refuses folders that are learned as classes and look like something else."""
+    names = [path.name for path in inside]
+    as_classes = f"if these are the classes, say --data.classes '[{', '.join(names[:3])}{', ...' * (len(names) > 3)}]'"
+    below = [{path.name for path in folders_in(one)} for one in inside]
+    # "train" may also be a class, of railway images; then its images lie directly in it.
+    if any(split_of(name) == "train" and deeper for name, deeper in zip(names, below, strict=True)):
+        name = next(name for name in names if split_of(name) is None)
+        raise UserError(
+            f"folder {name!r} stands beside train/ in {folder}; expected are train/, val/ and test/"
+            + nearest(name, SPLIT_WORDS)
+        )
+    if len({split for name in names if (split := _like_split(name))}) > 1:
+        like = name_some([repr(name) for name in names if _like_split(name)], most=4)
+        raise UserError(
+            f"the folders {like} of {folder} read like splits: name them train/, val/ and test/, with nothing else "
+            f"beside them; {as_classes}"
+        )
+    if len(inside) == 1 and len(below[0]) > 1:
+        raise UserError(
+            f"data.source {folder} holds one folder only, {names[0]!r}, and that holds {len(below[0])}: "
+            f"name {folder / names[0]} as data.source"
+        )
+    common = sorted(set.intersection(*below))
+    if len(inside) > 1 and len(common) > 1:
+        raise UserError(
+            f"the folders {name_some([repr(name) for name in names], most=4)} of {folder} all hold the same folders, "
+            f"{name_some([repr(name) for name in common], most=4)}: if those are the classes, name the upper ones "
+            f"train/, val/ and test/, or one of them as data.source; {as_classes}"
+        )
+
+
+def _like_split(name: str) -> str | None:
+    """The split that a name reads like, such as ``train`` for ``training_set`` or ``train2017``."""
+    return next((split for word in re.findall("[a-z]+", name.lower()) if (split := split_of(word))), None)

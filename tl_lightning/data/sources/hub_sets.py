@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from tl_lightning.core.console import console
+from tl_lightning.data.samples import split_of
 from tl_lightning.data.sources.columns import Columns, Table
 from tl_lightning.data.sources.exports import Content, open_export
-from tl_lightning.data.sources.folder import SPLIT_FOLDERS
 from tl_lightning.errors import UserError, nearest
 
 PREFIX = "datasets/"
-SPLIT_NAMES = {**SPLIT_FOLDERS, "dev": "val"}
 
 
 def read_hub(name: str, columns: Columns) -> tuple[Table, Columns]:
@@ -117,7 +116,7 @@ def _parts(source: str, loaded: Any) -> dict[str, Any]:  # noqa: ANN401 - a Data
 
     parts = dict(loaded) if isinstance(loaded, dict) else {"": loaded}
     if len(parts) > 1:
-        known = {name: SPLIT_NAMES.get(name.lower()) for name in parts}
+        known = {name: split_of(name) for name in parts}
         if "train" not in known.values():
             raise UserError(f"data.source {source} has the splits {', '.join(parts)}; train is expected among them")
         if ignored := [name for name, split in known.items() if split is None]:

@@ -1,6 +1,6 @@
 """One name for where the images are: a folder, a table, or a set that is known by name."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from tl_lightning.data.listing import Listing
 from tl_lightning.data.samples import ProblemType, Samples
 from tl_lightning.data.sources.columns import Columns, list_table
 from tl_lightning.data.sources.elpv import read_elpv
-from tl_lightning.data.sources.folder import FOLDER, read_folder
+from tl_lightning.data.sources.folder import FOLDER, find_images, read_folder
 from tl_lightning.data.sources.hub_sets import PREFIX as HUB
 from tl_lightning.data.sources.hub_sets import read_hub
 from tl_lightning.data.sources.table import SUFFIXES, read_table
@@ -17,7 +17,7 @@ from tl_lightning.data.sources.torchvision_sets import read_torchvision
 from tl_lightning.data.targets import ClassNames, Unlabelled, make_samples
 from tl_lightning.errors import UserError
 
-__all__ = ["Columns", "Samples", "list_source", "read_source"]
+__all__ = ["Columns", "Samples", "find_files", "list_source", "read_source"]
 
 
 def read_source(
@@ -60,6 +60,7 @@ def read_source(
         columns=columns if several is None else replace(columns, label=several),
         separator=separator,
         may_be_empty=classes is not None,
+        classes=() if classes is None or isinstance(classes, Mapping) else [str(name) for name in classes],
         blank_targets=several is not None or problem_type == "multilabel" or unlabelled == "keep",
     )
     if FOLDER in listing.targets and (several or problem_type in ("multilabel", "regression")):
@@ -77,6 +78,7 @@ def list_source(
     columns: Columns | None = None,
     separator: str = "|",
     may_be_empty: bool = True,
+    classes: Collection[str] = (),
     blank_targets: bool = True,
 ) -> Listing:
     """What a source says, as text: enough where nothing is to be learned from it.
@@ -87,6 +89,7 @@ def list_source(
         columns: Which columns of a table say what.
         separator: Between the labels of one cell.
         may_be_empty: Whether a folder may have class folders without images.
+        classes: The names that classes may have, where they are known; see `read_folder`.
         blank_targets: Whether the cell of a target may be blank.
 
     Raises:
@@ -111,4 +114,22 @@ def list_source(
     if by_name:
         table, columns = read_hub(source.removeprefix(HUB), columns)
         return list_table(table, columns, blank_targets=blank_targets, separator=separator)
-    return read_folder(path, may_be_empty=may_be_empty)
+    return read_folder(path, may_be_empty=may_be_empty, classes=classes)
+
+
+def find_files(source: str, columns: Columns | None = None) -> list[Path]:
+    """The images of a source, in its order, whatever it says of them: a table or folder needs no labels.
+
+    Args:
+        source: An image, a folder, a table, or the name of a set; see `read_source`.
+        columns: Which columns of a table say what.
+
+    Raises:
+        UserError: If there are none.
+    """
+    columns, path = columns or Columns(), Path(source).expanduser()
+    if path.suffix.lower() in SUFFIXES:
+        return list_source(source, columns=Columns(image=columns.image, label=None)).paths
+    if source == "elpv" or (source.startswith((TORCHVISION, HUB)) and not path.exists()):
+        return list_source(source, columns=columns).paths
+    return find_images(path)

@@ -36,9 +36,7 @@ def images_below(folder: Path) -> Found:
     images: list[str] = []
     left_out: Counter[str] = Counter()
     for parent, folders, names in os.walk(folder, onerror=_refuse):
-        folders[:] = [
-            name for name in folders if not is_ignored(name, folder=True) and not is_run(Path(parent, name))
-        ]
+        folders[:] = [name for name in folders if not is_ignored(name, folder=True) and not is_run(Path(parent, name))]
         left_out["linked folder"] += sum(os.path.islink(os.path.join(parent, name)) for name in folders)
         for name in names:
             if is_ignored(name):
