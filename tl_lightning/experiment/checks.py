@@ -8,7 +8,16 @@ from typing import Any
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import BaseFinetuning, StochasticWeightAveraging
+from lightning.pytorch.callbacks import (
+    BaseFinetuning,
+    BatchSizeFinder,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    ModelPruning,
+    StochasticWeightAveraging,
+    Timer,
+    WeightAveraging,
+)
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
@@ -21,6 +30,17 @@ from tl_lightning.finetuning.phases import Phase
 from tl_lightning.tasks import TASKS
 from tl_lightning.tasks.base import TransferTask
 from tl_lightning.tasks.objectives import Objective
+
+REFUSED_CALLBACKS: dict[type[Callback], str] = {
+    BaseFinetuning: "use --phases, such as gradual",
+    StochasticWeightAveraging: "use --ema or --soup",
+    WeightAveraging: "use --ema or --soup",
+    LearningRateFinder: "use tl lr_find, then --model.lr",
+    BatchSizeFinder: "use --data.micro_batch_size auto",
+    GradientAccumulationScheduler: "use --trainer.accumulate_grad_batches or --global_batch",
+    ModelPruning: "prune the finished model",
+    Timer: "use --trainer.max_time",
+}
 
 
 def check_own(config: Namespace) -> None:
@@ -41,16 +61,20 @@ def check_own(config: Namespace) -> None:
     check_silenced(config.silence)
 
 
-def check_callbacks(callbacks: Sequence[Callback]) -> None:
-    """Refuses Lightning's own ways to do what phases and averages of weights do: the two would undo each other."""
-    for callback in callbacks:
-        if isinstance(callback, BaseFinetuning):
-            name, instead = type(callback).__name__, "--phases, such as gradual"
-        elif isinstance(callback, StochasticWeightAveraging):
-            name, instead = type(callback).__name__, "--ema or --soup"
-        else:
-            continue
-        raise UserError(f"trainer.callbacks: {name} cannot work beside phases; use {instead}")
+def check_callbacks(classes: Sequence[type]) -> None:
+    """Refuses Lightning's own ways to do what phases do: the two would undo each other, mostly without a word.
+
+    A finder changes the batch or the learning rates once schedules and the number of steps are fixed, a scheduler of
+    accumulation changes the steps of an epoch, an average of weights may be validated before it has seen any
+    (Lightning-AI/pytorch-lightning #21724), pruning renames what checkpoints hold, and a timer ends one phase only.
+
+    Args:
+        classes: Those of the user's own callbacks.
+    """
+    for own in classes:
+        for kind, instead in REFUSED_CALLBACKS.items():
+            if issubclass(own, kind):
+                raise UserError(f"trainer.callbacks: {own.__name__} cannot work beside phases; {instead}")
 
 
 def check_phases(phases: Sequence[Phase], trainer: Namespace) -> None:
@@ -132,6 +156,8 @@ def check_trainer(trainer: Namespace | None) -> None:
     for name in ("min_epochs", "min_steps"):
         if trainer[name] is not None:
             raise UserError(f"trainer.{name} would count the run, not the phase; give a phase patience instead")
+    if (trainer.gradient_clip_val or 0) < 0:  # torch would turn the gradients around, and the loss would climb
+        raise UserError(f"trainer.gradient_clip_val is {trainer.gradient_clip_val}; it must be 0 (off) or above")
     for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
         if trainer[name] is not None and trainer[name] < 1:
             raise UserError(f"trainer.{name} is {trainer[name]}; it must be 1 or more")

@@ -148,6 +148,7 @@ class Configuration(LightningCLI):
             config.trainer.logger, config.trainer.callbacks = False, None  # those of the training run are not reopened
             return
         check_trainer(config.trainer)
+        check_callbacks([resolve(callback.class_path, "trainer.callbacks") for callback in _callbacks(config.trainer)])
         check_own(config)
         for name in ("checkpoint", "early_stopping"):
             check_monitor(config[name], f"{name}.monitor", task, arguments)
@@ -238,7 +239,6 @@ class Configuration(LightningCLI):
         """Builds the trainer with our callbacks; a user's own bar or early stopping takes the place of ours."""
         theirs = self.config_init.trainer.callbacks or []
         theirs = theirs if isinstance(theirs, list) else [theirs]
-        check_callbacks(theirs)
         ours: list[Callback] = []
         epochs = self.config.trainer.max_epochs or 0
         if not any(isinstance(callback, ProgressBar) for callback in theirs):
@@ -290,6 +290,10 @@ def _decided_by(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     own = dict.fromkeys(of_images if prepared.get("kind", "image") == "image" else ())
     model = {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": arguments}
     return {"model": model, "data": {**own, "preprocess": prepared, "classes": classes}}
+
+
+def _callbacks(trainer: Any) -> list[Any]:  # noqa: ANN401 - a namespace of jsonargparse
+    return [callback for callback in _listed(trainer.callbacks) if hasattr(callback, "class_path")]
 
 
 def _loggers(configured: Any) -> list[Any]:  # noqa: ANN401 - true, false, one logger, or a list of them
