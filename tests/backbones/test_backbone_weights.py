@@ -112,6 +112,29 @@ def test_weights_that_are_nowhere_are_one_clear_line(weights, said, tmp_path, mo
         assert said in line
 
 
+def test_a_checkpoint_of_a_run_is_no_mere_file(tmp_path, write_run, line_of):
+    # By itself it would be read without the run's preparation of the images.
+    run = write_run(build_backbone(VIT, "none"))
+    for function in (preprocess_of, build_backbone):
+        line = line_of(function, VIT, str(run / "checkpoints" / "best.ckpt"))
+        assert line.endswith(
+            "best.ckpt', a checkpoint of a run; name the run's folder instead, which also says how "
+            + ("its images were prepared")
+        )
+    elsewhere = {"class_path": "tl_lightning.tasks.ClassificationTask", "hyper_parameters": {}, "state_dict": {}}
+    torch.save(elsewhere, tmp_path / "moved.ckpt")
+    assert "a checkpoint of a run; name the run's folder" in line_of(build_backbone, VIT, str(tmp_path / "moved.ckpt"))
+
+
+def test_weights_that_are_no_numbers_are_one_clear_line(tmp_path, line_of):
+    # Trained on, they would say that training diverged, and ask for a lower learning rate.
+    tensors = build_backbone(VIT, "none").module.state_dict()
+    name = next(iter(tensors))
+    torch.save({**tensors, name: tensors[name] * float("nan")}, tmp_path / "broken.pth")
+    line = line_of(build_backbone, VIT, str(tmp_path / "broken.pth"))
+    assert f"1 of {len(tensors)} tensors hold numbers that are not finite ({name})" in line
+
+
 def test_a_package_with_several_files_has_to_be_told_which(tmp_path, monkeypatch, line_of):
     site = tmp_path / "site"
     info = site / "two_weights-1.0.dist-info"

@@ -54,6 +54,7 @@ def test_by_name_a_deeper_model_of_the_same_family_is_refused(line_of):
         lambda tensors: tensors,
         lambda tensors: {"state_dict": tensors, "epoch": 3},
         lambda tensors: {"model_ema": {"a": torch.ones(7)}, "model": tensors},
+        lambda tensors: {"state_dict": {"a": torch.ones(7)}, "state_dict_ema": tensors},  # as timm loads its own
         lambda tensors: {"model_state": {f"module.{name}": tensor for name, tensor in tensors.items()}},
     ],
 )
@@ -62,6 +63,19 @@ def test_the_usual_wrappings_are_taken_off(wrap, tmp_path):
     tensors = tensors_in(read_checkpoint(tmp_path / "weights.pth"), tmp_path / "weights.pth")
     assert list(tensors) == ["a", "b"]
     assert torch.equal(tensors["a"], torch.ones(2))
+
+
+@pytest.mark.parametrize("prefix", ["model.", "_orig_mod.", "model._orig_mod.", "net.encoder."])
+def test_names_may_stand_behind_a_prefix_beside_other_tensors(prefix):
+    behind = {"loss.weight": torch.ones(2), **{prefix + name: tensor for name, tensor in WANTED.items()}}
+    fitting, matched = match(behind, WANTED, backbone=BACKBONE, known=())
+    assert matched == "name"
+    assert all(fitting[name] is tensor for name, tensor in WANTED.items())
+
+
+def test_two_models_in_one_file_are_not_chosen_from(line_of):
+    both = {prefix + name: tensor for prefix in ("student.", "teacher.") for name, tensor in WANTED.items()}
+    assert "agree by name" in line_of(match, both, WANTED, backbone=BACKBONE, known=())
 
 
 def test_safetensors_are_read(tmp_path):

@@ -1,4 +1,6 @@
 import pytest
+import timm
+from timm.optim import param_groups_weight_decay
 from torch import nn
 
 from tl_lightning.backbones import Stage
@@ -38,6 +40,33 @@ def test_every_parameter_is_in_one_named_group_with_a_real_rate_and_only_matrice
     ]
     members = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(members) == sorted(id(parameter) for parameter in (*backbone.parameters(), *head.parameters()))
+
+
+def decays(model: nn.Module, **options: bool) -> dict[str, float]:
+    """The weight decay of each parameter of a backbone, by name."""
+    stages = (Stage("all", tuple(name for name, _ in model.named_parameters()), ()),)
+    rates = {"all": 1.0, "head": 1.0}
+    groups = parameter_groups(
+        model, {"head": nn.Linear(2, 2)}, stages, learning_rates=rates, weight_decay=0.5, **options
+    )
+    found = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    return {name: found[id(parameter)] for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_vit3", "test_efficientnet"])
+def test_what_decays_is_what_timm_decays(name):
+    # Tokens and position embeddings are no vectors by their shape, (1, N, width), and no weights by their meaning.
+    model = timm.create_model(name, num_classes=0)
+    theirs = param_groups_weight_decay(model, 0.5, no_weight_decay_list=getattr(model, "no_weight_decay", tuple)())
+    expected = {id(parameter): group["weight_decay"] for group in theirs for parameter in group["params"]}
+    assert decays(model) == {name: expected[id(parameter)] for name, parameter in model.named_parameters()}
+
+
+def test_wildcards_of_a_model_are_followed_and_runs_of_earlier_versions_decay_as_they_did():
+    model = nn.ModuleDict({"table": nn.ModuleList([nn.Linear(2, 3)]), "layer": nn.Linear(2, 2)})
+    model.no_weight_decay = lambda: {"table.*"}
+    assert decays(model) == {"table.0.weight": 0.0, "table.0.bias": 0.0, "layer.weight": 0.5, "layer.bias": 0.0}
+    assert decays(model, decays_embeddings=True)["table.0.weight"] == 0.5
 
 
 def test_equal_valued_parameters_are_told_apart():

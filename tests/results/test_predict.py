@@ -1,12 +1,15 @@
 """What a run predicts for an image is what it was scored with, in the run's own arithmetic."""
 
 import csv
+import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from tiny import TINY, write_tiny
 
 from tl_lightning import load
@@ -54,6 +57,28 @@ def test_predictions_are_those_of_the_test_to_the_last_bit(here, precision):
 
     other = Settings({"32-true": "bf16-mixed", "bf16-mixed": "32-true"}[precision], 4)
     assert not torch.equal(probabilities(predict(load("run").task, paths, settings=other, on_error="stop")), expected)
+
+
+def test_python_takes_paths_and_nothing_that_would_be_a_guess(here):
+    run, path = fit(), "images/cat/0.png"
+    (expected,) = run.predict([path])
+    assert run.predict(path) == run.predict(Path(path)) == run.predict(iter([path])) == [expected]
+    assert run.predict([]) == []
+    with Image.open(path) as image:
+        for given, name in ((image, "PngImageFile"), (np.asarray(image), "ndarray"), ([np.asarray(image)], "ndarray")):
+            with pytest.raises(UserError, match=f"^predict takes paths of files, but was given {name}; save it"):
+                run.predict(given)
+
+
+def test_prediction_draws_nothing_from_the_callers_generators(here):
+    fit()
+    torch.manual_seed(5), np.random.seed(5), random.seed(5)
+    expected = torch.rand(3), np.random.rand(3), random.random()
+    torch.manual_seed(5), np.random.seed(5), random.seed(5)
+    load("run").predict(["images/cat/0.png"])
+    assert torch.equal(torch.rand(3), expected[0])
+    assert (np.random.rand(3) == expected[1]).all()
+    assert random.random() == expected[2]
 
 
 def test_the_command_predicts_alike_from_a_run_and_from_its_checkpoint(here):

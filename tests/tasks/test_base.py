@@ -3,9 +3,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning import Callback, Trainer
 from tiny import TINY, write_images, write_tiny
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.data import DataLoader
 
 from tl_lightning.cli import main
 from tl_lightning.errors import UserError
@@ -146,6 +148,26 @@ def test_a_plateau_is_looked_for_once_per_validation_of_training(monkeypatch):
         task.on_train_epoch_end()
         rates.append(optimizer.param_groups[0]["lr"])
     assert rates == [1.0, 1.0, 0.5, 0.5, 0.5, 0.25]
+
+
+def test_a_last_step_of_fewer_batches_has_the_mean_gradient_of_these(tmp_path):
+    # Lightning divides by the batches of a whole step, also in a last one that has fewer.
+    class Norms(Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            norms.append(float(next(pl_module.head.parameters()).grad.norm()))
+
+    norms: list[float] = []
+    task = classifier(lr=1e-9)
+    batch = {"image": torch.randn(2, 3, 32, 32), "label": torch.tensor([0, 1])}
+    trainer = Trainer(
+        **{"accelerator": "cpu", "max_epochs": 1, "accumulate_grad_batches": 3, "callbacks": [Norms()]},
+        **{"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "log_every_n_steps": 1},
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    task.start_phase(Phase(train="head"))
+    trainer.fit(task, DataLoader([batch] * 5, batch_size=None))
+    assert norms == pytest.approx([norms[0]] * 2, rel=1e-4)
 
 
 def trained_in(monkeypatch, precision):

@@ -7,6 +7,7 @@ from torch.nn import functional
 from tl_lightning.errors import UserError
 from tl_lightning.tasks.classification import ClassificationTask
 from tl_lightning.tasks.losses import balanced_class_weights, effective_class_weights, focal_loss, l2_sp
+from tl_lightning.tasks.objectives import Multiclass
 
 
 def examples(count=7, classes=4):
@@ -55,12 +56,27 @@ def test_effective_class_weights_reach_the_loss():
         ClassificationTask("timm/test_efficientnet", ["a", "b"], weights="none", effective_beta=1)
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal"])
+@pytest.mark.parametrize("targets", [torch.tensor([0, 1]), torch.eye(2)], ids=["labels", "shares"])
+def test_class_weights_leave_what_label_smoothing_asks_for(loss, targets):
+    # Weights of 1/2 and 10 in torch's own smoothing ask for a probability of .49 where .95 is meant.
+    options = {"loss": loss, "focal_gamma": 0.0, "label_smoothing": 0.1, "class_weights": "balanced"}
+    objective = Multiclass(["many", "few"], **options)
+    objective.set_training_targets(torch.tensor([0] * 20 + [1]))
+    outputs = torch.tensor([[0.95, 0.05], [0.05, 0.95]]).log().requires_grad_()
+    losses = objective.losses(outputs, targets)
+    (slope,) = torch.autograd.grad(losses.sum(), outputs)
+    assert slope.abs().max() < 1e-6
+    plain = functional.cross_entropy(outputs, targets, label_smoothing=0.1, reduction="none")
+    torch.testing.assert_close(losses, plain * torch.tensor([21 / 40, 21 / 2]))
+
+
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("kind", ["labels", "probabilities"])
 def test_focal_loss_without_gamma_is_cross_entropy(kind, weighted, label_smoothing):
     logits, labels, shares, weight = examples()
-    target, options = labels if kind == "multilabel" else shares, {"label_smoothing": label_smoothing}
+    target, options = labels if kind == "labels" else shares, {"label_smoothing": label_smoothing}
     options["weight"] = weight if weighted else None
     expected = functional.cross_entropy(logits, target, **options)
     torch.testing.assert_close(focal_loss(logits, target, gamma=0.0, **options), expected, rtol=1e-14, atol=0)
@@ -70,15 +86,15 @@ def test_focal_loss_without_gamma_is_cross_entropy(kind, weighted, label_smoothi
 @pytest.mark.parametrize("kind", ["labels", "probabilities"])
 def test_focal_loss_is_what_a_loop_says(kind, gamma):
     logits, labels, shares, weight = examples()
-    if kind == "multilabel":
+    if kind == "labels":
         shares = functional.one_hot(labels, 4).double()
     total = 0.0
     for row, target in zip(logits.tolist(), shares.tolist(), strict=True):
         for score, share, factor in zip(row, (0.9 * part + 0.1 / 4 for part in target), weight.tolist(), strict=True):
             p = math.exp(score) / sum(math.exp(other) for other in row)
             total += factor * share * (1 - p) ** gamma * -math.log(p)
-    expected = total / (sum(weight.tolist()[label] for label in labels) if kind == "multilabel" else len(logits))
-    target = labels if kind == "multilabel" else shares
+    expected = total / (sum(weight.tolist()[label] for label in labels) if kind == "labels" else len(logits))
+    target = labels if kind == "labels" else shares
     loss = focal_loss(logits, target, gamma=gamma, weight=weight, label_smoothing=0.1)
     assert loss.item() == pytest.approx(expected, rel=1e-12)
 

@@ -210,6 +210,38 @@ def test_the_memory_of_the_best_moves_with_the_folder(tmp_path):
     assert (after.best_model_score, after.kth_value, after.last_model_path) == (0.25, 0.25, "")
 
 
+class KnownScores(KnownLoss):
+    """Epoch k is validated with the k-th score and loss."""
+
+    KNOWN = ((0.5, 1.0), (0.75, 0.9), (0.75, 0.7), (0.75, 0.8), (0.25, 0.1), (0.75, 0.6))
+
+    def validation_step(self, batch, number):
+        pass
+
+    def on_validation_epoch_end(self):
+        score, loss = self.KNOWN[self.current_epoch]
+        self.log_dict({"val/score": score, "val/loss": loss})
+
+
+@pytest.mark.parametrize(("epochs", "best"), [(2, 1), (3, 2), (5, 2), (6, 5)])
+def test_of_epochs_with_the_same_score_the_one_with_the_lowest_loss_is_kept_also_across_a_resume(
+    tmp_path, epochs, best
+):
+    def train(epochs, resume=None):
+        options = {"filename": "best", "monitor": "val/score", "mode": "max", "enable_version_counter": False}
+        checkpoint = BestCheckpoint(tmp_path, **options)
+        trainer = Trainer(
+            **{"accelerator": "cpu", "max_epochs": epochs, "callbacks": [checkpoint], "logger": False},
+            **{"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0},
+        )
+        trainer.fit(KnownScores(), DataLoader(range(1)), DataLoader(range(1)), ckpt_path=resume, weights_only=True)
+        trainer.save_checkpoint(tmp_path / "resumed.ckpt")
+
+    train(1)
+    train(epochs, tmp_path / "resumed.ckpt")
+    assert torch.load(tmp_path / "best.ckpt", weights_only=True)["epoch"] == best
+
+
 def test_a_run_that_had_no_best_yet_goes_on_without(tmp_path):
     before, after = (BestCheckpoint(tmp_path / name, monitor="val/loss") for name in ("old", "new"))
     after.load_state_dict(before.state_dict())
@@ -230,6 +262,15 @@ def test_an_epoch_is_one_line_that_says_whether_it_is_the_best_so_far(capsys):
         "epoch   3/12  train/loss 0.5000  val/macro_f1 0.7500  best",
         "epoch   4/12  train/loss 0.5000  val/macro_f1 0.7500",
     ]
+
+
+def test_of_equal_epochs_the_one_with_the_lower_loss_is_called_the_best(capsys):
+    line = EpochLine("val/score", "max", 6)
+    for epoch, (score, loss) in enumerate(KnownScores.KNOWN):
+        metrics = {"val/score": torch.tensor(score), "val/loss": torch.tensor(loss)}
+        line.on_train_epoch_end(SimpleNamespace(callback_metrics=metrics, current_epoch=epoch), None)
+    printed = capsys.readouterr().out.splitlines()
+    assert [text.rstrip().endswith("best") for text in printed] == [True, True, True, False, False, True]
 
 
 @pytest.mark.parametrize(("mode", "best"), [("max", [False, True, False]), ("min", [False, False, True])])

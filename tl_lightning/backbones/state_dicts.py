@@ -7,8 +7,9 @@ from torch import Tensor
 
 from tl_lightning.errors import UserError
 
-# Where training scripts keep the weights within their checkpoint; averaged ones only where there are no others.
-NESTINGS = ("state_dict", "model", "model_state", "model_state_dict", "state_dict_ema", "model_ema")
+# Where training scripts keep the weights within their checkpoint. In timm's own the averaged ones come first, as its
+# scores are theirs; elsewhere (DeiT, Swin) they are taken only where there are no others, as their authors do.
+NESTINGS = ("state_dict_ema", "state_dict", "model", "model_state", "model_state_dict", "model_ema")
 
 
 def tensors_in(checkpoint: object, path: Path) -> dict[str, Tensor]:
@@ -43,8 +44,9 @@ def match(
 ) -> tuple[dict[str, Tensor], str]:
     """Says which tensor of a file is which of the model, or that they are not the same model's.
 
-    By name first: every backbone tensor has to be there in its shape, while the classifier may be missing or another's.
-    Else by position: accepted only if the number of tensors and every shape agree, in order.
+    By name first: every backbone tensor has to be there in its shape, while the classifier may be missing or another's;
+    all names may stand behind one word that a training script or a compiler put in front (``model.``, ``_orig_mod.``),
+    beside tensors of its own. Else by position: accepted only if the number of tensors and every shape agree, in order.
 
     Args:
         found: The file's tensors by name, in its order.
@@ -58,6 +60,7 @@ def match(
     Raises:
         UserError: If neither fits: how much agrees, and the first that does not. The caller says whose weights.
     """
+    found = _without_prefix(found, backbone)
     named = {name: found[name] for name in wanted if name in found and found[name].shape == wanted[name].shape}
     # Counters of batches are not in old files, and nothing that is computed depends on them.
     missing = [name for name in wanted if name in backbone and name not in named and "num_batches_tracked" not in name]
@@ -86,6 +89,20 @@ def match(
         f"of the model's {len(wanted)} tensors {len(named)} agree by name and {len(pairs) - len(differing)} in shape "
         f"by position (the file holds {len(found)}); the first that does not: {first}"
     )
+
+
+def _without_prefix(found: Mapping[str, Tensor], backbone: Collection[str]) -> Mapping[str, Tensor]:
+    """What stands behind the one prefix under which the whole backbone is found; else all, as it is.
+
+    Two such prefixes (a student beside its teacher) are left to the user.
+    """
+    needed = {name for name in backbone if "num_batches_tracked" not in name}
+    first = min(needed, default="")
+    candidates = [name.removesuffix(first) for name in found if name.endswith(f".{first}")] if first else []
+    whole = [prefix for prefix in candidates if all(prefix + name in found for name in needed)]
+    if first in found or len(whole) != 1:
+        return found
+    return {name.removeprefix(whole[0]): tensor for name, tensor in found.items() if name.startswith(whole[0])}
 
 
 def _shape(tensor: Tensor) -> str:

@@ -1,9 +1,10 @@
 """Where weights come from: timm's hub, chance, a package, a file, or an earlier run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from tl_lightning.backbones import hub, timm_models
 from tl_lightning.backbones.packages import PREFIX, offline_choices, package_file
@@ -104,7 +105,10 @@ def load_source(name: str, weights: str, *, drop_path_rate: float, channels: int
         tensors, lineage, size = run.tensors, run.lineage, trained.size
         possible = {trained.channels: None}
     else:
-        tensors = tensors_in(read_checkpoint(path), path)
+        checkpoint = read_checkpoint(path)
+        if isinstance(checkpoint, Mapping) and "class_path" in checkpoint and "hyper_parameters" in checkpoint:
+            raise _checkpoint_of_run(weights)
+        tensors = tensors_in(checkpoint, path)
         lineage = (weights if weights.startswith(PREFIX) else str(path),)
 
     backbone, problems = timm_models.backbone_names(model), []
@@ -117,6 +121,7 @@ def load_source(name: str, weights: str, *, drop_path_rate: float, channels: int
         except UserError as error:
             problems.append(error)
             continue
+        _check_finite(fitting, weights)
         module.load_state_dict(fitting, strict=False)  # `match` has seen to it that nothing of the backbone is missing
         if any(entry not in backbone and entry not in fitting for entry in wanted):
             module.reset_classifier(0)  # type: ignore[operator]  # no classifier is better than a random one
@@ -134,6 +139,8 @@ def weight_file(weights: str) -> Path:
         return package_file(weights)
     path = Path(weights).expanduser()
     if path.is_file():
+        if path.parent == best_checkpoint(path.parent.parent).parent and run_folder(str(path.parent.parent)):
+            raise _checkpoint_of_run(weights)
         return path
     if path.is_dir():
         raise UserError(
@@ -141,6 +148,24 @@ def weight_file(weights: str) -> Path:
         )
     hint = nearest(weights, ("pretrained", "none"))
     raise UserError(f"model.weights is {weights!r}: there is no such file{hint or f'; it can be {VALID_WEIGHTS}'}")
+
+
+def _checkpoint_of_run(weights: str) -> UserError:
+    """The mistake of naming a file of a run: its preparation of the images and its lineage stand beside it."""
+    return UserError(
+        f"model.weights is {weights!r}, a checkpoint of a run; name the run's folder instead, which also says how its "
+        "images were prepared"
+    )
+
+
+def _check_finite(tensors: Mapping[str, Tensor], weights: str) -> None:
+    """Refuses weights that make every output no number, which would look as if training had diverged."""
+    bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if bad:
+        raise UserError(
+            f"model.weights is {weights!r}, where {len(bad)} of {len(tensors)} tensors hold numbers that are not "
+            f"finite ({bad[0]}): the training that wrote it diverged, or 16 bits were too few; take another file"
+        )
 
 
 def _pretrained(model: str, drop_path_rate: float) -> Source:

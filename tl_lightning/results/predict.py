@@ -66,6 +66,8 @@ def predict(
 
     A file of which a task says several things, such as boxes, has as many predictions.
     """
+    if not paths:
+        return []
     quiet()
     preprocess = Preprocess.from_dict(task.hparams["preprocess"])
     stop = on_error == "stop"

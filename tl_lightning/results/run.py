@@ -1,11 +1,14 @@
 """A finished run: its summary, its model, and what it says of new images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from tl_lightning import experiment
 from tl_lightning.core.run_folder import RunFolder
+from tl_lightning.errors import UserError
 from tl_lightning.results.predict import Prediction, predict
 from tl_lightning.results.settings import Settings
 from tl_lightning.tasks import TransferTask
@@ -34,12 +37,13 @@ class Run:
     def task(self) -> TransferTask:
         """The trained model, in eval mode; loaded when first asked for."""
         if self._task is None:
-            self._task = load_task(self._checkpoint or self.folder.best_checkpoint)
+            with torch.random.fork_rng(devices=[]):
+                self._task = load_task(self._checkpoint or self.folder.best_checkpoint)
         return self._task
 
     def predict(
         self,
-        images: Sequence[str | Path],
+        images: str | Path | Iterable[str | Path],
         *,
         batch_size: int | None = None,
         on_error: Literal["stop", "skip"] = "stop",
@@ -47,7 +51,8 @@ class Run:
         """Predicts images, prepared as the checkpoint says, in the precision that the run was trained and tested in.
 
         Args:
-            images: Paths of image files.
+            images: Paths of image files, or a single one. Arrays are not taken: whether their channels are red or blue
+                first, and where their numbers end, would be a guess.
             batch_size: Images per forward pass; by default the run's.
             on_error: ``stop`` at an image that cannot be read, or ``skip`` it.
 
@@ -55,10 +60,16 @@ class Run:
             One prediction for each image, in order, without those skipped; of a detector one for each box.
 
         Raises:
-            UserError: If an image cannot be read, naming up to ten of them.
+            UserError: If an image cannot be read, naming up to ten of them, or something else than a path is given.
         """
+        one = isinstance(images, str | Path) or not isinstance(images, Iterable)
+        given: list[Any] = [images] if one else list(images)  # type: ignore[arg-type]
+        wrong = [type(image).__name__ for image in given if not isinstance(image, str | Path)]
+        if wrong:
+            raise UserError(f"predict takes paths of files, but was given {wrong[0]}; save it as a file, and name that")
         settings = Settings.of(self.folder, precision=self.task.trained_in, batch_size=batch_size)
-        return predict(self.task, [Path(image) for image in images], settings=settings, on_error=on_error)
+        with torch.random.fork_rng(devices=[]):  # the caller's own draws go on as if there had been no prediction
+            return predict(self.task, [Path(image) for image in given], settings=settings, on_error=on_error)
 
 
 def fit(config: str | Path | Mapping[str, Any], /, **overrides: Any) -> Run:  # noqa: ANN401 - values of any key

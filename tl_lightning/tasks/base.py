@@ -35,6 +35,8 @@ from tl_lightning.tasks.objectives import Objective
 from tl_lightning.tasks.optimization import (
     Plateau,
     clip_gradients,
+    group_sizes,
+    last_step_factor,
     log_learning_rates,
     loss_is_scaled,
     schedule_phase,
@@ -186,6 +188,7 @@ class TransferTask(LightningModule):
         self._depthwise_prepared = False
         self._plateau = Plateau()
         self._optimizer: torch.optim.Optimizer | None = None
+        self._decays_embeddings = False
         self.register_load_state_dict_pre_hook(_rename_weights)  # type: ignore[no-untyped-call]
 
     @property
@@ -514,6 +517,7 @@ class TransferTask(LightningModule):
             learning_rates=self.learning_rates,
             weight_decay=self.weight_decay,
             fused=fused,
+            decays_embeddings=self._decays_embeddings,
         )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -521,6 +525,10 @@ class TransferTask(LightningModule):
         if self._optimizer is None:
             self._optimizer = self.build_optimizer(fused=not loss_is_scaled(self.trainer))
         return schedule_phase(self._optimizer, self.phase, self.trainer)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - the signature is Lightning's
+        """Descends the loss; where the last step of an epoch has fewer batches than others, by as much as they do."""
+        super().backward(loss * last_step_factor(self.trainer), *args, **kwargs)
 
     def optimizer_step(
         self,
@@ -584,7 +592,9 @@ class TransferTask(LightningModule):
                 checkpoint["state_dict"] = callback.averaged(checkpoint["state_dict"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Goes on with what a plateau has yet to see."""
+        """Goes on with what a plateau has yet to see, and with the optimizer's groups of the version that saved it."""
+        if states := checkpoint.get("optimizer_states"):
+            self._decays_embeddings = group_sizes(self.build_optimizer(fused=False)) != group_sizes(states[0])
         for weights in ("state_dict", "unaveraged"):
             rename_weights(checkpoint.get(weights, {}), TARGET)
         self._plateau.load(checkpoint.get("plateau", {}))

@@ -53,6 +53,28 @@ def _steps_per_epoch(trainer: Trainer) -> int:
     return math.ceil(limited / trainer.accumulate_grad_batches)
 
 
+def last_step_factor(trainer: Trainer) -> float:
+    """What a batch's loss is multiplied by, so that the gradient of every step is a mean over its own batches.
+
+    Lightning divides by the batches of a whole step also where an epoch ends with fewer, whose gradient is then too
+    small (Lightning-AI/pytorch-lightning #19987, #21808).
+
+    Returns:
+        1 but for the batches of such a last step.
+    """
+    batches, whole = trainer.num_training_batches, trainer.accumulate_grad_batches
+    if not isinstance(batches, int) or whole == 1:  # an endless loader has no last step
+        return 1.0
+    last = batches % whole
+    return whole / last if last and trainer.fit_loop.batch_idx >= batches - last else 1.0
+
+
+def group_sizes(optimizer: torch.optim.Optimizer | Mapping[str, Any]) -> list[int]:
+    """How many parameters each group holds, of an optimizer or of its state dict."""
+    groups = optimizer["param_groups"] if isinstance(optimizer, Mapping) else optimizer.param_groups
+    return [len(group["params"]) for group in groups]
+
+
 def clip_gradients(optimizer: torch.optim.Optimizer, limit: float | None, algorithm: str | None) -> None:
     """Clips, also with a fused optimizer, which Lightning refuses: only a scaled loss forbids it.
 

@@ -1,5 +1,6 @@
 """Checkpoints: when they are written, whole or not at all, and read as data, never as code."""
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -8,12 +9,15 @@ from typing import Any
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from torch import Tensor
 
 from tl_lightning.core.checkpoint_files import load_checkpoint, write_checkpoint
 from tl_lightning.core.interruption import defer, finish_undisturbed, interruption
 from tl_lightning.core.private import ends_step, validates_next
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.training.preemption import Agreement
+
+LOSS = "val/loss"
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -36,7 +40,27 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps ``best.ckpt``; its memory of what was best moves with the run folder."""
+    """Keeps ``best.ckpt``; its memory of what was best moves with the run folder.
+
+    Of two epochs with the same metric the one with the lower validation loss is the better: a few validation images are
+    soon all right, and Lightning would keep the first epoch for ever (Lightning-AI/pytorch-lightning #17240).
+    """
+
+    _best_loss = math.inf
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        """Whether to save now."""
+        better = super().check_monitor_top_k(trainer, current)
+        loss = float(trainer.callback_metrics.get(LOSS, math.inf))
+        if not better and self.save_top_k == 1 and current is not None and current == self.best_model_score:
+            better = loss < self._best_loss
+        if better:
+            self._best_loss = loss
+        return better
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was best so far, its loss included."""
+        return {**super().state_dict(), "best_loss": self._best_loss}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes up the best so far, wherever the folder is now."""
@@ -49,6 +73,7 @@ class BestCheckpoint(ModelCheckpoint):
         names = ("best_model_path", "kth_best_model_path", "last_model_path")
         paths = {name: moved(state_dict[name]) for name in names}
         super().load_state_dict({**state_dict, **paths, "dirpath": folder, "best_k_models": best})
+        self._best_loss = state_dict.get("best_loss", -math.inf)  # runs of earlier versions kept the first of equals
 
 
 class Ingredients(BestCheckpoint):

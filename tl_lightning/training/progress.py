@@ -128,14 +128,16 @@ class EpochLine(Callback):
         self.epochs = epochs
         self.sign = 1 if mode == "max" else -1
         self.best: float | None = None
+        self.best_loss = math.inf  # of equal values the one with the lower loss is kept
 
     def state_dict(self) -> dict[str, Any]:
         """The best value so far."""
-        return {"best": self.best}
+        return {"best": self.best, "best_loss": self.best_loss}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from there."""
         self.best = state_dict["best"]
+        self.best_loss = state_dict.get("best_loss", -math.inf)  # as in `BestCheckpoint`
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the line."""
@@ -145,8 +147,10 @@ class EpochLine(Callback):
         parts = [f"{name.removesuffix('_epoch')} {logged[name]:.4f}" for name in shown if name in logged]
         value = logged.get(self.monitor)
         value = None if value is None or math.isnan(value) else value
-        if value is not None and (self.best is None or self.sign * value > self.sign * self.best):
-            self.best = value
+        loss = logged.get("val/loss", math.inf)
+        rank = (-math.inf if value is None else self.sign * value, -loss)
+        if value is not None and (self.best is None or rank > (self.sign * self.best, -self.best_loss)):
+            self.best, self.best_loss = value, loss
             parts.append("[green]best[/green]")
         console.print(f"epoch {trainer.current_epoch + 1:>3}/{self.epochs}  " + "  ".join(parts), markup=True)
         if not math.isfinite(logged.get("val/loss", 0.0)):

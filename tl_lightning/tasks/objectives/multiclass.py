@@ -103,18 +103,17 @@ class Multiclass(Objective):
             outputs: Logits, ``(N, classes)``.
             targets: Class indices ``(N,)``, or the share of each class ``(N, classes)``.
         """
-        weight = self.loss_weights.to(outputs.dtype)  # a trainer's `bf16-true` makes them bfloat16
-        if self.class_weights != "none" and not targets.is_floating_point():
-            # Smoothing spreads the weights of class indices and of shares in different ways; this is that of shares.
-            targets = functional.one_hot(targets, len(self.classes)).to(outputs.dtype)
         smoothing = self.label_smoothing
+        if self.class_weights != "none":
+            # A weight is of a sample's class. Given to torch, it would also weigh what smoothing gives to all the other
+            # outputs, and a rare class would win everywhere (pytorch/pytorch #104776).
+            shares = targets if targets.is_floating_point() else functional.one_hot(targets, len(self.classes))
+            weighed = shares * self.loss_weights.to(outputs.dtype)  # a trainer's `bf16-true` makes them bfloat16
+            targets = weighed * (1 - smoothing) + weighed.sum(dim=1, keepdim=True) * (smoothing / len(self.classes))
+            smoothing = 0.0
         if self.focal_gamma is None:
-            return functional.cross_entropy(
-                outputs, targets, weight=weight, label_smoothing=smoothing, reduction="none"
-            )
-        return focal_loss(
-            outputs, targets, gamma=self.focal_gamma, weight=weight, label_smoothing=smoothing, reduction="none"
-        )
+            return functional.cross_entropy(outputs, targets, label_smoothing=smoothing, reduction="none")
+        return focal_loss(outputs, targets, gamma=self.focal_gamma, label_smoothing=smoothing, reduction="none")
 
     def predictions(self, outputs: Tensor) -> Tensor:
         """The probability of each class, ``(N, classes)``."""
