@@ -150,6 +150,7 @@ def test_a_plateau_is_looked_for_once_per_validation_of_training(monkeypatch):
     assert rates == [1.0, 1.0, 0.5, 0.5, 0.5, 0.25]
 
 
+@pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
 def test_a_last_step_of_fewer_batches_has_the_mean_gradient_of_these(tmp_path):
     # Lightning divides by the batches of a whole step, also in a last one that has fewer.
     class Norms(Callback):

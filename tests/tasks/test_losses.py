@@ -173,12 +173,15 @@ def test_a_task_trains_on_mixed_targets_and_validates_on_labels(loss, batch, mon
     monkeypatch.setattr(task, "log_dict", lambda figures, **_: logged.update(figures))
 
     def expected(target):
-        if not target.is_floating_point():  # weighted, but divided by the number of examples
-            target = functional.one_hot(target, 3).float()
-        options = {"weight": weight, "label_smoothing": 0.1}
+        """A label for each class, as far as it is the sample's, by that class's weight; the mean over the samples."""
+        shares = target if target.is_floating_point() else functional.one_hot(target, 3).float()
+        logits, options = task(batch["image"]), {"label_smoothing": 0.1, "reduction": "none"}
+        labels = [torch.full((len(logits),), k) for k in range(3)]
         if loss == "focal":
-            return focal_loss(task(batch["image"]), target, gamma=1.5, **options)
-        return functional.cross_entropy(task(batch["image"]), target, **options)
+            losses = [focal_loss(logits, label, gamma=1.5, **options) for label in labels]
+        else:
+            losses = [functional.cross_entropy(logits, label, **options) for label in labels]
+        return (torch.stack(losses, dim=1) * shares * weight).sum(dim=1).mean()
 
     torch.testing.assert_close(task.training_step(mixed, 0), expected(mixed["target"]))
     torch.testing.assert_close(task.training_step(batch, 0), expected(batch["label"]))

@@ -223,6 +223,7 @@ class KnownScores(KnownLoss):
         self.log_dict({"val/score": score, "val/loss": loss})
 
 
+@pytest.mark.filterwarnings("ignore:.*exists and is not empty")
 @pytest.mark.parametrize(("epochs", "best"), [(2, 1), (3, 2), (5, 2), (6, 5)])
 def test_of_epochs_with_the_same_score_the_one_with_the_lowest_loss_is_kept_also_across_a_resume(
     tmp_path, epochs, best
