@@ -157,7 +157,7 @@ def check_trainer(trainer: Namespace | None) -> None:
         if trainer[name] is not None:
             raise UserError(f"trainer.{name} would count the run, not the phase; give a phase patience instead")
     if (trainer.gradient_clip_val or 0) < 0:  # torch would turn the gradients around, and the loss would climb
-        raise UserError(f"trainer.gradient_clip_val is {trainer.gradient_clip_val}; it must be 0 (off) or above")
+        raise UserError(f"trainer.gradient_clip_val is {trainer.gradient_clip_val:g}; it must be 0 (off) or above")
     for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
         if trainer[name] is not None and trainer[name] < 1:
             raise UserError(f"trainer.{name} is {trainer[name]}; it must be 1 or more")
