@@ -235,7 +235,6 @@ def test_a_run_that_keeps_no_weights_fails(here, capsys):
             "ModelPruning cannot work beside phases; prune the finished model",
         ),
         (["--trainer.callbacks+=Timer"], "Timer cannot work beside phases; use --trainer.max_time"),
-        (["--trainer.gradient_clip_val", "-1"], "trainer.gradient_clip_val is -1; it must be 0 (off) or above"),
         (["--trainer.use_distributed_sampler", "true"], "trainer.use_distributed_sampler: the data module shares"),
         (["--trainer.strategy", "fsdp"], "trainer.strategy fsdp cannot run here: it shards parameters once"),
         (["--trainer.strategy", "deepspeed_stage_2"], "trainer.strategy deepspeed_stage_2 cannot run here"),

@@ -156,12 +156,10 @@ def check_trainer(trainer: Namespace | None) -> None:
     for name in ("min_epochs", "min_steps"):
         if trainer[name] is not None:
             raise UserError(f"trainer.{name} would count the run, not the phase; give a phase patience instead")
-    if (trainer.gradient_clip_val or 0) < 0:  # torch would turn the gradients around, and the loss would climb
-        raise UserError(f"trainer.gradient_clip_val is {trainer.gradient_clip_val:g}; it must be 0 (off) or above")
     for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
         if trainer[name] is not None and trainer[name] < 1:
             raise UserError(f"trainer.{name} is {trainer[name]}; it must be 1 or more")
-    if (trainer.gradient_clip_val or 0) < 0:
+    if (trainer.gradient_clip_val or 0) < 0:  # torch would turn the gradients around, and the loss would climb
         raise UserError(f"trainer.gradient_clip_val is {trainer.gradient_clip_val}; it must be 0 for none, or more")
     if trainer.val_check_interval == 0:
         raise UserError("trainer.val_check_interval is 0; it must be a share of the epoch, or a number of batches")
