@@ -223,10 +223,11 @@ def test_a_run_whose_data_have_moved_goes_on_where_they_are_now_if_they_are_the_
 
     other = tmp_path / "moved/cat/0.png"
     content = other.read_bytes()
-    other.write_bytes((tmp_path / "moved/dog/1.png").read_bytes())  # of the same name, and of another size
+    other.write_bytes((tmp_path / "moved/dog/1.png").read_bytes())  # of the same name
     before = contents(run)
     line = refused(capsys, "--run_dir", run, "--data.source", tmp_path / "moved")
-    assert line.endswith("files of " + str(tmp_path / "moved") + " are not as large as those that the run began with")
+    assert f"tl resume: 1 of the 24 images of {tmp_path / 'moved'} changed since the run began: " in line
+    assert line.endswith("/cat/0.png")
     assert contents(run) == before
 
     other.write_bytes(content)

@@ -212,7 +212,7 @@ def test_a_mistake_is_one_line(here, capsys, options, words):
 
 def test_another_split_of_the_same_images_is_refused(trained, capsys):
     assert main(["check_preprocessing", "--run_dir", "run", "--data.split_seed", "7"]) == 2
-    assert "drawn anew" in capsys.readouterr().err
+    assert "the run trained on" in capsys.readouterr().err
 
 
 def numbers(name, pixels, own=OWN):

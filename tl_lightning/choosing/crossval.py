@@ -100,6 +100,8 @@ def _summarise(
     parts = [load_predictions(run.test_predictions) for run in runs]
     for one, part, split in zip(runs, parts, splits, strict=True):
         _check_fold(one, part, samples, split["test"])
+    if len({run.summary["data"].get("contents_digest") for run in runs} - {None}) > 1:  # older runs lack it
+        raise UserError(f"images changed while the folds of {folder} were run: begin anew in another folder")
     predicted = _together(parts)
     task.set_training_targets(torch.from_numpy(samples.labels))
     objective = task.objective

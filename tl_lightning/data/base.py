@@ -19,7 +19,7 @@ from tl_lightning.data.arguments import check_arguments, check_batch_size
 from tl_lightning.data.broken import check_without, splits_without
 from tl_lightning.data.cached import Cached, CachedDataset
 from tl_lightning.data.dataset import Sample, SampleDataset, Store, Targets, Transform, View, make_targets
-from tl_lightning.data.describing import data_notes, data_summary, digest_splits, digest_targets
+from tl_lightning.data.describing import data_notes, data_summary, digest_contents, digest_splits, digest_targets
 from tl_lightning.data.leaks import (
     Duplicate,
     LeakReport,
@@ -31,7 +31,7 @@ from tl_lightning.data.leaks import (
 )
 from tl_lightning.data.loader import make_loader
 from tl_lightning.data.resume import place_of, progress
-from tl_lightning.data.samples import ProblemType, Samples, check_training_has_all
+from tl_lightning.data.samples import EVALUATION, ProblemType, Samples, check_training_has_all
 from tl_lightning.data.sampling import EpochSampler
 from tl_lightning.data.sources.columns import Columns
 from tl_lightning.data.sources.read import read_source
@@ -67,6 +67,7 @@ class TransferDataModule(LightningDataModule):
         domains: Names of the domains, which the numbers in the batches point into; empty without domains.
         preprocess: The preprocessing in force, with `image_size` and the like applied.
         prepared: The same as plain data.
+        drawn_digest: Tells apart which samples were drawn into which split, before copies were moved.
         split_digest: Tells apart which samples are in which split; broken ones count.
         splits: Sorted sample indices under ``train``, ``val`` and ``test``.
         unlabelled_rows: Sorted indices of samples without a label that may train, see `training_rows`.
@@ -126,7 +127,8 @@ class TransferDataModule(LightningDataModule):
                 less memory; auto for the largest that fits into what is free.
             split: auto (what the source states, else group or stratified), stratified, group (where there are groups:
                 none on both sides), blocks (contiguous ranges of the source), time (the latest test) or A_to_B for a
-                source with domains (elpv: mono_to_poly, poly_to_mono).
+                source with domains (elpv: mono_to_poly, poly_to_mono). tl test reads another source than the run's by
+                evaluation: all of it, or what it states.
             split_seed: Chooses the split; keep it while seed_everything varies, and the test samples stay the same.
             val_fraction: Share of the training part that is put aside for validation, where the source states none.
             test_fraction: Share of all samples that is put aside for testing, where the source states no split; 0 for
@@ -198,6 +200,7 @@ class TransferDataModule(LightningDataModule):
             separator=label_separator,
             classes=classes,
             unlabelled=unlabelled,
+            evaluating=split == EVALUATION,
         )
         if sampler == "balanced" and self.samples.first.problem_type not in ("multiclass", "ordinal"):
             raise UserError("data.sampler balanced draws all classes equally often, and these have none")
@@ -218,14 +221,14 @@ class TransferDataModule(LightningDataModule):
         )
         self.splits = self.split_for(fold)
         self.unlabelled_rows = self._hidden = np.zeros(0, dtype=np.int64)
-        if unlabelled == "keep":
+        if unlabelled == "keep" and split != EVALUATION:
             self._hidden = without_label(self.split_for(fold, labelled_fraction=1.0), self.splits)
             bare = np.union1d(np.flatnonzero(~self.samples.labelled), self._hidden)
             self.unlabelled_rows = may_train(self.samples, self.splits, bare, split)
         self._uses_unlabelled = False
         self._targets = self._make_targets()
         self.fold = fold
-        self.split_digest = digest_splits(self.samples.paths, self.splits, self.unlabelled_rows)
+        self.drawn_digest = self.split_digest = digest_splits(self.samples.paths, self.splits, self.unlabelled_rows)
         self.skipped = 0
         self.leaks: LeakReport | None = None
         self.moved = 0
@@ -394,6 +397,11 @@ class TransferDataModule(LightningDataModule):
         """Tells apart what the samples of the splits are said to show."""
         return digest_targets(self.samples, self.splits)
 
+    @property
+    def contents_digest(self) -> str | None:
+        """Tells apart what the samples of the splits show, however they are split; `None` before `setup`."""
+        return None if self._store is None else digest_contents(self._store, self.splits)
+
     def groups(self, split: str) -> NDArray[np.str_] | None:
         """The group of each sample of a split, in its order; `None` where there are no groups."""
         return None if self.samples.groups is None else self.samples.groups[self.splits[split]]
@@ -426,7 +434,15 @@ class TransferDataModule(LightningDataModule):
             self._settle(self.duplicates(store))
         if store.broken:
             skip = self.on_error == "skip"
-            check_without(self.samples, self.splits, store.broken, skip=skip, source=self.source, noun=self.noun)
+            check_without(
+                self.samples,
+                self.splits,
+                store.broken,
+                skip=skip,
+                trains=self.split != EVALUATION,
+                source=self.source,
+                noun=self.noun,
+            )
             self.leave_out(store.broken)
         self._targets = self._make_targets()
         self._store = store

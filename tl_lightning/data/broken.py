@@ -22,7 +22,7 @@ def splits_without(splits: Splits, rows: Collection[int]) -> Splits:
 
 
 def check_without(
-    samples: Samples, splits: Splits, broken: Mapping[int, str], *, skip: bool, source: str, noun: str
+    samples: Samples, splits: Splits, broken: Mapping[int, str], *, skip: bool, trains: bool, source: str, noun: str
 ) -> None:
     """Checks that broken samples may be left out, and that no split and no class is empty without them.
 
@@ -31,6 +31,7 @@ def check_without(
         splits: Indices of the samples of each split, broken ones among them.
         broken: Why a sample could not be read, by its index.
         skip: Whether they may be left out.
+        trains: Whether any of the samples train, for which every class has to be left.
         source: Name of the source, for messages.
         noun: What the samples are called, in the plural.
 
@@ -41,6 +42,8 @@ def check_without(
     found = f"{len(broken)} of {len(samples)} {noun} of {source} cannot be read: {named}"
     if not skip:
         raise UserError(f"{found}; mend them, or leave them out with --data.on_error skip")
+    if not trains:
+        return
     left = splits_without(splits, broken)
     for name in ("train", "val"):
         if not len(left[name]):

@@ -125,6 +125,8 @@ def make_targets(
         several: Whether targets come by their names.
     """
     weights = samples.weights
+    if weights is not None and not len(train):  # they count in training alone
+        weights = None
     if weights is not None:  # so that a weighted loss is as large as one without weights
         weights = weights / weights[train].mean()
     numbers = None if samples.domains is None else np.searchsorted(domains, samples.domains)

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tl_lightning.data.contents import contents
+from tl_lightning.data.dataset import Store
 from tl_lightning.data.samples import Samples, Target, name_some
 
 if TYPE_CHECKING:  # it hands itself over to be described
@@ -71,6 +72,7 @@ def data_summary(data: "TransferDataModule") -> dict[str, Any]:
         "fold": data.fold,
         "split_digest": data.split_digest,
         "targets_digest": data.targets_digest,
+        "contents_digest": data.contents_digest,
         "leaks": None if data.leaks is None else {"moved": data.moved, **data.leaks.to_dict()},
         "groups": None if samples.groups is None else len(np.unique(samples.groups)),
         "class_counts": counts if several else next(iter(counts.values())),
@@ -96,18 +98,15 @@ def digest_splits(paths: Sequence[Path], splits: Splits, unlabelled: NDArray[np.
     return digest.hexdigest()[:16]
 
 
-def digest_sizes(paths: Sequence[Path]) -> str:
-    """Tells apart files of the same names by their sizes, wherever they lie; one that is none has no size.
+def digest_contents(store: Store, splits: Splits) -> str:
+    """Tells apart what the samples of the splits show, in the order of the source.
 
     Args:
-        paths: The files of all samples.
+        store: All of them.
+        splits: Indices of the samples of each split.
     """
-    digest = hashlib.sha256()
-    for path in paths:
-        with suppress(OSError):
-            digest.update(f"{path.stat().st_size}".encode())
-        digest.update(b"\n")
-    return digest.hexdigest()[:16]
+    rows = np.unique(np.concatenate(list(splits.values())))
+    return hashlib.sha256(contents(store)[rows].tobytes()).hexdigest()[:16]
 
 
 def digest_targets(samples: Samples, splits: Splits) -> str:

@@ -16,6 +16,7 @@ SPLIT_WORDS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
+EVALUATION = "evaluation"  # the split of samples that are scored only: what the source states, else all of it
 
 ProblemType = Literal["multiclass", "ordinal", "multilabel", "regression"]
 """One class out of several; one of several ordered levels; any number of labels; one or more numbers."""

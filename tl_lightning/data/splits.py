@@ -5,7 +5,7 @@ from itertools import permutations
 import numpy as np
 from numpy.typing import NDArray
 
-from tl_lightning.data.samples import SPLITS, Samples, check_training_has_all, name_some
+from tl_lightning.data.samples import EVALUATION, SPLITS, Samples, check_training_has_all, name_some
 from tl_lightning.errors import UserError, nearest
 
 Indices = NDArray[np.int64]
@@ -43,12 +43,19 @@ def split_samples(
         labelled_seed: Chooses which; at least 0.
 
     Returns:
-        Sorted sample indices under ``train``, ``val`` and ``test``; only the test split may be empty.
+        Sorted sample indices under ``train``, ``val`` and ``test``; only the test split may be empty, and for
+        ``evaluation`` any: that trains on none and takes what the source states; where it states nothing, all samples
+        are both validation and test.
 
     Raises:
         UserError: For an unknown split, a fraction, fold or seed out of range, a class that training would never see,
             or a group that would be torn apart.
     """
+    if split == EVALUATION:
+        every = np.arange(len(samples))
+        if samples.split is None:
+            return {"train": every[:0], "val": every, "test": every}
+        return {name: np.flatnonzero(samples.split == name) for name in SPLITS}
     if not 0 < val_fraction < 1:
         raise UserError(f"data.val_fraction is {val_fraction}; it must lie between 0 and 1")
     if not 0 <= test_fraction < 1:

@@ -34,6 +34,7 @@ def make_samples(
     classes: ClassNames | Mapping[str, ClassNames] | None = None,
     separator: str = "|",
     unlabelled: Unlabelled = "stop",
+    evaluating: bool = False,
 ) -> Samples:
     """Puts the targets of a source into the order of the outputs, and checks that something can be learned from them.
 
@@ -45,6 +46,7 @@ def make_samples(
             they are names and the source has whole numbers from 0 instead, these are places in this order.
         separator: Between the labels of one cell.
         unlabelled: What to do about samples without any target: ``stop`` or ``keep``.
+        evaluating: Whether they are only scored, so that a class may have one image.
 
     Returns:
         The samples; a blank cell is a sample that lacks the target, but for several labels in one cell, where it says
@@ -78,7 +80,7 @@ def make_samples(
         what = "no target" if len(listing.targets) > 1 else f"the column {next(iter(listing.targets))!r} is empty"
         raise UserError(f"{place}: {what}; --data.unlabelled keep keeps such rows")
     for target in targets.values():
-        own_split = samples.split is not None
+        own_split = samples.split is not None or evaluating
         check_counts(target, listing.source, own_classes=classes is None, own_split=own_split)
     return samples
 

@@ -17,6 +17,7 @@ from tl_lightning.core.precision import fast_precision, possible_precision
 from tl_lightning.core.processes import process_rank
 from tl_lightning.core.run_folder import RunFolder, run_name
 from tl_lightning.data.images.configured import plain
+from tl_lightning.data.samples import EVALUATION
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.checks import (
     check_callbacks,
@@ -29,6 +30,7 @@ from tl_lightning.experiment.checks import (
 )
 from tl_lightning.experiment.options import add_options
 from tl_lightning.experiment.parser import ExperimentParser, user_error
+from tl_lightning.experiment.trained_on import drawn_digest
 from tl_lightning.finetuning.audit import Audit
 from tl_lightning.finetuning.averaging import ExponentialMovingAverage
 from tl_lightning.finetuning.batch_norm import SyncBatchNorm
@@ -45,6 +47,12 @@ from tl_lightning.training.progress import EpochLine, StepBar
 from tl_lightning.training.training_loss import TrainingLoss
 from tl_lightning.training.wandb import check_wandb, identify, with_wandb
 
+SPLIT_OPTIONS = tuple(
+    f"--data.{part}{name}"
+    for part in ("", "init_args.")
+    for name in ("split", "split_seed", "fold", "folds", "test_fraction", "val_fraction")
+)
+
 
 class Configuration(LightningCLI):
     """One parsed configuration with everything built from it.
@@ -58,6 +66,7 @@ class Configuration(LightningCLI):
         batch: Images of one step, where something is trained.
         lr_factor: What `lr_scaling` has multiplied the learning rates with.
         folder: The run's folder; on the first process of a training run.
+        own_split: Whether an evaluation reads the samples that the run began with, split as it split them.
         resolved: The whole configuration as YAML, defaults included; ``tl fit --config`` on it repeats the run.
 
     Args:
@@ -80,6 +89,9 @@ class Configuration(LightningCLI):
         self.checkpoint = checkpoint
         self._watch = watch
         self.created = False
+        self.own_split = True
+        # Whoever asks for a split of another source gets it.
+        self._splits_as_asked = any(argument.partition("=")[0] in SPLIT_OPTIONS for argument in args)
         self.folder: RunFolder | None = None
         self._plugins: list[Any] = []
         # A class within a phase or an augmentation is made by what uses it, which knows the rest of its arguments.
@@ -147,6 +159,8 @@ class Configuration(LightningCLI):
             config.trainer.precision = possible_precision(precision, accelerator)
             config.trainer.logger, config.trainer.callbacks = False, None  # those of the training run are not reopened
             return
+        if config.data.init_args.get("split") == EVALUATION:
+            raise UserError(f"data.split {EVALUATION} leaves nothing to train on; it is for tl test and tl validate")
         check_trainer(config.trainer)
         check_callbacks([resolve(callback.class_path, "trainer.callbacks") for callback in _callbacks(config.trainer)])
         check_own(config)
@@ -206,7 +220,7 @@ class Configuration(LightningCLI):
     def instantiate_classes(self) -> None:
         """Builds data module, model and trainer; a user's mistake leaves no empty run folder behind."""
         try:
-            super().instantiate_classes()
+            self._instantiate()
             self.datamodule.use_unlabelled(self.model.uses_unlabelled)
             if self.checkpoint is None:
                 self.share_out(self.config.global_batch)
@@ -220,6 +234,25 @@ class Configuration(LightningCLI):
             if (mistake := user_error(error)) is not None:
                 raise mistake from error
             raise
+
+    def _instantiate(self) -> None:
+        """Builds all three; an evaluation reads what the run did not begin with as a source that is only scored."""
+        data = self.config.data.init_args
+        drawn = None if self.checkpoint is None else drawn_digest(self.checkpoint, on_leak=data.get("on_leak"))
+        if drawn is None:
+            super().instantiate_classes()
+            return
+        try:
+            super().instantiate_classes()
+            self.own_split = getattr(self.datamodule, "drawn_digest", drawn) == drawn
+        except Exception as error:
+            if self._splits_as_asked or user_error(error) is None:
+                raise
+            self.own_split = False  # it cannot be split as the run's own was, or not be read at all
+        if not (self.own_split or self._splits_as_asked):
+            for name, value in (("split", EVALUATION), ("fold", None), ("on_leak", "ignore")):
+                data[name] = value
+            super().instantiate_classes()
 
     def share_out(self, global_batch: int | None) -> None:
         """Shares a step's images out among the processes, and has the learning rates follow; anew on each call.

@@ -15,32 +15,15 @@ from tl_lightning.core.files import write_text
 from tl_lightning.core.options import OptionParser, writable
 from tl_lightning.core.quiet import quiet
 from tl_lightning.core.run_folder import RunFolder
-from tl_lightning.data.samples import name_some
+from tl_lightning.data.samples import EVALUATION, name_some
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.experiment.earlier import configuration_of, precision_of
 from tl_lightning.experiment.tables import result_table, score_table
+from tl_lightning.experiment.trained_on import check_unseen, training_targets
 from tl_lightning.metrics.words import TABLES, in_words
 
 DECIDED = ("--data.image_size", "--data.channels", "--data.pixel_range", "--data.interpolation")
-
-
-def check_same_split(folder: RunFolder, data: Mapping[str, Any]) -> None:
-    """Makes sure that no image the run was trained on is scored as a new one, whatever options came.
-
-    Args:
-        folder: The run.
-        data: The data module's summary.
-
-    Raises:
-        UserError: If the source is the run's, and its split another.
-    """
-    trained = folder.summary["data"]
-    if data["source"] == trained["source"] and data["split_digest"] != trained["split_digest"]:
-        raise UserError(
-            f"the images or the split of {data['source']} are not those that {folder.path} was trained on: "
-            "drawn anew, it would score training images as new ones; give images of their own with --data.source"
-        )
 
 
 def refuse_decided(arguments: Sequence[str]) -> None:
@@ -72,7 +55,14 @@ def score(configuration: Configuration, split: str) -> dict[str, float]:
     return {name.partition("/")[2]: float(value) for name, value in logged.items()}
 
 
-def show_result(task: Any, data: Any, metrics: Mapping[str, float], split: str) -> dict[str, Any]:  # noqa: ANN401
+def show_result(
+    task: Any,  # noqa: ANN401
+    data: Any,  # noqa: ANN401
+    metrics: Mapping[str, float],
+    split: str,
+    *,
+    training: Mapping[str, Tensor] | None,
+) -> dict[str, Any]:
     """Prints the tables of one evaluation and returns what a summary keeps of them.
 
     Args:
@@ -80,16 +70,17 @@ def show_result(task: Any, data: Any, metrics: Mapping[str, float], split: str) 
         data: The data module.
         metrics: The value of each metric, by its plain name.
         split: ``validation`` or ``test``.
+        training: The targets of the training samples by head, for the baseline; `None` where they are not known.
     """
     name = "val" if split == "validation" else split
-    training, groups, several = targets_by_head(task, data, "train"), data.groups(name), len(task.objectives) > 1
+    groups, several = data.groups(name), len(task.objectives) > 1
     details: dict[str, Any] = {"standard_errors": {}}
     for head, found in task.predicted(name).items():
         objective, prefix = task.objectives[head], f"{head}/" if several else ""
         own = {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
         rows = np.searchsorted(data.splits[name], found.indices.numpy())  # those that have this target
         report = objective.report(found.predictions.float(), found.labels, None if groups is None else groups[rows])
-        baseline = objective.baseline(training[head], found.labels)
+        baseline = {} if training is None else objective.baseline(training[head], found.labels)
         title = f"{split}{f', {head}' if several else ''}: {len(found.labels):,} images"
         console.print(result_table(own, report["standard_errors"], baseline, objective.baseline_name, title=title))
         for table, word in TABLES.items():
@@ -113,15 +104,22 @@ def _says_nothing(row: Mapping[str, Any]) -> bool:
     return row.get("examples") == 0 or math.isnan(row.get("r2", 0.0))
 
 
-def baseline(task: Any, data: Any, split: str) -> dict[str, float]:  # noqa: ANN401
+def baseline(
+    task: Any,  # noqa: ANN401
+    data: Any,  # noqa: ANN401
+    split: str,
+    *,
+    training: Mapping[str, Tensor],
+) -> dict[str, float]:
     """The metrics of the baseline, as the summary names them: ``majority_accuracy`` and the like.
 
     Args:
         task: Says what the baseline is.
         data: The data module.
         split: ``val`` or ``test``.
+        training: The targets of the training samples, by head.
     """
-    training, targets = (targets_by_head(task, data, part) for part in ("train", split))
+    targets = targets_by_head(task, data, split)
     several = len(task.objectives) > 1
     found: dict[str, float] = {}
     for head, objective in task.objectives.items():
@@ -168,7 +166,8 @@ def evaluate(split: str, args: list[str]) -> dict[str, float]:
         The value of each metric, by its plain name.
 
     Raises:
-        UserError: If there is no such run or checkpoint, or an argument contradicts the checkpoint.
+        UserError: If there is no such run or checkpoint, an argument contradicts the checkpoint, or images are to be
+            scored that the run has seen.
     """
     parser = OptionParser(
         "validate" if split == "validation" else "test",
@@ -178,6 +177,13 @@ def evaluate(split: str, args: list[str]) -> dict[str, float]:
     parser.add_argument("--run_dir", help="the run whose best weights, data and settings are used")
     parser.add_argument("--ckpt_path", help="a checkpoint, instead of the run's best")
     parser.add_argument("--config", action="append", default=[], help="a configuration, instead of the run's own")
+    parser.add_argument(
+        "--on_seen",
+        choices=("stop", "skip", "warn"),
+        default="stop",
+        help="what to do about samples that the run was trained on or chosen by: stop before scoring, leave them out, "
+        "or score them all the same (default: stop)",
+    )
     parser.add_argument("--output", type=writable, help="a JSON file to write the metrics to")
     known, rest = parser.parse_known_args(args)
     refuse_decided(rest)
@@ -190,18 +196,25 @@ def evaluate(split: str, args: list[str]) -> dict[str, float]:
         raise UserError("name what to evaluate: --run_dir RUN, or --config FILE --ckpt_path FILE")
     quiet()
     checkpoint = load_checkpoint(Path(known.ckpt_path))
+    if "run" not in checkpoint and known.run_dir is not None:  # of version 0.1
+        checkpoint["run"] = {"split_digest": folder.summary["data"]["split_digest"]}
     configuration = Configuration([*configured, *precision_of(checkpoint), *rest], checkpoint=checkpoint)
     task, data = configuration.model, configuration.datamodule
     task.load_state_dict(checkpoint["state_dict"])
     data.prepare_data()
     data.setup("test")
-    if known.run_dir is not None:
-        check_same_split(folder, data.summary())
-    if not data.summary()[split]:
-        raise UserError(f"{data.summary()['source']} has no {split} split to evaluate on")
+    part, own = "val" if split == "validation" else split, configuration.own_split
+    if not len(data.splits[part]):
+        raise UserError(f"{data.source} has no {split} split to evaluate on")
+    if not own and data.samples.split is None and data.split == EVALUATION:
+        count = len(data.splits[part])
+        console.print(f"note       {data.source} is not what the run began with: all {count:,} {data.noun} are scored")
+    run = None if known.run_dir is None else folder
+    check_unseen(data, part, checkpoint=checkpoint, own=own, on_seen=known.on_seen, folder=run)
+    training = targets_by_head(task, data, "train") if own else training_targets(checkpoint)
     metrics = score(configuration, split)
-    scores = show_result(task, data, metrics, split)
+    scores = show_result(task, data, metrics, split, training=training)
     if known.output is not None:
-        constant = baseline(task, data, "val" if split == "validation" else split)
+        constant = {} if training is None else baseline(task, data, part, training=training)
         write_text(known.output, json.dumps({split: metrics, **scores, "baseline": constant}, indent=2) + "\n")
     return metrics

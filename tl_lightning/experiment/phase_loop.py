@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from lightning.pytorch.callbacks import EarlyStopping
 
 from tl_lightning.core.checkpoint_files import load_checkpoint
 from tl_lightning.core.console import console
-from tl_lightning.data.describing import digest_sizes
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration
+from tl_lightning.experiment.evaluation import targets_by_head
 from tl_lightning.experiment.tables import stage_table
+from tl_lightning.experiment.trained_on import check_same_contents, record_of
 from tl_lightning.feature_cache.head_solver import HeadSolver
 from tl_lightning.feature_cache.phase_cache import PhaseCache, Plan
 from tl_lightning.finetuning.freezing import StageRow
@@ -58,7 +60,6 @@ class Training:
         self._checkpoint: Path | None = None  # to go on from
         self._run: dict[str, Any] = {}  # what that checkpoint remembers
         self._epochs, self._step, self._stopped = 0, 0, False  # of it
-        self._sizes_digest: str | None = None
         self.seconds_before = 0.0
         self._seconds, self._begun = 0.0, math.nan
         callbacks = self._trainer.callbacks  # type: ignore[attr-defined]
@@ -152,8 +153,8 @@ class Training:
                 raise UserError(f"the images of {self._data.source} are not those that the run began with")
             if run.get("targets_digest", self._data.targets_digest) != self._data.targets_digest:  # older runs lack it
                 raise UserError(f"the targets of {self._data.source} are not those that the run began with")
-            if run.get("sizes_digest", self._sizes()) != self._sizes():  # older runs lack it
-                raise UserError(f"files of {self._data.source} are not as large as those that the run began with")
+            if "trained_on" in run:
+                check_same_contents(run["trained_on"], self._trained_on, self._data)
             self._position, self._cooling = run["position"], run["cooling"]
             self.records = [_in_todays_words(record) for record in run["phases"]]
             self._stopped, self.seconds_before = run["stopped"], float(run["fit_s"])
@@ -218,16 +219,15 @@ class Training:
             "cache_s": self._cache.seconds,
             "split_digest": self._data.split_digest,
             "targets_digest": self._data.targets_digest,
-            "sizes_digest": self._sizes(),
+            "trained_on": self._trained_on,
             "batch_size": self._data.batch_size,
             "micro_batch_size": self._data.micro_batch_size,
             "processes": self._trainer.world_size,
         }
 
-    def _sizes(self) -> str:
-        if self._sizes_digest is None:  # asked for in every checkpoint
-            self._sizes_digest = digest_sizes(self._data.samples.paths)
-        return self._sizes_digest
+    @cached_property
+    def _trained_on(self) -> dict[str, Any]:
+        return record_of(self._data, targets_by_head(self._task, self._data, "train"))
 
     def _has_diverged(self) -> bool:
         """Whether the loss of the latest validation is no number; that may have come before a resume."""

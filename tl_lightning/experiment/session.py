@@ -147,7 +147,8 @@ class Experiment:
                 save_predictions(path, found.predictions, found.labels, found.indices)
             self.timing["test_s"] = time.perf_counter() - begun
             split = "test"
-        self.scores = show_result(self.task, self.data, self.results[split], split)
+        training = targets_by_head(self.task, self.data, "train")
+        self.scores = show_result(self.task, self.data, self.results[split], split, training=training)
 
     def write_summary(self, status: Status, *, error: str | None = None) -> None:
         """Writes ``summary.json``, on the first process.

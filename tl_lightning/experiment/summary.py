@@ -6,7 +6,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
-from tl_lightning.experiment.evaluation import baseline
+from tl_lightning.experiment.evaluation import baseline, targets_by_head
 
 if TYPE_CHECKING:
     from tl_lightning.experiment.session import Experiment
@@ -38,7 +38,12 @@ def summary_of(experiment: "Experiment", status: Status, *, error: str | None) -
         "test": experiment.results.get("test"),
         **experiment.scores,
         **({"averages": experiment.averages} if experiment.averages else {}),
-        "baseline": baseline(experiment.task, experiment.data, "test" if tested else "val"),
+        "baseline": baseline(
+            experiment.task,
+            experiment.data,
+            "test" if tested else "val",
+            training=targets_by_head(experiment.task, experiment.data, "train"),
+        ),
         "batch": {**asdict(experiment.configuration.batch), "lr_factor": experiment.configuration.lr_factor},
         "phases": experiment.training.records,
         "throughput": experiment.training.throughput,

@@ -261,6 +261,12 @@ def test_runs_on_data_that_changed_in_between_are_not_compared(there, monkeypatc
 
     for folder in ("scratch-seed1", "feature_extraction-seed1"):
         change(folder, "targets_digest", "same")
+        change(folder, "contents_digest", folder)
+    assert compare() == 2
+    assert "feature_extraction-seed1: their images show something else" in capsys.readouterr().err
+
+    for folder in ("scratch-seed1", "feature_extraction-seed1"):
+        change(folder, "contents_digest", "same")
     change("feature_extraction-seed0", "split_digest", "before")
     made = []
 

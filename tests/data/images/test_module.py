@@ -94,6 +94,7 @@ def test_the_summary_is_exact(folder: Path, small: ImagePreprocess, image: Calla
         "groups": None,
         "split_digest": data.split_digest,
         "targets_digest": data.targets_digest,
+        "contents_digest": data.contents_digest,
         "leaks": None,
         "class_counts": {
             "train": {"cat": 5, "dog": 10},

@@ -72,7 +72,11 @@ def check_same_data(jobs: Sequence[Job], folder: Path) -> None:
         if not RunFolder(path).is_complete:
             continue
         data = RunFolder(path).summary["data"]
-        for key, what in (("split_digest", "are in another split"), ("targets_digest", "have other targets")):
+        for key, what in (
+            ("split_digest", "are in another split"),
+            ("targets_digest", "have other targets"),
+            ("contents_digest", "show something else"),
+        ):
             digest = data.get(key)
             if digest is None:  # older runs lack it
                 continue

@@ -16,7 +16,9 @@ FOLDER = "folder"  # the column of its classes
 LAYOUT = "one sub-folder per class is expected, such as cats/1.jpg and dogs/2.jpg"
 
 
-def read_folder(folder: Path, *, may_be_empty: bool = False, classes: Collection[str] = ()) -> Listing:
+def read_folder(
+    folder: Path, *, may_be_empty: bool = False, classes: Collection[str] = (), evaluating: bool = False
+) -> Listing:
     """Lists a folder with one sub-folder per class, optionally under ``train/``, ``val/`` and ``test/``.
 
     Images are found at any depth, by their suffix, and where that tells nothing by what they begin with; what is hidden
@@ -26,6 +28,7 @@ def read_folder(folder: Path, *, may_be_empty: bool = False, classes: Collection
         folder: The folder.
         may_be_empty: Whether there may be class folders without images.
         classes: The names that classes may have, where they are known: folders of these names are no splits.
+        evaluating: Whether nothing is to train, so that there may be ``test/`` without ``train/``.
 
     Returns:
         The images sorted by class and path, the splits after each other.
@@ -33,7 +36,7 @@ def read_folder(folder: Path, *, may_be_empty: bool = False, classes: Collection
     Raises:
         UserError: If the folder is missing or is laid out in another way.
     """
-    parts = _split_folders(folder, classes)
+    parts = _split_folders(folder, classes, evaluating=evaluating)
     paths: list[Path] = []
     labels: list[str] = []
     splits: list[str] = []
@@ -106,7 +109,7 @@ def _stray_images(folder: Path, parts: list[tuple[Path, str]]) -> list[Path]:
     return [path for place in places for path in listed(place) if is_named_image(path) and not path.is_dir()]
 
 
-def _split_folders(folder: Path, classes: Collection[str]) -> list[tuple[Path, str]]:
+def _split_folders(folder: Path, classes: Collection[str], *, evaluating: bool) -> list[tuple[Path, str]]:
     """The folders that hold class folders, each with the split that it states; an empty name states none."""
     if not folder.exists():
         raise UserError(f"data.source {folder}: there is no such folder")
@@ -121,7 +124,7 @@ def _split_folders(folder: Path, classes: Collection[str]) -> list[tuple[Path, s
     if {*names} <= {*classes}:  # who names the classes decides
         return [(folder, "")]
     stated = [split_of(name) for name in names]
-    if all(stated) and "train" in stated:
+    if all(stated) and ("train" in stated or evaluating):
         return [(path, split or "") for path, split in zip(inside, stated, strict=True)]
     if all(stated):
         raise UserError(f"data.source {folder} has {', '.join(names)} but no train/ folder")

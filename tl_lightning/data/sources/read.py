@@ -29,6 +29,7 @@ def read_source(
     separator: str = "|",
     classes: ClassNames | Mapping[str, ClassNames] | None = None,
     unlabelled: Unlabelled = "stop",
+    evaluating: bool = False,
 ) -> Samples:
     """Lists the images and targets of a source; none is read, but for libraries' sets that are new here.
 
@@ -43,6 +44,7 @@ def read_source(
         separator: Between the labels of one cell.
         classes: Order of the classes, as from a checkpoint; `None` leaves it to the source.
         unlabelled: What to do about samples without a target: ``stop`` or ``keep``.
+        evaluating: Whether they are only scored, so that it may lack classes and a training split.
 
     Returns:
         The samples.
@@ -61,6 +63,7 @@ def read_source(
         separator=separator,
         may_be_empty=classes is not None,
         classes=() if classes is None or isinstance(classes, Mapping) else [str(name) for name in classes],
+        evaluating=evaluating,
         blank_targets=several is not None or problem_type == "multilabel" or unlabelled == "keep",
     )
     if FOLDER in listing.targets and (several or problem_type in ("multilabel", "regression")):
@@ -68,7 +71,14 @@ def read_source(
         raise UserError(
             f"a folder says one class of each image, not {wanted}: name a .csv or .parquet table as data.source"
         )
-    return make_samples(listing, problem_type=problem_type, classes=classes, separator=separator, unlabelled=unlabelled)
+    return make_samples(
+        listing,
+        problem_type=problem_type,
+        classes=classes,
+        separator=separator,
+        unlabelled=unlabelled,
+        evaluating=evaluating,
+    )
 
 
 def list_source(
@@ -79,6 +89,7 @@ def list_source(
     separator: str = "|",
     may_be_empty: bool = True,
     classes: Collection[str] = (),
+    evaluating: bool = False,
     blank_targets: bool = True,
 ) -> Listing:
     """What a source says, as text: enough where nothing is to be learned from it.
@@ -90,6 +101,7 @@ def list_source(
         separator: Between the labels of one cell.
         may_be_empty: Whether a folder may have class folders without images.
         classes: The names that classes may have, where they are known; see `read_folder`.
+        evaluating: Whether nothing is to train, so that a folder may have ``test/`` without ``train/``.
         blank_targets: Whether the cell of a target may be blank.
 
     Raises:
@@ -114,7 +126,7 @@ def list_source(
     if by_name:
         table, columns = read_hub(source.removeprefix(HUB), columns)
         return list_table(table, columns, blank_targets=blank_targets, separator=separator)
-    return read_folder(path, may_be_empty=may_be_empty, classes=classes)
+    return read_folder(path, may_be_empty=may_be_empty, classes=classes, evaluating=evaluating)
 
 
 def find_files(source: str, columns: Columns | None = None) -> list[Path]:

@@ -13,8 +13,9 @@ from tl_lightning.core.options import OptionParser, writable
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.earlier import configuration_of, precision_of
-from tl_lightning.experiment.evaluation import check_same_split, refuse_decided
+from tl_lightning.experiment.evaluation import refuse_decided
 from tl_lightning.experiment.preamble import assemble
+from tl_lightning.experiment.trained_on import check_unseen
 from tl_lightning.inspecting.preprocessing_check.check import Checked, check_preprocessing
 from tl_lightning.metrics.words import in_words
 from tl_lightning.preprocess.image import ImagePreprocess
@@ -84,13 +85,16 @@ def check_command(args: list[str]) -> None:
     configuration = assemble(options, command="check_preprocessing", checkpoint=checkpoint)
     task, data, trainer = configuration.model, configuration.datamodule, configuration.trainer
     task.load_state_dict(checkpoint["state_dict"])
-    if data.on_leak == "move":  # the split depends on what the images show
+    own = configuration.own_split
+    if data.on_leak == "move" or not own:  # the split depends on what the images show
         data.prepare_data()
         data.setup("validate")
-    check_same_split(folder, data.summary())
-    rows = data.splits[SPLITS[known.split]]
-    if not len(rows):
+    part = SPLITS[known.split]
+    if not len(data.splits[part]):
         raise UserError(f"{data.source} has no {known.split} split to check on")
+    if not own:
+        check_unseen(data, part, checkpoint=checkpoint, own=own, folder=folder)
+    rows = data.splits[part]
     if len(rows) > known.limit:
         rows = np.sort(np.random.default_rng(0).choice(rows, known.limit, replace=False))
     checked = check_preprocessing(task, data, trainer, rows, own=ImagePreprocess.from_dict(data.prepared))
