@@ -117,8 +117,8 @@ class TransferDataModule(LightningDataModule):
 
         Args:
             source: A folder with one sub-folder per class (optionally under train/, val/, test/), a .csv or .parquet
-                table, torchvision/NAME, datasets/NAME[:CONFIG] or datasets/FOLDER (of the Hugging Face library), or
-                elpv.
+                table, a zip or tar archive, WebDataset shards, an export of Label Studio, CVAT or Roboflow,
+                torchvision/NAME, datasets/NAME[:CONFIG] or datasets/FOLDER (of the Hugging Face library), or elpv.
             preprocess: The preprocessing in force, as plain data.
             input_column: Column of a table that names or holds the samples.
             batch_size: Samples per step of one process; several processes train on that many each. --global_batch

@@ -102,7 +102,7 @@ def predict_command(args: list[str]) -> None:
     parser.add_argument("--run_dir", help="the run whose best weights predict")
     parser.add_argument("--ckpt_path", help="a checkpoint, instead of the run's best")
     parser.add_argument(
-        "--input", help="a file, a folder that is searched for files, or a table (.csv, .parquet) that names them"
+        "--input", help="a file, a folder or archive that is searched for files, or a table that names them"
     )
     parser.add_argument("--config", help="a configuration whose data.source is predicted, instead of --input")
     parser.add_argument(

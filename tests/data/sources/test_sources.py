@@ -190,7 +190,7 @@ def test_missing_folder_or_table_is_named(tmp_path: Path) -> None:
     assert refuse(f"{tmp_path}/none") == f"data.source {tmp_path}/none: there is no such folder"
     assert refuse(f"{tmp_path}/none.csv") == f"data.source {tmp_path}/none.csv: there is no such table"
     (tmp_path / "file.txt").touch()
-    assert "neither a folder nor a table" in refuse(f"{tmp_path}/file.txt")
+    assert "is no folder, zip or tar archive, nor a table" in refuse(f"{tmp_path}/file.txt")
 
 
 def test_given_classes_set_the_order_and_may_be_empty(folder: Path) -> None:

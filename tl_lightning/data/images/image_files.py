@@ -3,7 +3,6 @@
 import errno
 import io
 import logging
-import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from tl_lightning.data.archives.files import open_file
 from tl_lightning.data.images.decoding import DecodedImage, decode
 from tl_lightning.data.images.pixels import BrokenImage
 from tl_lightning.errors import UserError, shown
@@ -57,7 +57,7 @@ def read_image(path: Path, preprocess: ImagePreprocess) -> DecodedImage:
     `ImagePreprocess.channels` is 4.
 
     Args:
-        path: The file.
+        path: The file, also within an archive.
         preprocess: What the weights expect; a JPEG is decoded at a fraction of its size where that is enough.
 
     Returns:
@@ -68,9 +68,8 @@ def read_image(path: Path, preprocess: ImagePreprocess) -> DecodedImage:
         UserError: If the machine fails, or a package is missing, which says nothing about the image.
     """
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):  # a pipe would be waited for
-            raise BrokenImage("a folder" if stat.S_ISDIR(mode) else "not a regular file")
+        if not path.is_file() and path.exists():  # a pipe would be waited for
+            raise BrokenImage("a folder" if path.is_dir() else "not a regular file")
         with _Watched(path) as file:
             try:
                 return decode(file, preprocess)
@@ -102,7 +101,7 @@ class _Watched(io.BufferedReader):
     error: OSError | None = None
 
     def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path))
+        super().__init__(open_file(path))
 
     def read(self, size: int | None = -1) -> bytes:
         try:

@@ -54,8 +54,8 @@ class ImageDataModule(TransferDataModule):
 
         Args:
             source: A folder with one sub-folder per class (optionally under train/, val/, test/), a .csv or .parquet
-                table, torchvision/NAME, datasets/NAME[:CONFIG] or datasets/FOLDER (of the Hugging Face library), or
-                elpv.
+                table, a zip or tar archive, WebDataset shards, an export of Label Studio, CVAT or Roboflow,
+                torchvision/NAME, datasets/NAME[:CONFIG] or datasets/FOLDER (of the Hugging Face library), or elpv.
             preprocess: What the weights were pretrained with; comes from the backbone.
             image_size: Side in pixels of the square that the model sees; by default the weights' own.
             channels: Number of channels of the images; by default the weights' own. Others than theirs change the

@@ -20,6 +20,7 @@ from tl_lightning.core.cache_folder import KEY_LENGTH, building, cache_dir, disc
 from tl_lightning.core.cache_room import NoRoom, make_room
 from tl_lightning.core.console import console, track
 from tl_lightning.core.locks import Hold
+from tl_lightning.data.archives.files import state_of
 from tl_lightning.data.images.image_files import NO_SUCH_FILE, quiet_decoders
 from tl_lightning.data.images.pixels import BrokenImage
 from tl_lightning.data.images.preparing import read_resized
@@ -128,9 +129,9 @@ def _key(paths: list[Path], preprocess: ImagePreprocess) -> str:
     digest = hashlib.sha256(repr(settings).encode())
     for path in paths:
         try:
-            status = path.stat()
+            found = state_of(path)
             # Permission to read belongs to the key: granting it changes neither size nor time.
-            state = (status.st_size, status.st_mtime_ns, os.access(path, os.R_OK))
+            state = (found.size, found.time, found.readable)
         except OSError:
             state = (-1, -1, False)
         digest.update(f"{path}\0{state}\n".encode(errors="surrogateescape"))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tl_lightning.data.archives.files import open_file, state_of
 from tl_lightning.data.leaks.crops import crop_pairs
 from tl_lightning.data.leaks.fingerprints import Fingerprints, Pixels, take_fingerprints
 from tl_lightning.data.leaks.groups import Duplicate, Groups, Kind
@@ -91,16 +92,16 @@ def _equal(
 
 def _size(path: Path) -> int | None:
     try:
-        return path.stat().st_size
+        return state_of(path).size
     except OSError:  # gone since it was decoded
         return None
 
 
 def _file_digest(path: Path) -> bytes | None:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return hashlib.file_digest(file, "sha256").digest()
-    except OSError:
+    except Exception:  # also of a damaged archive
         return None
 
 

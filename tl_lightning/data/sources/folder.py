@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from tl_lightning.core.console import console
+from tl_lightning.data.archives.files import archive_at, is_file, is_folder, is_folder_in
 from tl_lightning.data.images.formats import SUFFIXES
 from tl_lightning.data.listing import Listing
 from tl_lightning.data.samples import SPLIT_WORDS, are_numbers, name_some, sort_classes, split_of
@@ -66,14 +67,14 @@ def read_folder(
 
 
 def find_images(path: Path) -> list[Path]:
-    """Lists the image at a path, or all images below a folder, sorted; what else lies there is said.
+    """Lists the image at a path, or all images in a folder or an archive, sorted; what else lies there is said.
 
     Raises:
         UserError: If there is nothing there, or no image in it.
     """
-    if path.is_file():
+    if is_file(path) and archive_at(path) is None:
         return [path]
-    if not path.is_dir():
+    if not is_folder(path):
         raise UserError(f"--input {path}: there is no such image or folder")
     found = images_below(path)
     if not found.images:
@@ -106,15 +107,17 @@ def _check_filled(folder: Path, counts: Counter[str], left_out: dict[str, Counte
 def _stray_images(folder: Path, parts: list[tuple[Path, str]]) -> list[Path]:
     """Images that lie where class folders are expected."""
     places = dict.fromkeys([folder, *(part for part, _ in parts)])
-    return [path for place in places for path in listed(place) if is_named_image(path) and not path.is_dir()]
+    return [path for place in places for path in listed(place) if is_named_image(path) and not is_folder_in(path)]
 
 
 def _split_folders(folder: Path, classes: Collection[str], *, evaluating: bool) -> list[tuple[Path, str]]:
     """The folders that hold class folders, each with the split that it states; an empty name states none."""
-    if not folder.exists():
+    if not folder.exists() and not is_folder(folder):
         raise UserError(f"data.source {folder}: there is no such folder")
-    if not folder.is_dir():
-        raise UserError(f"data.source {folder} is neither a folder nor a table that ends in .csv or .parquet")
+    if not is_folder(folder):
+        raise UserError(
+            f"data.source {folder} is no folder, zip or tar archive, nor a table that ends in .csv or .parquet"
+        )
     inside = folders_in(folder)
     if not inside:
         if any(map(is_named_image, listed(folder))):

@@ -8,10 +8,10 @@ from tl_lightning.data.listing import Listing
 from tl_lightning.data.samples import ProblemType, Samples
 from tl_lightning.data.sources.columns import Columns, list_table
 from tl_lightning.data.sources.elpv import read_elpv
-from tl_lightning.data.sources.folder import FOLDER, find_images, read_folder
+from tl_lightning.data.sources.folder import FOLDER
 from tl_lightning.data.sources.hub_sets import PREFIX as HUB
 from tl_lightning.data.sources.hub_sets import read_hub
-from tl_lightning.data.sources.table import SUFFIXES, read_table
+from tl_lightning.data.sources.paths import ENDINGS, check_no_columns, files_at, list_path
 from tl_lightning.data.sources.torchvision_sets import PREFIX as TORCHVISION
 from tl_lightning.data.sources.torchvision_sets import read_torchvision
 from tl_lightning.data.targets import ClassNames, Unlabelled, make_samples
@@ -34,9 +34,10 @@ def read_source(
     """Lists the images and targets of a source; none is read, but for libraries' sets that are new here.
 
     Args:
-        source: ``elpv``, the path of a table that ends in ``.csv`` or ``.parquet``, or a folder with one sub-folder per
-            class; else ``torchvision/NAME``, or ``datasets/NAME``, ``datasets/NAME:CONFIG`` or ``datasets/FOLDER`` for
-            the library ``datasets``. A path that exists is always taken for one.
+        source: ``elpv``, the path of a table that ends in ``.csv`` or ``.parquet``, of a folder with one sub-folder per
+            class, of a zip or tar archive of such, or of shards; else ``torchvision/NAME``, or ``datasets/NAME``,
+            ``datasets/NAME:CONFIG`` or ``datasets/FOLDER`` for the library ``datasets``. A path that exists is always
+            taken for one.
         problem_type: What is to be learned; of several targets each by its name, which is that of a column, or one of
             ``target``.
         target: What is to be learned, where the source has several targets (`elpv`: defect, level, type, probability).
@@ -108,40 +109,45 @@ def list_source(
         UserError: If the source cannot be listed.
     """
     columns = columns or Columns()
-    path = Path(source).expanduser()
-    by_name = source.startswith((TORCHVISION, HUB)) and not path.exists()
-    named = [role for role in ("split", "group", "domain", "weight", "time") if getattr(columns, role) is not None]
-    if named and not by_name and path.suffix.lower() not in SUFFIXES:
-        raise UserError(
-            f"data.{named[0]}_column is for tables, and {source} has no columns: leave it out, or make a table"
-        )
+    by_name = _is_name(source)
     if source == "elpv":
+        check_no_columns(source, columns)
         return read_elpv(targets=[target or "defect"] if isinstance(target, str | None) else target)
     if isinstance(target, str):
         raise UserError(f"data.target {target!r} is only for the source elpv, not for {source}; leave it out")
-    if path.suffix.lower() in SUFFIXES:
-        return read_table(path, columns=columns, blank_targets=blank_targets, separator=separator)
     if by_name and source.startswith(TORCHVISION):
         return list_table(read_torchvision(source.removeprefix(TORCHVISION)), columns, separator=separator)
     if by_name:
         table, columns = read_hub(source.removeprefix(HUB), columns)
         return list_table(table, columns, blank_targets=blank_targets, separator=separator)
-    return read_folder(path, may_be_empty=may_be_empty, classes=classes, evaluating=evaluating)
+    return list_path(
+        source,
+        columns=columns,
+        separator=separator,
+        may_be_empty=may_be_empty,
+        classes=classes,
+        evaluating=evaluating,
+        blank_targets=blank_targets,
+    )
 
 
 def find_files(source: str, columns: Columns | None = None) -> list[Path]:
     """The images of a source, in its order, whatever it says of them: a table or folder needs no labels.
 
     Args:
-        source: An image, a folder, a table, or the name of a set; see `read_source`.
+        source: An image, a folder, an archive, a table, shards or the name of a set; see `read_source`.
         columns: Which columns of a table say what.
 
     Raises:
         UserError: If there are none.
     """
-    columns, path = columns or Columns(), Path(source).expanduser()
-    if path.suffix.lower() in SUFFIXES:
-        return list_source(source, columns=Columns(image=columns.image, label=None)).paths
-    if source == "elpv" or (source.startswith((TORCHVISION, HUB)) and not path.exists()):
+    columns = columns or Columns()
+    if source == "elpv" or _is_name(source):
         return list_source(source, columns=columns).paths
-    return find_images(path)
+    return files_at(source, columns)
+
+
+def _is_name(source: str) -> bool:
+    """Whether a source is the name of a library's set rather than a path."""
+    named = source.startswith((TORCHVISION, HUB)) and not source.lower().endswith(ENDINGS)
+    return named and not Path(source).expanduser().exists()

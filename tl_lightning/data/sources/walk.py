@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tl_lightning.core.run_folder import holds_runs, is_run
+from tl_lightning.data.archives.files import entries, is_folder_in, walk
 from tl_lightning.data.images.formats import SUFFIXES, is_ignored, left_out_as, suffix_of
 from tl_lightning.errors import UserError, shown
 
@@ -35,7 +36,7 @@ def images_below(folder: Path) -> Found:
     """
     images: list[str] = []
     left_out: Counter[str] = Counter()
-    for parent, folders, names in os.walk(folder, onerror=_refuse):
+    for parent, folders, names in walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not is_ignored(name, folder=True) and not is_run(Path(parent, name))]
         left_out["linked folder"] += sum(os.path.islink(os.path.join(parent, name)) for name in folders)
         for name in names:
@@ -65,7 +66,7 @@ def folders_in(folder: Path) -> list[Path]:
     return [
         path
         for path in listed(folder)
-        if path.is_dir() and not is_ignored(path.name, folder=True) and not inside.is_relative_to(path.resolve())
+        if is_folder_in(path) and not is_ignored(path.name, folder=True) and not inside.is_relative_to(path.resolve())
         if not (holds_runs(path) and not images_below(path).images)
     ]
 
@@ -80,7 +81,7 @@ def listed(folder: Path) -> list[Path]:
         UserError: If it cannot be listed.
     """
     try:
-        return sorted(folder.iterdir())
+        return sorted(entries(folder))
     except OSError as error:
         _refuse(error)
 

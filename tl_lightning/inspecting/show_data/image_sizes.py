@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from tl_lightning.core.pages.page import Bar, Bars
+from tl_lightning.data.archives.files import is_file, open_file
 from tl_lightning.data.images.decoding import FORMATS
 from tl_lightning.data.workers import usable_cores
 from tl_lightning.preprocess.image import ImagePreprocess
@@ -54,9 +55,9 @@ def read_headers(paths: Sequence[Path]) -> list[Header | None]:
 
 def _header(path: Path) -> Header | None:
     try:
-        if not path.is_file():  # a pipe would be waited at for ever
+        if not is_file(path):  # a pipe would be waited at for ever
             return None
-        with Image.open(path, formats=FORMATS) as image:
+        with open_file(path) as file, Image.open(file, formats=FORMATS) as image:
             width, height = image.size
             if image.getexif().get(ORIENTATION) in TURNED:
                 width, height = height, width

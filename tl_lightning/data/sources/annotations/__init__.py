@@ -1,0 +1,1 @@
+"""What annotation tools export of a classification: Label Studio, CVAT (also Datumaro and ImageNet's) and Roboflow."""
