@@ -13,6 +13,7 @@ from lightning import Callback
 from tiny import TINY, write_tiny
 from torch import nn
 
+from tl_lightning.backbones import engines
 from tl_lightning.core.quiet import quiet
 from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.feature_cache import extractor as extraction
@@ -74,6 +75,29 @@ def test_a_row_does_not_depend_on_which_rows_were_left_to_compute(configured, pr
         assert extractor.computed == computed
     assert all(torch.equal(one, other) for one, other in zip(whole, store.read(np.arange(24)), strict=True))
     assert store.layouts[0].dtype == ("float32" if precision == "32-true" else "bfloat16")
+
+
+def test_an_engine_computes_them_alike_and_has_a_store_of_its_own(configured, capsys):
+    eager, _ = extract(*configured("--engine", "eager"), np.arange(24))
+    task, data, extractor = configured("--engine", "openvino")
+    extractor = Extractor(task, data, extractor._trainer, "openvino")
+    store, _ = extract(task, data, extractor, np.arange(24))
+    assert store.folder != eager.folder and extractor.computed == 24
+    assert capsys.readouterr().out.count("engine     openvino in float32") == 1
+    (made,), (right,) = store.read(np.arange(24)), eager.read(np.arange(24))
+    assert (made.dtype, made.stride()) == (right.dtype, right.stride())
+    torch.testing.assert_close(made, right, rtol=1e-4, atol=1e-5)
+    again = Extractor(task, data, extractor._trainer, "openvino")
+    extract(task, data, again, np.arange(24))
+    assert again.computed == 0 and "engine" not in capsys.readouterr().out  # nothing is built for nothing
+
+
+def test_an_engine_that_computes_something_else_leaves_the_work_to_eager(configured, monkeypatch, capsys):
+    monkeypatch.setitem(engines.ROUNDING, torch.float32, -1.0)  # nothing is near enough
+    task, data, extractor = configured()
+    store, _ = extract(task, data, Extractor(task, data, extractor._trainer, "openvino"), np.arange(24))
+    assert "engine     not openvino: what it computes is" in capsys.readouterr().out
+    assert store.folder == extract(*configured("--engine", "eager"), np.arange(24))[0].folder
 
 
 def test_an_interruption_keeps_what_was_done(configured, monkeypatch):

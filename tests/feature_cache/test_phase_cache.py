@@ -22,7 +22,6 @@ from tl_lightning.feature_cache import phase_cache as keeping
 from tl_lightning.tasks.classification import ClassificationTask
 
 STEPPED = ["--model.head_solver", "sgd"]
-BUILT = 2  # made-up images, by which a new backbone counts its features
 
 
 class Batches(Callback):
@@ -51,7 +50,7 @@ def images_run(monkeypatch):
     count = [0]
 
     def note(module, inputs):
-        if isinstance(module, nn.Conv2d) and module.in_channels == 3:
+        if isinstance(module, nn.Conv2d) and module.in_channels == 3 and inputs[0].device.type != "meta":
             count[0] += len(inputs[0])
 
     handle = nn.modules.module.register_module_forward_pre_hook(note)
@@ -92,10 +91,10 @@ def test_each_image_goes_through_a_frozen_backbone_once_and_in_a_second_run_neve
     assert fit("feature_extraction", *options, epochs=4) == 0
     data = summary()["data"]
     # Two images show, in parts and as a whole, what crosses the cut; a finished run is tested from images.
-    assert images_run[0] == BUILT + 2 + 2 + data["train"] + data["validation"] + data["test"]
+    assert images_run[0] == 2 + 2 + data["train"] + data["validation"] + data["test"]
     images_run[0] = 0
     assert fit("feature_extraction", *options, "--seed_everything", "9", epochs=7, run="again") == 0
-    assert images_run[0] == BUILT + data["test"]
+    assert images_run[0] == data["test"]
 
 
 def test_what_is_logged_of_kept_features_is_what_images_give(here):

@@ -81,6 +81,17 @@ def test_prediction_draws_nothing_from_the_callers_generators(here):
     assert random.random() == expected[2]
 
 
+def test_an_engine_predicts_what_it_was_tested_with_to_the_last_bit(here, capsys):
+    run = fit("--trainer.precision", "bf16-mixed", "--engine", "openvino")
+    paths, expected = scored(run)
+    capsys.readouterr()
+    assert torch.equal(probabilities(run.predict(paths)), expected)
+    assert capsys.readouterr().out.count("engine     openvino in bfloat16") == 1
+    options = ["--input", "images", "--output", "eager.csv", "--engine", "eager"]
+    assert main(["predict", "--run_dir", "run", *options]) == 0
+    assert "engine     " not in capsys.readouterr().out
+
+
 def test_the_command_predicts_alike_from_a_run_and_from_its_checkpoint(here):
     run = fit("--trainer.precision", "bf16-mixed")
     paths, expected = scored(run)

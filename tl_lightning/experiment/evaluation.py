@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from tl_lightning.backbones.engines import pick_engine
 from tl_lightning.core.checkpoint_files import load_checkpoint
 from tl_lightning.core.console import console
 from tl_lightning.core.files import write_text
 from tl_lightning.core.options import OptionParser, writable
 from tl_lightning.core.quiet import quiet
 from tl_lightning.core.run_folder import RunFolder
+from tl_lightning.data.base import TransferDataModule
 from tl_lightning.data.samples import EVALUATION, name_some
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration
@@ -51,7 +53,12 @@ def score(configuration: Configuration, split: str) -> dict[str, float]:
         The value of each metric, by its plain name.
     """
     run_split = configuration.trainer.validate if split == "validation" else configuration.trainer.test
-    (logged,) = run_split(configuration.model, datamodule=configuration.datamodule, verbose=False)
+    task, data, trainer = configuration.model, configuration.datamodule, configuration.trainer
+    samples = len(data.samples) if isinstance(data, TransferDataModule) else 0
+    device = trainer.strategy.root_device
+    engine = pick_engine(configuration.config.engine, task.transferred, samples=samples, device=device)
+    with task.evaluating_by(engine, say=trainer.is_global_zero):
+        (logged,) = run_split(task, datamodule=data, verbose=False)
     return {name.partition("/")[2]: float(value) for name, value in logged.items()}
 
 

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser
 
+from tl_lightning.backbones.engines import EngineChoice
 from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.finetuning.phases import PRESETS
 from tl_lightning.tasks import ClassificationTask
@@ -33,6 +34,13 @@ def add_options(parser: LightningArgumentParser) -> None:
         type=Literal["off", "auto", "require"],
         default="auto",
         help="Compute what a phase freezes once and cache it: never, where it can be and pays, or else fail.",
+    )
+    parser.add_argument(
+        "--engine",
+        type=EngineChoice,
+        default="auto",
+        help="What runs stages that nothing trains: torch as it is (eager), openvino, inductor, or whatever pays; "
+        "compiled ones are compared with eager first.",
     )
     parser.add_argument(
         "--global_batch",

@@ -63,7 +63,8 @@ class Training:
         self.seconds_before = 0.0
         self._seconds, self._begun = 0.0, math.nan
         callbacks = self._trainer.callbacks  # type: ignore[attr-defined]
-        self._cache = PhaseCache(self._task, self._data, self._trainer, configuration.config.cache)
+        config = configuration.config
+        self._cache = PhaseCache(self._task, self._data, self._trainer, config.cache, config.engine)
         self.forgetting = ForgettingMeter(self._task, self._data, self._trainer, configuration.config_init.forgetting)
         self._solver = HeadSolver(self._cache, self._data, self._head_report)
         callbacks.insert(0, self._solver)

@@ -17,6 +17,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tl_lightning.backbones import Backbone, CannotSplit, Stage
+from tl_lightning.backbones.engines import (
+    ROWS,
+    EngineChoice,
+    EngineName,
+    Refused,
+    Runner,
+    build_engine,
+    engine_key,
+    pick_engine,
+    say_refused,
+)
 from tl_lightning.core.cache_folder import cache_dir
 from tl_lightning.core.cache_room import NoRoom, make_room
 from tl_lightning.core.console import console, track
@@ -84,10 +95,13 @@ class Extractor:
         task: Holds the backbone that is run, in eval mode and without gradients.
         data: Holds the samples.
         trainer: Says precision and device, and which of several processes this is.
+        engine: What runs the backbone.
     """
 
-    def __init__(self, task: TransferTask, data: TransferDataModule, trainer: Trainer) -> None:
-        self._task, self._data, self._trainer = task, data, trainer
+    def __init__(
+        self, task: TransferTask, data: TransferDataModule, trainer: Trainer, engine: EngineChoice = "auto"
+    ) -> None:
+        self._task, self._data, self._trainer, self._engine = task, data, trainer, engine
         self.computed = 0
 
     def extract(self, part: Part, wanted: Sequence[tuple[View, NDArray[np.int64]]]) -> dict[str, ActivationStore]:
@@ -104,24 +118,26 @@ class Extractor:
             NoRoom: If the cache has no room for them, or cannot be written.
             CannotSplit: If the part and the rest do not make the whole.
         """
+        samples, device = len(self._data.samples), self._task.device  # all of them: every command picks alike
+        engine = pick_engine(self._engine, self._task.transferred, samples=samples, device=device)
         try:
-            stores = self._open(part, [view for view, _ in wanted])
-            for view, indices in wanted:
-                self._fill(stores[view.name], part, view, indices)
+            try:
+                return self._extract(part, wanted, engine)
+            except Refused as reason:
+                if self._trainer.is_global_zero:
+                    say_refused(engine, reason)
+                return self._extract(part, wanted, "eager")
         except OSError as error:
             raise NoRoom(f"{error.filename or cache_dir()}: {error.strerror or error}") from error
+
+    def _extract(
+        self, part: Part, wanted: Sequence[tuple[View, NDArray[np.int64]]], engine: EngineName
+    ) -> dict[str, ActivationStore]:
+        stores = self._open(part, [view for view, _ in wanted], engine)
+        self._runner: Runner | None = part.run if engine == "eager" else None
+        for view, indices in wanted:
+            self._fill(stores[view.name], part, view, indices, engine)
         return stores
-
-    def run(self, part: nn.Module, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Runs stages that nothing trains on one batch; the one place that does, whoever wants their activations.
-
-        Args:
-            part: `Part.run`.
-            inputs: What the backbone takes, on its device.
-        """
-        with self.computing():
-            outputs: tuple[Tensor, ...] = part(*inputs)
-        return outputs
 
     @contextmanager
     def computing(self) -> Iterator[None]:
@@ -137,18 +153,23 @@ class Extractor:
             for module, mode in modes.items():
                 module.training = mode
 
-    def two_rows(self) -> list[Tensor]:
-        """Two training samples, as the model wants them."""
+    def first_rows(self, count: int) -> list[Tensor]:
+        """The first training samples, as the model wants them.
+
+        Args:
+            count: How many at most.
+        """
         view = self._data.plain_view
-        return self._inputs(next(iter(self._data.view_loader(view, self._data.splits["train"][:2], 2))))
+        return self._inputs(next(iter(self._data.view_loader(view, self._data.splits["train"][:count], count))))
 
     def _inputs(self, batch: Any) -> list[Tensor]:  # noqa: ANN401 - of a loader
         return self._task.inputs_of(self._data.normalized(move_data_to_device(batch, self._task.device)))
 
     def _layouts(self, part: Part) -> list[TensorLayout]:
         """How what comes out is laid out, as two samples show it; they also prove that the parts make the whole."""
-        inputs = self.two_rows()
-        outputs = self.run(part.run, inputs)
+        inputs = self.first_rows(2)
+        with self.computing():
+            outputs = part.run(*inputs)
         layouts = [layout_of(tensor) for tensor in outputs]  # before the rest, which may work in place
         if part.rest is not None:
             with self.computing():
@@ -158,7 +179,7 @@ class Extractor:
                 raise CannotSplit("the two parts of the backbone do not compute what the whole does")
         return layouts
 
-    def _open(self, part: Part, views: Sequence[View]) -> dict[str, ActivationStore]:
+    def _open(self, part: Part, views: Sequence[View], engine: EngineName) -> dict[str, ActivationStore]:
         task, data = self._task, self._data
         identity = {
             "format": FORMAT,
@@ -167,7 +188,12 @@ class Extractor:
             "preprocess": data.prepared,
             "inputs": data.inputs_key,
             "part": [part.name, len(part.stages)],
-            "arithmetic": [str(self._trainer.precision), torch.get_float32_matmul_precision(), _device(task.device)],
+            "arithmetic": [
+                str(self._trainer.precision),
+                torch.get_float32_matmul_precision(),
+                _device(task.device),
+                *engine_key(engine),
+            ],
             "versions": {package: version(package) for package in ("torch", *task.transferred.packages)},
             "classes": [*_foreign(task), *_foreign(data)],
         }
@@ -196,7 +222,9 @@ class Extractor:
         self._agree(lambda: stores.update({} if self._trainer.is_global_zero else opened()))
         return stores
 
-    def _fill(self, store: ActivationStore, part: Part, view: View, indices: NDArray[np.int64]) -> None:
+    def _fill(
+        self, store: ActivationStore, part: Part, view: View, indices: NDArray[np.int64], engine: EngineName
+    ) -> None:
         """Computes what is missing; the first process says what that is, so that all share out the same rows."""
         strategy, first = self._trainer.strategy, self._trainer.is_global_zero
         missing = strategy.broadcast(store.missing(indices))
@@ -207,10 +235,24 @@ class Extractor:
             share = np.array_split(missing, self._trainer.world_size)[self._trainer.global_rank]
             # An earlier run may have left the store half filled, and other things may have come since.
             self._agree(lambda: make_room(0) if first and len(missing) else None)
-            self._agree(lambda: self._compute(store, part, view, share))
+            runner = self._runner = self._runner or self._build(engine, part)
+            self._agree(lambda: self._compute(store, runner, view, share))
         self.computed += len(missing)
 
-    def _compute(self, store: ActivationStore, part: Part, view: View, indices: NDArray[np.int64]) -> None:
+    def _build(self, engine: EngineName, part: Part) -> Runner:
+        """Has an engine built and compared, in all processes for the same samples; if one refuses, all do."""
+        reason, runner = Refused("another process could not"), None
+        try:
+            with self.computing():
+                runner = build_engine(engine, part.run, self.first_rows(ROWS), say=self._trainer.is_global_zero)
+        except Refused as error:
+            reason = error
+        everywhere = self._trainer.strategy.reduce_boolean_decision(runner is not None, all=True)
+        if runner is None or not everywhere:
+            raise reason
+        return runner
+
+    def _compute(self, store: ActivationStore, runner: Runner, view: View, indices: NDArray[np.int64]) -> None:
         loader = self._data.view_loader(view, indices, BATCH)
         committed = time.perf_counter()
         with self.computing():  # once for all batches, as it goes over all modules
@@ -218,7 +260,7 @@ class Extractor:
                 count = len(batch["index"])
                 inputs = [filled_up(tensor) for tensor in self._inputs(batch)]
                 try:
-                    tensors = [tensor[:count].cpu() for tensor in self.run(part.run, inputs)]
+                    tensors = [tensor[:count].cpu() for tensor in runner(*inputs)]
                 except torch.OutOfMemoryError as error:
                     raise NoRoom(f"{BATCH} rows at once do not fit into the device's memory") from error
                 self._check_finite(tensors, batch["index"])

@@ -10,6 +10,7 @@ import numpy as np
 from lightning.pytorch import Trainer
 
 from tl_lightning.backbones import CannotSplit
+from tl_lightning.backbones.engines import EngineChoice
 from tl_lightning.core.cache_room import NoRoom
 from tl_lightning.core.console import console
 from tl_lightning.data.base import TransferDataModule
@@ -64,10 +65,18 @@ class PhaseCache:
         trainer: The trainer of the run.
         mode: ``off`` caches nothing; ``auto`` whatever can be and is worth it; ``require`` fails where something is
             frozen but cannot be cached.
+        engine: What runs the part below the cut.
     """
 
-    def __init__(self, task: TransferTask, data: TransferDataModule, trainer: Trainer, mode: CacheMode) -> None:
-        self._task, self._data, self._trainer, self._mode = task, data, trainer, mode
+    def __init__(
+        self,
+        task: TransferTask,
+        data: TransferDataModule,
+        trainer: Trainer,
+        mode: CacheMode,
+        engine: EngineChoice = "auto",
+    ) -> None:
+        self._task, self._data, self._trainer, self._mode, self._engine = task, data, trainer, mode, engine
         self.plan = Plan()
         self.cached: Cached | None = None
         self.seconds = 0.0
@@ -210,7 +219,7 @@ class PhaseCache:
     def _compute(self) -> Cached:
         begun = time.perf_counter()
         part = below(self._task.transferred, self.plan.cut)
-        extractor = Extractor(self._task, self._data, self._trainer)
+        extractor = Extractor(self._task, self._data, self._trainer, self._engine)
         plain = self._data.plain_view
         wanted = {view.name: (view, self._data.training_rows) for view in self.plan.views}
         held_out = self._data.splits["val"]

@@ -179,7 +179,7 @@ def pooled(configuration: Configuration, *, splits: Mapping[str, NDArray[np.int6
         UserError: If the backbone cannot be split, or there is no room.
     """
     task, data = configuration.model, configuration.datamodule
-    extractor = Extractor(task, data, configuration.trainer)
+    extractor = Extractor(task, data, configuration.trainer, configuration.config.engine)
 
     view = data.plain_view
     rows = np.union1d(splits["train"], splits["val"])

@@ -64,7 +64,7 @@ def _features(configuration: Configuration) -> NDArray[np.float32]:
     """What the backbone makes of every readable image, ``(n, num_features)``; 0 for broken ones."""
     task, data = configuration.model, configuration.datamodule
     task.to(configuration.trainer.strategy.root_device)
-    extractor = Extractor(task, data, configuration.trainer)
+    extractor = Extractor(task, data, configuration.trainer, configuration.config.engine)
     readable = np.setdiff1d(np.arange(len(data.samples)), list(data.store.broken))
     view = data.plain_view
 

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from lightning.pytorch import Trainer
 
+from tl_lightning.backbones.engines import EngineChoice, pick_engine
 from tl_lightning.core.checkpoint_files import load_checkpoint
 from tl_lightning.core.console import console
 from tl_lightning.core.files import write_csv
@@ -82,7 +83,10 @@ def predict(
         callbacks=[StepBar(epochs=0)],
     )
     leave_signals_to_us(trainer)
-    given: Any = trainer.predict(task, datamodule=files) or []
+    device = trainer.strategy.root_device
+    engine = pick_engine(settings.engine, task.transferred, samples=len(paths), device=device)
+    with task.evaluating_by(engine):
+        given: Any = trainer.predict(task, datamodule=files) or []
     broken = [f"{shown(paths[position])} ({reason})" for position, reason in files.broken.items()]
     if broken and stop:
         raise UserError(
@@ -112,6 +116,7 @@ def predict_command(args: list[str]) -> None:
     parser.add_argument(
         "--on_error", choices=("stop", "skip"), default="stop", help="what to do at a file that cannot be read"
     )
+    parser.add_argument("--engine", choices=get_args(EngineChoice), help="what runs the backbone (default: the run's)")
     known = parser.parse_args(args)
     if known.run_dir is None and known.ckpt_path is None:
         raise UserError("name what predicts: --run_dir RUN or --ckpt_path FILE")
@@ -120,7 +125,9 @@ def predict_command(args: list[str]) -> None:
     path = Path(known.ckpt_path) if known.ckpt_path else RunFolder.open(known.run_dir).best_checkpoint
     folder = RunFolder(path.parent.parent) if known.run_dir is None else RunFolder.open(known.run_dir)
     checkpoint = load_checkpoint(path)
-    settings = Settings.of(folder, precision=checkpoint.get("precision"), batch_size=known.batch_size)
+    settings = Settings.of(
+        folder, precision=checkpoint.get("precision"), batch_size=known.batch_size, engine=known.engine
+    )
     paths = settings.data.find_files(Path(known.input)) if known.input is not None else _files_of(Path(known.config))
     task = task_of(checkpoint, config=folder.config)
     predictions = predict(task, paths, settings=settings, on_error=known.on_error)

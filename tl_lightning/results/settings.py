@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from tl_lightning.backbones.engines import EngineChoice
 from tl_lightning.core.class_path import resolve
 from tl_lightning.core.precision import fast_precision, possible_precision
 from tl_lightning.core.run_folder import RunFolder
@@ -23,15 +24,24 @@ class Settings:
     Attributes:
         precision: One of Lightning's, such as ``bf16-mixed``.
         batch_size: Samples per forward pass. Kernels may round otherwise for another number, by a last bit.
+        engine: What runs the backbone.
         data: Reads files as the run's data module reads its own; images where that is of another make.
     """
 
     precision: str
     batch_size: int
+    engine: EngineChoice = "auto"
     data: type[TransferDataModule] = ImageDataModule
 
     @classmethod
-    def of(cls, folder: RunFolder, *, precision: str | None = None, batch_size: int | None = None) -> "Settings":
+    def of(
+        cls,
+        folder: RunFolder,
+        *,
+        precision: str | None = None,
+        batch_size: int | None = None,
+        engine: EngineChoice | None = None,
+    ) -> "Settings":
         """The settings of a run: what ``tl test`` takes from its checkpoint and its ``config.yaml``.
 
         Args:
@@ -39,6 +49,7 @@ class Settings:
             precision: What the checkpoint says that it was trained in; `None`, as in those of earlier versions, for
                 that of the configuration, else the one that this machine does fast.
             batch_size: Samples per forward pass; `None` for the run's.
+            engine: What runs the backbone; `None` for the run's.
 
         Raises:
             UserError: If the batch has no sample, or the data module's class cannot be imported.
@@ -58,4 +69,5 @@ class Settings:
         if size < 1:
             raise UserError(f"--batch_size is {size}; it must be 1 or more")
         ours = isinstance(kind, type) and issubclass(kind, TransferDataModule)
-        return cls(precision, size, kind if ours else ImageDataModule)
+        runs = engine or content.get("engine") or "auto"
+        return cls(precision, size, runs, kind if ours else ImageDataModule)

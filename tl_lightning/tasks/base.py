@@ -1,7 +1,8 @@
 """What every task shares: a backbone under one head or several, the phase it is in, and its steps."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from tl_lightning.backbones import Backbone, build_backbone
+from tl_lightning.backbones.engines import Compiled, EngineName
 from tl_lightning.core.precision import train_depthwise_in_float32
 from tl_lightning.core.predictions_file import PredictionsFile
 from tl_lightning.core.randomness import seed_generators
@@ -181,6 +183,7 @@ class TransferTask(LightningModule):
         # In lists, or their tensors would be in the state dict a second time.
         self._suffix: list[nn.Module] = []
         self._compiled: list[Callable[..., Tensor]] = []
+        self._engine: list[Compiled] = []
         self.solved = False
         self._seed = 0
         self._l2_sp = l2_sp
@@ -285,6 +288,20 @@ class TransferTask(LightningModule):
         trunk = self._suffix[0] if self._suffix else self.backbone
         self._compiled = [] if backend is None else [torch.compile(trunk, backend=backend)]
 
+    @contextmanager
+    def evaluating_by(self, engine: EngineName, *, say: bool = True) -> Iterator[None]:
+        """Has evaluations and predictions run the backbone by an engine, as long as its weights stay as they are.
+
+        Args:
+            engine: See `pick_engine`.
+            say: Whether to print what was built.
+        """
+        self._engine = [] if engine == "eager" else [Compiled(self.backbone, engine, say=say)]
+        try:
+            yield
+        finally:
+            self._engine = []
+
     def inputs_of(self, batch: Mapping[str, Any]) -> list[Tensor]:
         """What the backbone takes of a batch, in the order of its arguments.
 
@@ -311,7 +328,8 @@ class TransferTask(LightningModule):
             inputs, trunk = batch["activations"], self._suffix[0]
         else:
             inputs, trunk = self.inputs_of(batch), self.backbone
-        features: Tensor = (self._compiled[0] if self._compiled and self.training else trunk)(*inputs)
+        others = self._compiled if self.training else self._engine if trunk is self.backbone else []
+        features: Tensor = (others[0] if others else trunk)(*inputs)
         return features
 
     def forward(self, *inputs: Tensor) -> Tensor | dict[str, Tensor]:

@@ -10,8 +10,9 @@ from tiny import TINY, write_images, write_tiny
 from torch import nn
 
 from tl_lightning.backbones import build_backbone, load_source_model, source_classifier
+from tl_lightning.backbones.macs import count_macs
 from tl_lightning.choosing.ranking.candidates import Candidate
-from tl_lightning.choosing.ranking.measure import SourceProbabilities, count_macs, measure
+from tl_lightning.choosing.ranking.measure import SourceProbabilities, measure
 from tl_lightning.cli import main
 from tl_lightning.core.cache_room import NoRoom
 from tl_lightning.core.quiet import quiet

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tl_lightning.backbones import preprocess_of
+from tl_lightning.backbones.macs import count_macs
 from tl_lightning.choosing.advising.decision import NOISE
 from tl_lightning.choosing.advising.facts import Facts, Images, Machine, Model
 from tl_lightning.choosing.advising.own_settings import given_keys
 from tl_lightning.choosing.advising.probing import TopScores, probe_depth, probe_facts, probe_top, probed_images
 from tl_lightning.choosing.advising.rules import image_size
 from tl_lightning.choosing.advising.similarity import measure_similarity
-from tl_lightning.choosing.ranking.measure import count_macs
 from tl_lightning.core.console import console
 from tl_lightning.core.private import BatchNorm
 from tl_lightning.data.images.module import ImageDataModule

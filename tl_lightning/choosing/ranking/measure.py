@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from tl_lightning.backbones import CannotSplit, load_source_model, source_classifier
+from tl_lightning.backbones.macs import count_macs
 from tl_lightning.choosing.ranking.candidates import Candidate
 from tl_lightning.choosing.ranking.solved import folds_and_kin
 from tl_lightning.core.cache_room import NoRoom
@@ -20,7 +20,6 @@ from tl_lightning.errors import UserError
 from tl_lightning.experiment.preamble import assemble, read_data
 from tl_lightning.experiment.tables import data_line
 from tl_lightning.feature_cache.extractor import BATCH, Extractor, below, filled_up
-from tl_lightning.preprocess import Preprocess
 from tl_lightning.probe import Features
 from tl_lightning.tasks import TransferTask
 
@@ -117,7 +116,7 @@ def measure(args: Sequence[str], candidate: Candidate) -> Measured:
     fold_of, kin = folds_and_kin(data, rows)
     trainer.precision_plugin.convert_module(task)  # as a fit would; in place, or nothing
     task.to(trainer.strategy.root_device)
-    extractor = Extractor(task, data, trainer)
+    extractor = Extractor(task, data, trainer, configuration.config.engine)
     features = _features(task, data, extractor, rows)
     return Measured(
         candidate=candidate,
@@ -162,29 +161,9 @@ def _source(candidate: Candidate, features: Features) -> SourceProbabilities | N
     return SourceProbabilities(features, classifier)
 
 
-def count_macs(module: nn.Module, preprocess: Preprocess) -> int:
-    """Multiplications with an addition that one sample takes; nothing is computed, only shapes are followed.
-
-    Args:
-        module: From inputs to features.
-        preprocess: Says what its inputs are.
-    """
-    tensors = [*module.named_parameters(), *module.named_buffers()]
-    weightless = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
-    dtype = next(module.parameters()).dtype
-    inputs = [each.to(dtype) if each.is_floating_point() else each for each in preprocess.example(1, "meta")]
-    modes = {each: each.training for each in module.modules()}
-    module.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        torch.func.functional_call(module, weightless, tuple(inputs))
-    for each, mode in modes.items():
-        each.training = mode
-    return int(counter.get_total_flops()) // 2
-
-
 def _speed(task: TransferTask, extractor: Extractor) -> float:
     """Samples per second, after one batch to warm up."""
-    batch = [filled_up(tensor) for tensor in extractor.two_rows()]
+    batch = [filled_up(tensor) for tensor in extractor.first_rows(2)]
     fastest = float("inf")
     with extractor.computing():
         for _ in range(1 + TIMED):

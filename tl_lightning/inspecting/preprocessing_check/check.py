@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tl_lightning.backbones.engines import EngineChoice, pick_engine
 from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.errors import UserError
 from tl_lightning.inspecting.preprocessing_check.preparations import Variant, prepared_batches, variants
@@ -70,7 +71,13 @@ class _Outputs:
 
 
 def check_preprocessing(
-    task: TransferTask, data: ImageDataModule, trainer: Trainer, rows: NDArray[np.int64], *, own: ImagePreprocess
+    task: TransferTask,
+    data: ImageDataModule,
+    trainer: Trainer,
+    rows: NDArray[np.int64],
+    *,
+    own: ImagePreprocess,
+    engine: EngineChoice,
 ) -> Checked:
     """Runs the model over the same images in every preparation.
 
@@ -80,12 +87,15 @@ def check_preprocessing(
         trainer: Says device and precision.
         rows: Indices of the images.
         own: The right preparation.
+        engine: What runs the model.
 
     Raises:
         UserError: If none of the images can be read.
     """
     ways = variants(own)
-    outputs = _run(task, data, trainer, rows, ways)
+    device, samples = trainer.strategy.root_device, len(rows) * len(ways)
+    with task.evaluating_by(pick_engine(engine, task.transferred, samples=samples, device=device), say=False):
+        outputs = _run(task, data, trainer, rows, ways)
     if not len(outputs.readable):
         raise UserError(f"none of the {len(rows):,} images of {data.source} can be read")
     task.cpu()

@@ -97,7 +97,8 @@ def check_command(args: list[str]) -> None:
     rows = data.splits[part]
     if len(rows) > known.limit:
         rows = np.sort(np.random.default_rng(0).choice(rows, known.limit, replace=False))
-    checked = check_preprocessing(task, data, trainer, rows, own=ImagePreprocess.from_dict(data.prepared))
+    right, engine = ImagePreprocess.from_dict(data.prepared), configuration.config.engine
+    checked = check_preprocessing(task, data, trainer, rows, own=right, engine=engine)
     console.print(_table(checked, known.split))
     if checked.broken:
         console.print(f"{checked.broken:,} images that cannot be read were left out", style="yellow")
