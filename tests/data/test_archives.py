@@ -19,7 +19,7 @@ from tl_lightning.data.archives.files import archive_at, entries, is_file, is_fo
 from tl_lightning.data.images.image_files import read_image
 from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.data.images.pixels import BrokenImage
-from tl_lightning.data.sources.read import find_files, read_source
+from tl_lightning.data.sources.read import find_files, list_source, read_source
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess.image import ImagePreprocess
 
@@ -142,6 +142,13 @@ def test_one_folder_at_the_top_and_what_a_mac_adds(name: str, tmp_path: Path) ->
     added = {"__MACOSX/pets/cat/._0.png": b"x", "pets/.DS_Store": b"x", "pets/cat/._1.png": b"x"}
     samples = read_source(str(PACKERS[name](tmp_path / name, {**tree(top="./pets/"), **added})))
     assert samples.classes == ["cat", "dog"] and len(samples) == 16
+
+
+def test_a_name_that_tells_nothing_and_what_is_left_out(tmp_path: Path) -> None:
+    packed = write_zip(tmp_path / "x.zip", {**tree(2), "cat/IMG_7": png(7), "cat/notes.txt": b"x", "dog/plan": b"x"})
+    listing = list_source(str(packed))
+    assert len(listing.paths) == 5 and packed / "cat" / "IMG_7" in listing.paths
+    assert listing.notes == [f"left out are 2 files in {packed}: 1 .txt, 1 without a suffix"]
 
 
 def test_splits_in_an_archive(tmp_path: Path) -> None:

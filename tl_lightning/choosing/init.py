@@ -97,7 +97,7 @@ def init_command(args: list[str]) -> None:
     )
     parser.add_argument("name", metavar="NAME", help="of the file, and of the runs that it will leave")
     parser.add_argument(
-        "--source", required=True, help="a folder with one sub-folder per class, a table, or a set's name"
+        "--source", required=True, help="a folder with one sub-folder per class, a table, an archive, or a set's name"
     )
     parser.add_argument("--image_column", default="image", help="of a table: the images' paths (%(default)s)")
     parser.add_argument("--label_column", default="label", help="of a table: the target; several as A,B (%(default)s)")
@@ -140,7 +140,10 @@ def guess(listing: Listing) -> ProblemType:
     distinct = {cell for cell in cells if cell}
     if len(columns) > 1 and all(cell.lower() in YES | NO for cell in distinct):
         return "multilabel"
-    if len(columns) == 1 and not listing.known and any(SEPARATOR in cell or not cell for cell in cells):
+    names = {name for known in listing.known.values() for name in known}
+    if len(columns) == 1 and any(SEPARATOR in cell and cell not in names for cell in distinct):
+        return "multilabel"
+    if len(columns) == 1 and not listing.known and not all(cells):
         return "multilabel"
     whole = all(re.fullmatch(r"[+-]?\d+", cell) for cell in distinct)
     if not listing.known and distinct and _all_numbers(distinct) and (not whole or len(distinct) > MANY_NUMBERS):

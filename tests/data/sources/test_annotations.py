@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from packed import png, write_zip
 
+from tl_lightning.choosing.init import guess
 from tl_lightning.data.samples import Samples
 from tl_lightning.data.sources.columns import Columns
 from tl_lightning.data.sources.read import list_source, read_source
@@ -238,6 +239,7 @@ def test_roboflow_labels(tmp_path: Path) -> None:
         **images("train/a.png", "train/b.png", "train/c.png", "valid/d.png"),
     })  # fmt: skip
     for source in (folder, packed(folder)):
+        assert guess(list_source(str(source))) == "multilabel"
         samples = read_source(str(source), problem_type="multilabel")
         assert labels(samples) == [["cat", "wet"], ["wet"], [], ["cat"]] and samples.split is not None
         assert samples.split.tolist() == ["train"] * 3 + ["val"]

@@ -90,13 +90,13 @@ class Rows(Members):
         return content or b""  # an empty file, which is a broken image like others
 
 
-_read_groups: OrderedDict[tuple[int, int, str], Any] = OrderedDict()
+_read_groups: OrderedDict[tuple[Any, int, str], Any] = OrderedDict()
 _lock = Lock()
 
 
 def _cells(file: Any, group: int, column: str) -> Any:  # noqa: ANN401 - Arrow's
     """A column of a group of rows; of all files together the last few are held."""
-    key = (id(file), group, column)
+    key = (file, group, column)
     with _lock:
         if key not in _read_groups:
             nested = hasattr(file.schema_arrow.field(column).type, "fields")

@@ -2,7 +2,9 @@
 
 import os
 import re
-import stat
+from pathlib import Path
+
+from tl_lightning.data.archives.files import open_file
 
 # The one table of what is read; a name that ends so is taken at its word, and said to be broken where it is not true.
 SUFFIXES = frozenset(
@@ -88,11 +90,11 @@ def first_bytes(path: str) -> bytes:
         path: The file.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        if os.path.lexists(path) and not os.path.isfile(path):
             return b""
-        with open(path, "rb", buffering=0) as file:
+        with open_file(Path(path)) as file:
             return file.read(HEAD)
-    except OSError:
+    except Exception:  # also of a damaged archive
         return b""
 
 
