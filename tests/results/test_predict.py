@@ -167,3 +167,20 @@ def test_what_cannot_be_read_is_named_or_left_out_wherever_it_stands(here, capsy
     with pytest.raises(UserError, match=r"2 of 8 images cannot be read: a\.png .*, b\.png"):
         run.predict(among)
     assert run.predict([Path("a.png")], on_error="skip") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["zip", "tar", "gztar"])
+def test_an_archive_trains_and_predicts_as_its_folder_does(kind, here):
+    packed = Path(shutil.make_archive("pets", kind, "images")).name
+    run = fit()
+    assert main(["fit", *TINY, "--trainer.max_epochs", "1", "--run_dir", "packed", "--data.source", packed]) == 0
+    (one, other) = (load_predictions(load(name).folder.test_predictions) for name in ("run", "packed"))
+    assert one.indices.tolist() == other.indices.tolist() and torch.equal(one.predictions, other.predictions)
+    for source in ("images", packed):
+        assert main(["predict", "--run_dir", "packed", "--input", source, "--output", f"{source}.csv"]) == 0
+    rows = [list(csv.reader(Path(f"{source}.csv").read_text().splitlines())) for source in ("images", packed)]
+    assert [row[1:] for row in rows[0]] == [row[1:] for row in rows[1]] and len(rows[0]) == 25
+    assert [row[0].replace("images", packed, 1) for row in rows[0]] == [row[0] for row in rows[1]]
+    assert torch.equal(probabilities(run.predict([Path(packed, "cat", "0.png")])),
+                       probabilities(run.predict([Path("images", "cat", "0.png")])))  # fmt: skip

@@ -88,7 +88,7 @@ def test_a_full_disk_is_one_clear_line(
     paths: list[Path], small: ImagePreprocess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fill(path: Path) -> None:
-        raise OSError(errno.ENOSPC, "full")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(cache_folder, "flush_to_disk", fill)
     with pytest.raises(UserError) as error:
