@@ -129,6 +129,14 @@ def test_a_member_whose_bytes_changed_is_damaged(tmp_path: Path, small: ImagePre
         read_image(packed / "cat" / "3.png", small)
 
 
+def test_a_damaged_table_in_an_archive_is_one_line(tmp_path: Path) -> None:
+    packed = write_zip(
+        tmp_path / "x.zip", {**tree(1), "t.csv": b"image,label\ncat/0.png,cat\n"}, packing=zipfile.ZIP_STORED
+    )
+    packed.write_bytes(packed.read_bytes().replace(b"image,label", b"imago,label"))
+    assert "t.csv cannot be read as a UTF-8 CSV table: Bad CRC-32" in refuse(packed)
+
+
 def test_the_same_image_twice_in_an_archive_is_found(tmp_path: Path, small: ImagePreprocess) -> None:
     packed = write_tar(tmp_path / "x.tar", {**tree(), "cat/copy.png": png(3, mean=60)})
     data = ImageDataModule(str(packed), small.to_dict())

@@ -268,6 +268,21 @@ def test_exports_of_boxes_are_named(files: dict[str, str | bytes], kind: str, tm
         assert f"({kind}), which are not learned here: export it for classification" in said and str(source) in said
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"data": {"image": "a.png"}, "annotations": [{"result": [{"type": "choices"}]}]}],
+        [{"data": {"image": "a.png"}, "annotations": [None]}],
+        [{"data": {"image": "a.png"}, "annotations": []}, 3],
+        {"categories": {"label": {}}, "items": [{"id": "a", "annotations": [{"type": "label", "label_id": 3}]}]},
+        {"categories": [], "items": [{}]},
+    ],
+)  # fmt: skip
+def test_an_export_that_its_tool_would_not_write_is_one_line(content: Any, tmp_path: Path) -> None:
+    folder = put(tmp_path, {"x.json": json.dumps(content), "a.png": png()})
+    assert "is not as the tool writes it" in refuse(folder / "x.json")
+
+
 def test_other_files_beside_class_folders_make_no_export(tmp_path: Path) -> None:
     files: dict[str, str | bytes] = {"data.yaml": "", "notes.json": "[1]", "classes.txt": "cat"}
     assert len(read_source(str(put(tmp_path, files | images("cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png"))))) == 4

@@ -39,13 +39,17 @@ def open_file(path: Path) -> io.FileIO | io.BytesIO:
     """Opens a file for reading.
 
     Raises:
-        OSError: As `open` does, also where the archive has no such member.
-        Exception: Whatever a damaged archive leads to.
+        OSError: As `open` does, also where the archive has no such member; without a number where that is damaged.
     """
     member = _member(path)
     if member is None:
         return io.FileIO(path)
-    content = io.BytesIO(member.read())
+    try:
+        content = io.BytesIO(member.read())
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # libraries raise whatever a damaged archive leads them to
+        raise OSError(" ".join(str(error).split()) or type(error).__name__) from error
     content.name = str(path)
     return content
 

@@ -37,7 +37,14 @@ def read_export(path: Path, source: str, columns: Columns) -> tuple[Table, Colum
     Raises:
         UserError: If it cannot be read, or is one of boxes, which are not learned here.
     """
-    table = _of_folder(path, source, columns) if is_folder(path) else _of_file(path, source, columns)
+    try:
+        table = _of_folder(path, source, columns) if is_folder(path) else _of_file(path, source, columns)
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        what = f"{type(error).__name__} {error}"
+        raise UserError(
+            f"data.source {source} looks like an export of annotations, but is not as the tool writes it ({what}): "
+            "export it again"
+        ) from error
     if table is None:
         return None
     if columns.label == "label" and "label" not in table.columns and len(table.classes) == 1:
