@@ -1,5 +1,6 @@
 """What a folder of a person's holds beside images: nothing of it is learned, and nothing is left out in silence."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,21 @@ from PIL import Image
 from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.data.sources import walk
 from tl_lightning.data.sources.folder import find_images, read_folder
-from tl_lightning.data.sources.read import read_source
+from tl_lightning.data.sources.read import list_source, read_source
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess.image import ImagePreprocess
+
+
+def test_a_folder_is_listed_without_asking_for_each_file(tmp_path, monkeypatch):
+    for label in ("cats", "dogs"):
+        (tmp_path / label).mkdir()
+        for number in range(200):
+            (tmp_path / label / f"{number}.jpg").touch()
+    asked = []
+    real = os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **options: asked.append(path) or real(path, **options))
+    assert len(list_source(str(tmp_path)).paths) == 400
+    assert len(asked) < 100
 
 
 def write(path: Path, kind: str = "PNG") -> None:

@@ -96,9 +96,19 @@ def entries(path: Path) -> list[Path]:
     return [path / each for each in members.folders[name]]
 
 
-def is_folder_in(path: Path) -> bool:
-    """Whether what `entries` gave is a folder; an archive that lies beside others is a file."""
-    return path.is_dir() or (not path.is_file() and _folder_in(path) is not None)
+def folders_of(path: Path) -> list[Path]:
+    """The folders among `entries`; an archive that lies in a folder is none.
+
+    Raises:
+        OSError: If it cannot be listed.
+    """
+    found = _folder_in(path)
+    if found is None:
+        with os.scandir(path) as inside:  # which knows the kind of most without asking again
+            return [path / entry.name for entry in inside if entry.is_dir()]
+    members, top = found
+    inner = {name: f"{top}/{name}" if top else name for name in members.folders[top]}
+    return [path / name for name, whole in inner.items() if whole in members.folders]
 
 
 def walk(path: Path, onerror: Callable[[OSError], object]) -> Iterator[tuple[str, list[str], list[str]]]:

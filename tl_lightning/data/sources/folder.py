@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from tl_lightning.core.console import console
-from tl_lightning.data.archives.files import archive_at, is_file, is_folder, is_folder_in
+from tl_lightning.data.archives.files import archive_at, is_file, is_folder
 from tl_lightning.data.images.formats import SUFFIXES
 from tl_lightning.data.listing import Listing
 from tl_lightning.data.samples import SPLIT_WORDS, are_numbers, name_some, sort_classes, split_of
@@ -107,7 +107,11 @@ def _check_filled(folder: Path, counts: Counter[str], left_out: dict[str, Counte
 def _stray_images(folder: Path, parts: list[tuple[Path, str]]) -> list[Path]:
     """Images that lie where class folders are expected."""
     places = dict.fromkeys([folder, *(part for part, _ in parts)])
-    return [path for place in places for path in listed(place) if is_named_image(path) and not is_folder_in(path)]
+    found = []
+    for place in places:
+        folders = set(folders_in(place))
+        found += [path for path in listed(place) if is_named_image(path) and path not in folders]
+    return found
 
 
 def _split_folders(folder: Path, classes: Collection[str], *, evaluating: bool) -> list[tuple[Path, str]]:

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from tl_lightning.data.archives.files import is_folder, is_folder_in
+from tl_lightning.data.archives.files import folders_of, is_folder
 from tl_lightning.data.images.formats import is_ignored
 from tl_lightning.data.listing import Listing
 from tl_lightning.data.samples import split_of
@@ -69,7 +69,7 @@ def top_folder(path: Path) -> Path:
     """Where the folders of an archive begin: many hold one folder, which has its name; other paths as they are."""
     while not path.is_dir() and is_folder(path):
         inside = [each for each in listed(path) if not is_ignored(each.name)]
-        if len(inside) != 1 or split_of(inside[0].name) or not is_folder_in(inside[0]):
+        if len(inside) != 1 or split_of(inside[0].name) or inside[0] not in folders_of(path):
             break
         if all(map(is_named_image, listed(inside[0]))):  # the folder of a class
             break

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from tl_lightning.data.archives.files import folders_of
 from tl_lightning.data.samples import name_some, split_of
 from tl_lightning.errors import UserError
 
@@ -79,19 +80,21 @@ def _split_in(name: str) -> str:
 def _shards_in(folder: Path, setting: str) -> list[Path]:
     """The shards in a folder, or in the folders within; the folder itself where it holds others."""
     try:
-        inside = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-        found = [path for path in inside if path.suffix.lower() in SHARDS and path.is_file()]
-        for path in inside if not found else []:
-            if path.is_dir():
-                names = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
-                if not names or names[0].suffix.lower() not in SHARDS:
-                    continue
-                found += [entry for entry in names if entry.suffix.lower() in SHARDS]
+        found = [folder / name for name in sorted(_names(folder)) if name.lower().endswith(SHARDS)]
+        found = [path for path in found if path.is_file()]
+        for path in sorted(folders_of(folder)) if not found else []:
+            names = [] if path.name.startswith(".") else _names(path)
+            if names and min(names).lower().endswith(SHARDS):  # and not an image of a class
+                found += [path / name for name in sorted(names) if name.lower().endswith(SHARDS)]
     except OSError:  # which the reading of the folder says
         return [folder]
     if len({path.suffix.lower() for path in found}) > 1:
         raise UserError(f"{setting} {folder} holds .tar and .parquet files: name one kind, as {folder}/*.tar")
     return found or [folder]
+
+
+def _names(folder: Path) -> list[str]:
+    return [name for name in os.listdir(folder) if not name.startswith(".")]
 
 
 def _expanded(pattern: str, source: str) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tl_lightning.core.run_folder import holds_runs, is_run
-from tl_lightning.data.archives.files import entries, is_folder_in, walk
+from tl_lightning.data.archives.files import entries, folders_of, walk
 from tl_lightning.data.images.formats import SUFFIXES, is_ignored, left_out_as, suffix_of
 from tl_lightning.errors import UserError, shown
 
@@ -63,11 +63,14 @@ def folders_in(folder: Path) -> list[Path]:
         UserError: If it cannot be listed.
     """
     inside = folder.resolve()
+    try:
+        found = sorted(path for path in folders_of(folder) if not is_ignored(path.name, folder=True))
+    except OSError as error:
+        _refuse(error)
     return [
         path
-        for path in listed(folder)
-        if is_folder_in(path) and not is_ignored(path.name, folder=True) and not inside.is_relative_to(path.resolve())
-        if not (holds_runs(path) and not images_below(path).images)
+        for path in found
+        if not inside.is_relative_to(path.resolve()) and not (holds_runs(path) and not images_below(path).images)
     ]
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tl_lightning.data.archives.files import is_file, is_folder, is_folder_in, open_file
+from tl_lightning.data.archives.files import folders_of, is_file, is_folder, open_file
 from tl_lightning.data.samples import split_of
 from tl_lightning.data.sources.annotations import cvat, label_studio, roboflow
 from tl_lightning.data.sources.columns import Columns, Table
@@ -76,9 +76,9 @@ def _of_file(path: Path, source: str, columns: Columns) -> Table | None:
 
 
 def _of_folder(folder: Path, source: str, columns: Columns) -> Table | None:
-    inside = listed(folder)
-    files = {path.name.lower(): path for path in inside if not is_folder_in(path)}
-    folders = {path.name.lower(): path for path in inside if is_folder_in(path)}
+    inner = set(folders_of(folder))
+    folders = {path.name.lower(): path for path in sorted(inner)}
+    files = {path.name.lower(): path for path in listed(folder) if path not in inner}
     splits = [path for name, path in folders.items() if split_of(name)]
     tables = [path for place in (folder, *splits) if is_file(path := place / roboflow.CLASSES)]
     if tables:
