@@ -1,5 +1,6 @@
 """Odd, damaged and hostile image files, made in code, each with what has to become of it."""
 
+import gzip
 import io
 import os
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pillow_heif
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
@@ -252,6 +254,8 @@ def tiffs() -> Iterator[Case]:
     yield _bad("five channels for three.tif", five, "it has 5 channels where 3 are expected: see data.channels")
     pages = tiff(np.moveaxis(FIVE, 2, 0), photometric="minisblack")
     yield _good("five pages.tif", pages, FIVE[:, :, :1])
+    reduced = tiff(np.stack([GREY.squeeze(), GREY.squeeze() // 2]), photometric="minisblack", subfiletype=1)
+    yield _good("all are reduced.tif", reduced, GREY)
     yield _bad("five pages for five.tif", pages, "5 pages of one channel: all channels have to be in", channels=5)
     grey = GREY.squeeze() / np.float32(255)
     yield _good("float.tif", tiff(grey), GREY)
@@ -325,6 +329,38 @@ def others() -> Iterator[Case]:
         yield _bad(name, content, "not an image")
 
 
+def telephones() -> Iterator[Case]:
+    """HEIC, as telephones write it, and AVIF."""
+    pillow_heif.register_heif_opener()
+    heic = {"quality": -1, "chroma": 444}
+    avif = {"quality": 100, "subsampling": "4:4:4"}
+    for kind, options in (("HEIF", heic), ("AVIF", avif)):
+        end = {"HEIF": "heic", "AVIF": "avif"}[kind]
+        whole = encoded(MARKED, kind, **options)
+        yield _good(f"rgb.{end}", whole, MARKED, off=1)
+        turned = encoded(MARKED, kind, **options, exif=oriented(6).tobytes())
+        yield _good(f"turned.{end}", turned, np.rot90(MARKED, -1), off=1)
+        several = {"save_all": True, "append_images": [Image.fromarray(255 - MARKED)]}
+        yield _good(f"several.{end}", encoded(MARKED, kind, **options, **several), MARKED, off=1)
+        yield _good(f"a {end}.jpg", whole, MARKED, off=1)
+        yield _bad(f"half.{end}", whole[: len(whole) // 2], "not an image")
+        yield _bad(f"header only.{end}", whole[:40], "not an image")
+
+
+def medical() -> Iterator[Case]:
+    """DICOM and NIfTI that are damaged, or what their names do not say; whole ones have tests of their own."""
+    yield _bad("text.dcm", b"hello", "a DICOM file without an image")
+    yield _bad("zeros.dcm", bytes(10_000), "a DICOM file without an image")
+    yield _bad("mark only.dcm", bytes(128) + b"DICM", "a DICOM file without an image")
+    yield _good("a png.dcm.png", encoded(RGB, "PNG"), RGB)
+    yield _bad("text.nii", b"hello", "not an image")
+    yield _bad("text.nii.gz", gzip.compress(b"hello"), "damaged: ")
+    yield _bad("gzip mark only.nii.gz", b"\x1f\x8b", "damaged: ")
+    head = bytearray(352)
+    head[:4], head[344:348] = struct.pack("<i", 348), b"n+1\0"
+    yield _bad("empty header.nii", bytes(head), "damaged: ")
+
+
 def strange_files() -> Iterator[Case]:
     """What is no plain file, or has a name that is hard to write."""
     yield Case("folder.jpg", lambda path: path.mkdir(), reason="a folder")
@@ -345,7 +381,7 @@ def strange_files() -> Iterator[Case]:
 
 def cases() -> list[Case]:
     """All of them, with names of their own."""
-    return [*jpegs(), *pngs(), *tiffs(), *others(), *strange_files()]
+    return [*jpegs(), *pngs(), *tiffs(), *others(), *telephones(), *medical(), *strange_files()]
 
 
 def write(folder: Path, some: list[Case]) -> list[Path]:

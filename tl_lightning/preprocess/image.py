@@ -9,7 +9,11 @@ import torch
 from torch import Tensor
 
 from tl_lightning.errors import UserError
+from tl_lightning.preprocess.frames import Frames
 from tl_lightning.preprocess.protocol import Preprocess
+
+SETTINGS = ("image_size", "channels", "pixel_range", "interpolation", "frames")
+"""What a data module of images may be asked to do otherwise than the weights; a preparation holds the outcome."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class ImagePreprocess:
         std: Divided by per channel, after the subtraction.
         pixel_range: The numbers in a file that become 0 and 255; `None` goes by their type, see
             `tl_lightning.data.images.pixels.to_bytes`.
+        frames: Which images of a file with several are looked at, see `tl_lightning.preprocess.frames.Frames`.
     """
 
     kind: ClassVar[str] = "image"
@@ -39,10 +44,11 @@ class ImagePreprocess:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     pixel_range: tuple[float, float] | None = None
+    frames: str = "all"
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ImagePreprocess":
-        """Reads what `to_dict` wrote, also before there was a `kind` or a `pixel_range`."""
+        """Reads what `to_dict` wrote, also before there were `kind`, `pixel_range` and `frames`."""
         own = {name: value for name, value in values.items() if name != "kind"}
         tuples = {name: tuple(value) for name, value in own.items() if isinstance(value, list | tuple)}
         return cls(**{**own, **tuples})
@@ -143,6 +149,20 @@ class ImagePreprocess:
                 "the files, as [0, 4095]"
             )
         return replace(self, pixel_range=(float(pixel_range[0]), float(pixel_range[1])))
+
+    def with_frames(self, frames: str | None) -> "ImagePreprocess":
+        """The same preparation for other images of files with several; `None` keeps what there is.
+
+        Args:
+            frames: As `Frames.parse` reads it.
+
+        Raises:
+            UserError: If it is no such choice.
+        """
+        if frames is None:
+            return self
+        Frames.parse(frames)
+        return replace(self, frames=frames)
 
     def with_interpolation(self, interpolation: str | None) -> "ImagePreprocess":
         """The same preparation with another way to resize; `None` keeps the weights' own.

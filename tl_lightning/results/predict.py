@@ -33,7 +33,7 @@ class Prediction:
     """The prediction for one file.
 
     Attributes:
-        path: The file.
+        path: The file; of several images in it, as ``scan.nii.gz#axial:40``, which one.
         row: The file's columns in a file of predictions; of a model with several heads, all of theirs.
     """
 
@@ -65,13 +65,14 @@ def predict(
 ) -> list[Prediction]:
     """Predicts files by Lightning's trainer, as ``tl test`` scores them; see `Run.predict`.
 
-    A file of which a task says several things, such as boxes, has as many predictions.
+    A file that holds several images, or of which a task says several things, such as boxes, has as many predictions.
     """
     if not paths:
         return []
     quiet()
     preprocess = Preprocess.from_dict(task.hparams["preprocess"])
     stop = on_error == "stop"
+    paths = settings.data.parts_of(paths, preprocess)
     files = FilesToPredict(paths, settings.data, preprocess, batch_size=settings.batch_size, stop=stop)
     trainer = Trainer(
         accelerator="auto",

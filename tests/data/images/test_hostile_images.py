@@ -14,7 +14,7 @@ from hostile import RGB, WIDE, Case, cases, encoded, png, tiff, write
 from PIL import Image
 
 from tl_lightning.data.images.decoding import DecodedImage
-from tl_lightning.data.images.formats import SUFFIXES
+from tl_lightning.data.images.formats import SUFFIXES, suffix_of
 from tl_lightning.data.images.image_files import quiet_decoders, read_image
 from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.data.images.pixels import BrokenImage
@@ -98,19 +98,23 @@ def data_set(tmp_path: Path) -> tuple[Path, list[Case]]:
     write(
         tmp_path / "data" / "even", [Case(f"{i}.png", lambda path: path.write_bytes(png(RGB, 8, 2))) for i in range(9)]
     )
-    listed = [case for case, path in zip(some, paths, strict=True) if not path.is_dir() and path.suffix in SUFFIXES]
+    listed = [
+        case for case, path in zip(some, paths, strict=True) if not path.is_dir() and suffix_of(path.name) in SUFFIXES
+    ]
     return tmp_path / "data", listed
 
 
 def test_a_folder_of_them_stops_with_one_line_that_names_ten(data_set: Any, small: ImagePreprocess) -> None:
     folder, listed = data_set
     data = ImageDataModule(str(folder), small.to_dict(), num_workers=0)
-    assert len(data.samples) == len(listed) + 9 and data.classes == ["even", "odd"]
+    pages = {"five pages.tif": 4}  # beside the first
+    images = len(listed) + 9 + sum(pages.get(case.name, 0) for case in listed)
+    assert len(data.samples) == images and data.classes == ["even", "odd"]
     with pytest.raises(UserError) as error:
         data.setup("fit")
     broken = sum(case.pixels is None for case in listed)
     line = str(error.value)
-    assert line.startswith(f"{broken} of {len(listed) + 9} images of {folder} cannot be read: ")
+    assert line.startswith(f"{broken} of {images} images of {folder} cannot be read: ")
     assert line.count(f"{folder}/odd/") == 10 and f" and {broken - 10} more; mend them, or leave them out" in line
     assert line.isprintable()
 

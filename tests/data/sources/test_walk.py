@@ -38,7 +38,7 @@ def mixed(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
     for name, kind in {"1.jpg": "JPEG", "2.JPE": "JPEG", "3.pnm": "PPM", "4": "PNG", "5.photo": "WEBP"}.items():
         write(folder / "cats" / name, kind)
-    for name in ("6.HEIC", "7.heic", "8.nef", "notes.txt"):
+    for name in ("6.JXL", "7.jxl", "8.nef", "notes.txt"):
         (folder / "cats" / name).write_bytes(b"II*\0" if name == "8.nef" else b"?")
     for number in range(3):
         write(folder / "dogs" / f"{number}.png")
@@ -49,8 +49,8 @@ def test_what_can_be_read_is_used_and_the_rest_counted_and_named(mixed: Path, sm
     data = ImageDataModule(str(mixed), small.to_dict(), num_workers=0)
     assert [path.name for path in data.samples.paths[:5]] == ["1.jpg", "2.JPE", "3.pnm", "4", "5.photo"]
     assert (
-        f"left out are 4 files in {mixed}: 2 .heic (HEIC), 1 .nef (camera raw), 1 .txt" in data.notes()
-        or f"left out are 4 files in {mixed}: 2 .heic (HEIC), 1 .txt, 1 .nef (camera raw)" in data.notes()
+        f"left out are 4 files in {mixed}: 2 .jxl (JPEG XL), 1 .nef (camera raw), 1 .txt" in data.notes()
+        or f"left out are 4 files in {mixed}: 2 .jxl (JPEG XL), 1 .txt, 1 .nef (camera raw)" in data.notes()
     )
     data.setup("fit")
     assert not data.skipped
@@ -63,13 +63,13 @@ def test_a_tidy_folder_has_nothing_said_of_it(folder: Path, capsys: pytest.Captu
 
 def test_what_is_predicted_says_what_it_leaves_out(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(find_images(mixed)) == 8
-    assert "2 .heic (HEIC)" in capsys.readouterr().out
+    assert "2 .jxl (JPEG XL)" in capsys.readouterr().out
     for path in (mixed / "cats").iterdir():
-        if path.suffix not in (".HEIC", ".heic"):
+        if path.suffix not in (".JXL", ".jxl"):
             path.unlink()
-    with pytest.raises(UserError, match=r"cats holds no images: 2 \.heic \(HEIC\)$"):
+    with pytest.raises(UserError, match=r"cats holds no images: 2 \.jxl \(JPEG XL\)$"):
         find_images(mixed / "cats")
-    with pytest.raises(UserError, match=r"no image in the class folder 'cats' \(2 \.heic \(HEIC\)\)"):
+    with pytest.raises(UserError, match=r"no image in the class folder 'cats' \(2 \.jxl \(JPEG XL\)\)"):
         read_folder(mixed)
 
 
@@ -113,4 +113,4 @@ def test_only_files_whose_name_tells_nothing_are_opened(mixed: Path, monkeypatch
     real = formats.first_bytes
     monkeypatch.setattr(formats, "first_bytes", lambda path: (opened.append(Path(path).name), real(path))[1])
     read_folder(mixed)
-    assert sorted(opened) == ["4", "5.photo", "6.HEIC", "7.heic"]
+    assert sorted(opened) == ["4", "5.photo", "6.JXL", "7.jxl"]

@@ -7,20 +7,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from tl_lightning.data.images import tiff
+from tl_lightning.data.images import dicom, heif, nifti, tiff
+from tl_lightning.data.images.formats import HEAD
 from tl_lightning.data.images.pixels import (
     TRANSPOSED,
     BrokenImage,
+    RawImage,
     mirrored_left_right,
     mirrored_up_down,
     on_white,
     to_bytes,
     turned,
 )
+from tl_lightning.data.parts import Part
 from tl_lightning.preprocess.image import ImagePreprocess
 
 # PIL knows more, some of which run other programs (EPS) or take any text for an image.
-FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "DIB", "GIF", "PPM", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF")
 ORIENTATION = 0x0112
 
 # A JPEG is decoded at a fraction of its size while that leaves so many times the wanted sides. For 224 pixels out of
@@ -48,7 +51,7 @@ class DecodedImage:
     box: tuple[float, float, float, float]
 
 
-def decode(file: BinaryIO, preprocess: ImagePreprocess) -> DecodedImage:
+def decode(file: BinaryIO, preprocess: ImagePreprocess, part: Part | None = None) -> DecodedImage:
     """Decodes an open file; see `tl_lightning.data.images.image_files.read_image`.
 
     Raises:
@@ -56,30 +59,46 @@ def decode(file: BinaryIO, preprocess: ImagePreprocess) -> DecodedImage:
         UserError: If a package is missing.
         Exception: Whatever a damaged file leads decoders to.
     """
-    start = file.read(4)
-    if not start:
+    head = file.read(HEAD)
+    if not head:
         raise BrokenImage("empty file")
+    wanted, reduced = part or Part(0), None
+    if nifti.is_nifti(head, file.name):
+        raw = nifti.read_nifti(file, wanted, preprocess.pixel_range)
+    elif dicom.is_dicom(head, file.name):
+        raw = dicom.read_dicom(file, wanted.number, preprocess.pixel_range)
+    else:
+        raw, reduced = _pictured(file, head, wanted.number, preprocess)
+    if raw.pages > 1 and raw.values.shape[2] == 1 and preprocess.channels not in (1, 3):
+        raise BrokenImage(f"{raw.pages} pages of one channel: all channels have to be in the first page")
+    pixels = turned(_with_channels(raw, preprocess), raw.orientation)
+    return _placed(pixels, reduced, raw.orientation)
+
+
+def _pictured(
+    file: BinaryIO, head: bytes, number: int, preprocess: ImagePreprocess
+) -> tuple[RawImage, tuple[Pair, Pair] | None]:
+    """An image of the usual formats, and how it was reduced; of a TIFF file the page of a number."""
     file.seek(0)
-    reduced = None
+    formats = heif.formats_for(file, head) or FORMATS
     try:
-        with Image.open(file, formats=FORMATS) as image:
-            if exact := tiff.pil_is_exact(image):
+        with Image.open(file, formats=formats) as image:
+            pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+            if number:
+                if number >= pages:
+                    raise BrokenImage(tiff.no_page(number, pages))
+                image.seek(number)
+            if tiff.pil_is_exact(image):
                 reduced = _reduce(image, preprocess)
                 packed = str(image.tile[0].args) if image.tile else ""
                 image.load()
                 orientation = _orientation(image)  # after loading, since PIL turns TIFF files itself
                 values, opacity = _values(image, packed, file)
-                pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+                return RawImage(values, opacity, orientation, pages), reduced
     except UnidentifiedImageError:
-        if start not in tiff.MAGIC:
+        if head[:4] not in tiff.MAGIC:
             raise
-        exact = False
-    if not exact:
-        values, opacity, orientation, pages = tiff.read_tiff(file)
-    if pages > 1 and values.shape[2] == 1 and preprocess.channels not in (1, 3):
-        raise BrokenImage(f"{pages} pages of one channel: all channels have to be in the first page")
-    pixels = turned(_with_channels(values, opacity, preprocess), orientation)
-    return _placed(pixels, reduced, orientation)
+    return tiff.read_tiff(file, number), None
 
 
 def _reduce(image: Image.Image, preprocess: ImagePreprocess) -> tuple[Pair, Pair] | None:
@@ -144,18 +163,19 @@ def _sixteen_bits(file: BinaryIO, packed: str) -> NDArray[np.uint16]:
     return np.asarray(unpacked(packed).astype(np.uint16) << 8 | lower, dtype=np.uint16)
 
 
-def _with_channels(values: NDArray[Any], opacity: bool, preprocess: ImagePreprocess) -> NDArray[np.uint8]:
-    wanted, found = preprocess.channels, values.shape[2]
-    if opacity and found != wanted:
+def _with_channels(raw: RawImage, preprocess: ImagePreprocess) -> NDArray[np.uint8]:
+    values, wanted, found = raw.values, preprocess.channels, raw.values.shape[2]
+    pixel_range = preprocess.pixel_range or raw.pixel_range
+    if raw.opacity and found != wanted:
         most = np.iinfo(values.dtype).max if values.dtype.kind == "u" else 1
         seen = to_bytes(values[:, :, -1:], (0, most))
-        pixels = on_white(np.concatenate([to_bytes(values[:, :, :-1], preprocess.pixel_range), seen], axis=2))
+        pixels = on_white(np.concatenate([to_bytes(values[:, :, :-1], pixel_range), seen], axis=2))
         found -= 1
     else:
-        pixels = to_bytes(values, preprocess.pixel_range)
+        pixels = to_bytes(values, pixel_range)
     if found not in (1, wanted) and (found, wanted) != (3, 1):
         raise BrokenImage(f"it has {found} channels where {wanted} are expected: see data.channels")
-    return pixels
+    return 255 - pixels if raw.negative else pixels
 
 
 def _placed(pixels: NDArray[np.uint8], reduced: tuple[Pair, Pair] | None, orientation: int) -> DecodedImage:

@@ -8,12 +8,11 @@ from tl_lightning.data.archives.files import open_file
 
 # The one table of what is read; a name that ends so is taken at its word, and said to be broken where it is not true.
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jif .jfif .png .apng .bmp .dib .gif .webp .tif .tiff .ppm .pgm .pbm .pnm .jp2 .j2k .jpx".split()
+    ".jpg .jpeg .jpe .jif .jfif .png .apng .bmp .dib .gif .webp .tif .tiff .ppm .pgm .pbm .pnm .jp2 .j2k .jpx .avif "
+    ".avifs .heic .heif .dcm .dicom .nii .nii.gz".split()
 )
-UNREAD = {
-    ".heic": "HEIC", ".heif": "HEIC", ".avif": "AVIF", ".jxl": "JPEG XL", ".svg": "SVG", ".psd": "Photoshop",
-    ".exr": "OpenEXR", ".dcm": "DICOM", ".nii": "NIfTI",
-}  # fmt: skip
+SEVERAL = frozenset((".tif", ".tiff", ".dcm", ".dicom", ".nii", ".nii.gz"))  # of these, files may hold several images
+UNREAD = {".jxl": "JPEG XL", ".svg": "SVG", ".psd": "Photoshop", ".exr": "OpenEXR"}
 # Cameras' own files begin like TIFF, with a thumbnail where the image is expected.
 RAW = frozenset(".dng .cr2 .cr3 .nef .nrw .arw .sr2 .orf .rw2 .raf .pef .srw .raw .3fr .iiq .x3f".split())
 # Files that often lie beside images in large numbers: not worth a look.
@@ -22,12 +21,12 @@ OTHERS = frozenset(
     ".lnk .md5 .aae .xmp .mp4 .mov .avi .mkv .mp3 .wav .zip .tar .gz .7z".split()
 )
 # What systems and programs leave in people's folders: never anybody's data, and not worth a word.
-SYSTEM_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
+SYSTEM_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "dicomdir"))
 SYSTEM_FOLDERS = frozenset(
     ("@eadir", "#recycle", "@recycle", "$recycle.bin", "recycler", "__macosx", "__pycache__", "lost+found",
      "system volume information")
 )  # fmt: skip
-HEAD = 132  # bytes that tell the format
+HEAD = 352  # bytes that tell the format
 BEGINNINGS = {
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -44,8 +43,10 @@ BEGINNINGS = {
     b"\0\0\0\x0cJXL ": "JPEG XL",
     b"%PDF": "PDF",
 }
-READ = frozenset(("JPEG", "PNG", "GIF", "TIFF", "JPEG 2000", "WebP", "BMP", "PNM"))
-BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"mif1"), "HEIC")
+READ = frozenset(("JPEG", "PNG", "GIF", "TIFF", "JPEG 2000", "WebP", "BMP", "PNM", "AVIF", "HEIC", "DICOM", "NIfTI"))
+BRANDS = dict.fromkeys((b"avif", b"avis"), "AVIF") | dict.fromkeys(
+    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"), "HEIC"
+)
 
 
 def is_ignored(name: str, *, folder: bool = False) -> bool:
@@ -59,7 +60,9 @@ def is_ignored(name: str, *, folder: bool = False) -> bool:
 
 
 def suffix_of(name: str) -> str:
-    """The end of a name in small letters, such as ``.jpg``; empty where it has none."""
+    """The end of a name in small letters, such as ``.jpg`` or ``.nii.gz``; empty where it has none."""
+    if name.lower().endswith(".nii.gz"):
+        return ".nii.gz"
     return os.path.splitext(name)[1].lower()
 
 
@@ -110,9 +113,11 @@ def format_of(head: bytes) -> str | None:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"
     if head[4:8] == b"ftyp":
-        return BRANDS.get(head[8:12])
+        return "AVIF" if b"avif" in head[:32] else BRANDS.get(head[8:12])
     if head[:2] == b"BM" and head[6:10] == bytes(4) and head[15:18] == bytes(3):  # as text may begin with BM, too
         return "BMP"
     if re.match(rb"P[1-6]\s+[#\d]", head):
         return "PNM"
+    if head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0"):
+        return "NIfTI"
     return "DICOM" if head[128:132] == b"DICM" else None

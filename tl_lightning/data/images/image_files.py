@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from tl_lightning.data.archives.files import open_file
 from tl_lightning.data.images.decoding import DecodedImage, decode
 from tl_lightning.data.images.pixels import BrokenImage
+from tl_lightning.data.parts import split_part
 from tl_lightning.errors import UserError, shown
 from tl_lightning.preprocess.image import ImagePreprocess
 
@@ -32,32 +33,39 @@ LASTING = {
 
 @contextmanager
 def quiet_decoders() -> Iterator[None]:
-    """Leaves out what PIL and tifffile say about files that they can read: large, or with odd data beside the pixels.
+    """Leaves out what decoders say about files that they can read: large, or with odd data beside the pixels.
+
+    What pydicom says may hold names and numbers of patients.
 
     It holds for the whole process, hence it belongs around all threads that read. What C libraries print about damaged
     TIFF files is not theirs to hold back.
     """
-    logger = logging.getLogger("tifffile")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    loggers = [logging.getLogger(name) for name in ("tifffile", "pydicom", "nibabel")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")
+            warnings.filterwarnings("ignore", module=r"(PIL|pydicom|nibabel|pillow_heif)\.")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def read_image(path: Path, preprocess: ImagePreprocess) -> DecodedImage:
-    """Reads an image file: JPEG, PNG, TIFF, WebP, BMP, GIF, PNM or JPEG 2000, whatever its name ends with.
+    """Reads an image file, whatever its name ends with.
 
-    It is turned as its EXIF data says. Of several images in a file the first one counts. Palettes, CMYK and the like
+    JPEG, PNG, TIFF, WebP, BMP, GIF, PNM, JPEG 2000, AVIF, and with their packages HEIC, DICOM and NIfTI.
+
+    It is turned as its EXIF data says. Of several images in a file the first one counts, unless the path names a part
+    of it, see `tl_lightning.data.parts`. Palettes, CMYK and the like
     become RGB. Numbers of more than 8 bits become bytes as `to_bytes` says. Transparency is laid on white, unless the
     image has as many channels as are wanted with its opacity as the last one: an RGBA file stays as it is where
     `ImagePreprocess.channels` is 4.
 
     Args:
-        path: The file, also within an archive.
+        path: The file, also within an archive, or a part of it.
         preprocess: What the weights expect; a JPEG is decoded at a fraction of its size where that is enough.
 
     Returns:
@@ -67,15 +75,16 @@ def read_image(path: Path, preprocess: ImagePreprocess) -> DecodedImage:
         BrokenImage: If it cannot be read, or has another number of channels.
         UserError: If the machine fails, or a package is missing, which says nothing about the image.
     """
+    file, part = split_part(path)
     try:
-        if not path.is_file() and path.exists():  # a pipe would be waited for
-            raise BrokenImage("a folder" if path.is_dir() else "not a regular file")
-        with _Watched(path) as file:
+        if not file.is_file() and file.exists():  # a pipe would be waited for
+            raise BrokenImage("a folder" if file.is_dir() else "not a regular file")
+        with _Watched(file) as opened:
             try:
-                return decode(file, preprocess)
+                return decode(opened, preprocess, part)
             finally:
-                if file.error is not None:
-                    raise file.error
+                if opened.error is not None:
+                    raise opened.error
     except (BrokenImage, UserError):
         raise
     except UnidentifiedImageError as error:

@@ -1,6 +1,6 @@
 """The data module of images: decoded once, augmented, mixed, and normalised on the device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -14,12 +14,14 @@ from tl_lightning.data.dataset import Sample, Store, Transform, View
 from tl_lightning.data.images.augmentations import Augmentation, evaluation, views
 from tl_lightning.data.images.augmentations import augmentation as make_augmentation
 from tl_lightning.data.images.configured import plain
+from tl_lightning.data.images.containers import look_into, open_parts
 from tl_lightning.data.images.image_files import quiet_decoders
 from tl_lightning.data.images.mixing import check_mixing, mix
 from tl_lightning.data.images.preparing import prepare
 from tl_lightning.data.images.store import ImageStore
 from tl_lightning.data.leaks import Duplicate, find_duplicates
 from tl_lightning.data.resume import progress
+from tl_lightning.data.samples import Samples
 from tl_lightning.data.sources.read import find_files
 from tl_lightning.errors import UserError
 from tl_lightning.preprocess.image import ImagePreprocess
@@ -44,6 +46,8 @@ class ImageDataModule(TransferDataModule):
         channels: int | None = None,
         pixel_range: list[float] | None = None,
         interpolation: str | None = None,
+        frames: str | None = None,
+        group_by: Literal["patient", "study", "file"] = "patient",
         image_column: str = "image",
         augmentation: str | dict[str, Any] | list[dict[str, Any]] = "flips",
         mixup: float = 0.0,
@@ -61,9 +65,15 @@ class ImageDataModule(TransferDataModule):
             channels: Number of channels of the images; by default the weights' own. Others than theirs change the
                 first layer, as timm does.
             pixel_range: The numbers in the files that become black and white, as [0, 4095] for 12 bits; by default
-                0 to 255 for bytes, 0 to 65535 for larger integers, and 0 to 1 for floating-point numbers.
+                0 to 255 for bytes, 0 to 65535 for larger integers, and 0 to 1 for floating-point numbers; in DICOM and
+                NIfTI the file's own window, or from its smallest number to its largest.
             interpolation: How images are resized: nearest, bilinear, bicubic or lanczos; by default as in the
                 pretraining.
+            frames: Which frames of a DICOM file, pages of a TIFF file and slices of a NIfTI volume become images: all
+                (the default), first, middle, or a slice such as 20:-20:4; behind axial (the default), coronal or
+                sagittal and a colon, how a volume is cut.
+            group_by: What is not on two sides of a split where the source states no groups: all images of a DICOM
+                patient, of a study, or of a file.
             image_column: Column of the table with the images' paths, relative to the table or absolute.
             augmentation: none, flips (left-right), dihedral (mirrors and quarter turns), standard (timm's: crop, flip,
                 colour), randaugment or trivial (TrivialAugment), both behind a crop and a flip; or any transform of
@@ -80,7 +90,9 @@ class ImageDataModule(TransferDataModule):
         self.mixup, self.cutmix = mixup, cutmix  # which the batch size has to suit
         weights_own = ImagePreprocess.from_dict(preprocess)
         own_size = weights_own.with_size(image_size).with_interpolation(interpolation)
-        self._preprocess = own_size.with_channels(channels).with_pixel_range(pixel_range)
+        ranged = own_size.with_channels(channels).with_pixel_range(pixel_range)
+        self._preprocess = ranged.with_frames(frames)
+        self._group_by = group_by
         self._inherited_range = weights_own.pixel_range if pixel_range is None else None
         super().__init__(source, self._preprocess.to_dict(), input_column=image_column, **shared)
         if self.mixes and shared.get("problem_type", "multiclass") != "multiclass":
@@ -94,6 +106,10 @@ class ImageDataModule(TransferDataModule):
         self.augmentation: Augmentation = plain(augmentation)
         self._augment = make_augmentation(self.augmentation, self._preprocess)
 
+    def list_samples(self, source: str, **asked: Any) -> Samples:  # noqa: ANN401 - as in the base
+        """Lists the images of a source with their targets, and those in a file with several one by one."""
+        return open_parts(super().list_samples(source, **asked), self._preprocess, self._group_by, source)
+
     def open_store(self) -> ImageStore:
         """Decodes the images, where no earlier run has, and opens them."""
         return ImageStore.open(self.samples.paths, self._preprocess)
@@ -106,6 +122,11 @@ class ImageDataModule(TransferDataModule):
     def find_files(path: Path) -> list[Path]:
         """Lists the image at a path, all images below a folder, sorted, or those that a table names."""
         return find_files(str(path))
+
+    @staticmethod
+    def parts_of(paths: Sequence[Path], preprocess: ImagePreprocess) -> list[Path]:  # type: ignore[override]
+        """The images in files, one by one; see `look_into`."""
+        return [part for contents in look_into(paths, preprocess.frames) for part in contents.parts]
 
     @staticmethod
     def read_file(path: Path, preprocess: ImagePreprocess) -> Sample:  # type: ignore[override]  # an image's own kind

@@ -1,5 +1,6 @@
 """From the numbers in an image file to bytes, upright and without transparency."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,39 @@ TRANSPOSED = (5, 6, 7, 8)  # the orientations that change width and height
 
 class BrokenImage(BrokenSample):
     """An image file that cannot be read; the text is a short reason."""
+
+
+@dataclass(frozen=True, eq=False)
+class RawImage:
+    """An image as its file holds it.
+
+    Attributes:
+        values: The numbers, ``(height, width, channels)``.
+        opacity: Whether the last channel is the opacity.
+        orientation: How it has to be `turned`.
+        pages: How many images there are in the file.
+        pixel_range: Which numbers the file says are black and white, see `to_bytes`.
+        negative: Whether it is the other way round.
+    """
+
+    values: NDArray[Any]
+    opacity: bool = False
+    orientation: int = 1
+    pages: int = 1
+    pixel_range: tuple[float, float] | None = None
+    negative: bool = False
+
+
+def own_range(values: NDArray[Any]) -> tuple[float, float] | None:
+    """From the smallest number to the largest, which black and white are where a file does not say; `None` for bytes.
+
+    Args:
+        values: One or more numbers of any type.
+    """
+    if values.dtype in (np.bool_, np.uint8) or values.dtype.kind not in "uif":
+        return None
+    low, high = float(values.min()), float(values.max())
+    return low, high if high > low else low + 1
 
 
 def to_bytes(values: NDArray[Any], pixel_range: tuple[float, float] | None) -> NDArray[np.uint8]:

@@ -24,6 +24,7 @@ from tl_lightning.data.archives.files import state_of
 from tl_lightning.data.images.image_files import NO_SUCH_FILE, quiet_decoders
 from tl_lightning.data.images.pixels import BrokenImage
 from tl_lightning.data.images.preparing import read_resized
+from tl_lightning.data.parts import file_of
 from tl_lightning.data.workers import usable_cores
 from tl_lightning.errors import UserError, shown
 from tl_lightning.preprocess.image import ImagePreprocess
@@ -129,7 +130,7 @@ def _key(paths: list[Path], preprocess: ImagePreprocess) -> str:
     digest = hashlib.sha256(repr(settings).encode())
     for path in paths:
         try:
-            found = state_of(path)
+            found = state_of(file_of(path))
             # Permission to read belongs to the key: granting it changes neither size nor time.
             state = (found.size, found.time, found.readable)
         except OSError:

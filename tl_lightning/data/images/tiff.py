@@ -5,16 +5,16 @@ import zlib
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
-from tl_lightning.data.images.pixels import BrokenImage
+from tl_lightning.data.images.pixels import BrokenImage, RawImage
 from tl_lightning.errors import UserError, shown
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 INSTALL = "pip install 'tl_lightning[tiff]'"
 BITS, PHOTOMETRIC, EXTRA, FORMAT, ORIENTATION = 258, 262, 338, 339, 274
 WHITE_IS_ZERO, UNSPECIFIED = 0, 0
+SUBFILE, REDUCED, MASK = 254, 1, 4
 
 
 def pil_is_exact(image: Image.Image) -> bool:
@@ -40,15 +40,12 @@ def pil_is_exact(image: Image.Image) -> bool:
     )
 
 
-def read_tiff(file: BinaryIO) -> tuple[NDArray[Any], bool, int, int]:
-    """Reads the first page of a TIFF file.
+def read_tiff(file: BinaryIO, number: int = 0) -> RawImage:
+    """Reads a page of a TIFF file.
 
     Args:
         file: Opened for reading.
-
-    Returns:
-        Its numbers, of shape ``(height, width, channels)``; whether the last channel is the opacity; how it has to be
-        `turned`; how many pages there are.
+        number: Of the page, from 0.
 
     Raises:
         BrokenImage: If it is damaged, or is no image.
@@ -65,9 +62,9 @@ def read_tiff(file: BinaryIO) -> tuple[NDArray[Any], bool, int, int]:
             pages = len(tiff.pages)
             if not pages:
                 raise BrokenImage("damaged: no image in it")
-            page = tiff.pages.first
+            page = tiff.pages.first if number == 0 else _page(tiff, number)
             if page.axes not in ("YX", "YXS", "SYX"):
-                raise BrokenImage(f"its first page has the axes {page.axes}")
+                raise BrokenImage(f"its {'first page' if number == 0 else f'page {number}'} has the axes {page.axes}")
             if Image.MAX_IMAGE_PIXELS is not None and page.imagewidth * page.imagelength > 2 * Image.MAX_IMAGE_PIXELS:
                 raise BrokenImage("too many pixels to be safe")
             end = file.seek(0, 2)
@@ -88,4 +85,45 @@ def read_tiff(file: BinaryIO) -> tuple[NDArray[Any], bool, int, int]:
     values = values[:, :, None] if page.axes == "YX" else values if page.axes == "YXS" else np.moveaxis(values, 0, 2)
     if negative and values.dtype.kind == "u":
         values = np.iinfo(values.dtype).max - values
-    return values, opacity, orientation, pages
+    return RawImage(values, opacity, orientation, pages)
+
+
+def _page(tiff: Any, number: int) -> Any:  # noqa: ANN401 - tifffile's file and page
+    if number >= len(tiff.pages):
+        raise BrokenImage(no_page(number, len(tiff.pages)))
+    tiff.pages.useframes = False  # a page by itself, not as the first one but for its pixels
+    return tiff.pages[number]
+
+
+def no_page(number: int, pages: int) -> str:
+    """Says that a page is not there."""
+    return f"it has no page {number}: there are {pages}, counted from 0"
+
+
+def full_pages(file: BinaryIO) -> list[int]:
+    """The numbers of the pages of a TIFF file that are images, and no smaller version or mask of another.
+
+    Args:
+        file: Opened for reading.
+
+    Raises:
+        Exception: Whatever a damaged file leads PIL to.
+    """
+    file.seek(0)
+    head = file.read(16)
+    if head.startswith(b"MM\0+"):  # which PIL takes for one of the older kind
+        import tifffile
+
+        file.seek(0)
+        with tifffile.TiffFile(file) as tiff:
+            kinds = [int(page.tags.valueof(SUBFILE, 0)) for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
+        return [number for number, kind in enumerate(kinds) if not kind & (REDUCED | MASK)]
+    directory = TiffImagePlugin.ImageFileDirectory_v2(head[: 16 if head[2:3] == b"+" else 8])
+    seen, found = set(), []
+    while directory.next and directory.next not in seen:  # damaged ones may go in a circle
+        seen.add(directory.next)
+        file.seek(directory.next)
+        directory.load(file)
+        if not int(directory.get(SUBFILE, 0)) & (REDUCED | MASK):
+            found.append(len(seen) - 1)
+    return found

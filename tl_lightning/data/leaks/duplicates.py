@@ -14,6 +14,7 @@ from tl_lightning.data.leaks.crops import crop_pairs
 from tl_lightning.data.leaks.fingerprints import Fingerprints, Pixels, take_fingerprints
 from tl_lightning.data.leaks.groups import Duplicate, Groups, Kind
 from tl_lightning.data.leaks.near import near_pairs
+from tl_lightning.data.parts import file_of, split_part
 from tl_lightning.data.workers import usable_cores
 
 
@@ -92,15 +93,17 @@ def _equal(
 
 def _size(path: Path) -> int | None:
     try:
-        return state_of(path).size
+        return state_of(file_of(path)).size
     except OSError:  # gone since it was decoded
         return None
 
 
 def _file_digest(path: Path) -> bytes | None:
+    """The content of a file, or of which file a sample is which part."""
+    path, part = split_part(path)
     try:
         with open_file(path) as file:
-            return hashlib.file_digest(file, "sha256").digest()
+            return hashlib.file_digest(file, "sha256").digest() + repr(part).encode()
     except Exception:  # also of a damaged archive
         return None
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from tl_lightning.data.archives.files import is_file
 from tl_lightning.data.listing import Listing
+from tl_lightning.data.parts import file_of
 from tl_lightning.data.samples import SPLIT_WORDS, SPLITS, are_numbers, name_some, split_of
 from tl_lightning.errors import UserError, nearest
 
@@ -181,7 +182,7 @@ def _found(table: Table, cells: list[str], folder: Path | None) -> list[Path]:
     """The images, all of which exist. As text first: a hundred thousand paths of pathlib's take seconds."""
     start = "" if folder is None else str(folder)
     names = [os.path.join(start, os.path.expanduser(cell) if cell.startswith("~/") else cell) for cell in cells]
-    missing = [name for name in names if not is_file(name)]
+    missing = [name for name in names if not is_file(file_of(Path(name)) if "#" in name else name)]
     if missing:
         raise UserError(f"{len(missing)} of the {len(names)} images in {table.name} do not exist: {name_some(missing)}")
     return [Path(name) for name in names]

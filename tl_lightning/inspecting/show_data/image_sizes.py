@@ -14,6 +14,7 @@ from PIL import Image
 from tl_lightning.core.pages.page import Bar, Bars
 from tl_lightning.data.archives.files import is_file, open_file
 from tl_lightning.data.images.decoding import FORMATS
+from tl_lightning.data.parts import file_of
 from tl_lightning.data.workers import usable_cores
 from tl_lightning.preprocess.image import ImagePreprocess
 
@@ -54,6 +55,7 @@ def read_headers(paths: Sequence[Path]) -> list[Header | None]:
 
 
 def _header(path: Path) -> Header | None:
+    path = file_of(path)  # all pages count as the first
     try:
         if not is_file(path):  # a pipe would be waited at for ever
             return None

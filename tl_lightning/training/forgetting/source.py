@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tl_lightning.backbones import load_source_model
 from tl_lightning.core.randomness import seeded
 from tl_lightning.core.run_folder import RunFolder
+from tl_lightning.data.images.containers import look_into
 from tl_lightning.data.images.store import ImageStore
 from tl_lightning.data.samples import name_some
 from tl_lightning.data.sources.folder import FOLDER, read_folder
@@ -75,12 +76,16 @@ def open_source(folder: str, *, backbone: str, weights: str, num_features: int, 
         raise UserError(f"{KEY}: {str(error).removeprefix('data.source ')}") from error
     classes = {name: _number(name, names, known, folder) for name in dict.fromkeys(listing.targets[FOLDER])}
     rows = [row for row, split in enumerate(listing.split or []) if split == "test"] or range(len(listing.paths))
-    paths = [listing.paths[row] for row in rows]
+    contents = look_into([listing.paths[row] for row in rows], preprocess.frames)
+    paths = [part for each in contents for part in each.parts]
+    labels = [
+        classes[listing.targets[FOLDER][row]] for row, each in zip(rows, contents, strict=True) for _ in each.parts
+    ]
     store = ImageStore.open(paths, preprocess)
     if store.broken:
         named = name_some([f"{shown(paths[index])} ({reason})" for index, reason in store.broken.items()])
         raise UserError(f"{KEY}: {len(store.broken)} of {len(paths)} images cannot be read: {named}; mend them")
-    return Source(head.eval(), store, torch.tensor([classes[listing.targets[FOLDER][row]] for row in rows]))
+    return Source(head.eval(), store, torch.tensor(labels))
 
 
 def _head(backbone: str, weights: str, num_features: int) -> tuple[nn.Module, Numbers, Collection[str]]:
