@@ -6,10 +6,8 @@
 # under. Where openvino_telemetry cannot be imported, openvino works alike and leaves nothing.
 #
 # Expected: that importing an inference library leaves the home folder as it is.
-# Seen:
-#   imported: openvino_ga_cid stats
-#   imported without openvino_telemetry: nothing
-# Here: tl_lightning/backbones/engines.py imports openvino without openvino_telemetry.
+# Seen: openvino_ga_cid and stats in ~/intel after `import openvino`; nothing there without openvino_telemetry.
+# Here: backbones/engines.py imports openvino without openvino_telemetry.
 set -euo pipefail
 
 work=$(mktemp -d)

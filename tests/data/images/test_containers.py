@@ -1,4 +1,5 @@
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,22 @@ def test_a_table_names_slices_with_labels_of_their_own(ward: Path, small: ImageP
     (ward / "list.csv").write_text("image,label\nc.nii.gz#3,1\nb.nii.gz,0\n")
     with pytest.raises(UserError, match=r"do not exist: .*c\.nii\.gz#3"):
         ImageDataModule(str(ward / "list.csv"), small.to_dict(), num_workers=0)
+
+
+def test_a_packed_volume_is_no_archive_and_an_archive_may_hold_some(tmp_path: Path, small: ImagePreprocess) -> None:
+    volume = write_nifti(tmp_path / "brain.nii.gz", frames(6))
+    clip = write_dicom(tmp_path / "IM1", frames(3))
+    with zipfile.ZipFile(tmp_path / "scans.zip", "w") as archive:
+        for kind in ("ill", "well"):
+            archive.write(volume, f"{kind}/brain.nii.gz")
+            archive.write(clip, f"{kind}/IM1")
+    alone = ImageDataModule.parts_of(ImageDataModule.find_files(volume), small)
+    packed = ImageDataModule.parts_of(ImageDataModule.find_files(tmp_path / "scans.zip"), small)
+    assert [len(alone), len(packed)] == [20, 46] and alone[7].name == "brain.nii.gz#axial:7"
+    assert packed[-1] == tmp_path / "scans.zip" / "well" / "brain.nii.gz#axial:19"
+    assert not ImageStore.open(packed, small).broken
+    for inside, outside in ((packed[-1], alone[-1]), (packed[2], Path(f"{clip}#2"))):
+        assert np.array_equal(read_image(inside, small).pixels, read_image(outside, small).pixels)
 
 
 def test_frames_of_one_file_are_no_copies_of_each_other_and_those_of_a_copy_are(tmp_path: Path, small: Any) -> None:

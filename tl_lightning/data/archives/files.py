@@ -159,6 +159,8 @@ def archive_at(path: Path) -> Members | None:
 
 
 def _open(path: Path) -> Members | None:
+    if path.name.lower().endswith(".nii.gz"):  # one packed volume, which begins as a packed tar archive does
+        return None
     with path.open("rb") as file:
         start = file.read(TAR_AT + len(TAR))
     if start.startswith(ZIP):
