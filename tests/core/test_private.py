@@ -19,6 +19,7 @@ from tl_lightning.core.private import (
     ends_step,
     exchange_clocks,
     move_towards,
+    synchronizes_batch_norm,
     take_over_signals,
     validates_next,
 )
@@ -128,3 +129,11 @@ def test_batch_norm_is_the_base_of_its_kind_alone():
     assert not any(
         isinstance(layer, BatchNorm) for layer in [nn.LayerNorm(1), nn.GroupNorm(1, 1), nn.InstanceNorm2d(1)]
     )
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_batch_norm_is_synchronized_where_it_is_asked_for(tmp_path, asked):
+    quiet = {"accelerator": "cpu", "logger": False, "default_root_dir": tmp_path}
+    several = Trainer(devices=2, strategy="ddp", sync_batchnorm=asked, **quiet)
+    assert synchronizes_batch_norm(several) == asked
+    assert not synchronizes_batch_norm(Trainer(devices=1, **quiet))

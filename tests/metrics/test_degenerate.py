@@ -56,6 +56,13 @@ def test_a_label_that_no_image_has_is_left_out_of_means():
     assert 0 < label_errors(given.double().numpy(), right.numpy())["macro_f1"] < 0.2
 
 
+def test_a_single_label_is_scored():
+    given, right = torch.tensor([[0.9], [0.8], [0.2], [0.1]]), torch.tensor([[1], [0], [1], [0]])
+    found = Multilabel(["a"]).evaluate(given, right)
+    assert found["macro_f1"] == found["micro_f1"] == found["exact_match"] == 0.5
+    assert found["auroc"] == pytest.approx(roc_auc_score(right, given))
+
+
 def test_a_number_that_does_not_vary_has_no_r2():
     right = torch.stack([torch.full((9,), 0.1), torch.arange(9.0)], dim=1)
     objective = Regression(["constant", "rising"])

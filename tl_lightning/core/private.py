@@ -23,6 +23,7 @@ __all__ = [
     "ends_step",
     "exchange_clocks",
     "move_towards",
+    "synchronizes_batch_norm",
     "take_over_signals",
     "validates_next",
 ]
@@ -82,3 +83,12 @@ def exchange_clocks(model: DistributedDataParallel) -> dict[str, Any]:
 def move_towards(tensors: Sequence[Tensor], goals: Sequence[Tensor], share: float) -> None:
     """Moves tensors this share of the way to their goals, in place, all by one kernel."""
     torch._foreach_lerp_(list(tensors), list(goals), share)
+
+
+def synchronizes_batch_norm(trainer: Trainer) -> bool:
+    """Whether Lightning makes the BatchNorm layers of several processes share their statistics.
+
+    Args:
+        trainer: Before it runs.
+    """
+    return getattr(trainer.strategy, "_layer_sync", None) is not None  # strategies of one process have none

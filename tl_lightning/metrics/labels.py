@@ -38,7 +38,7 @@ def label_metrics(labels: int, prefix: str) -> MetricCollection:
         "macro_f1": LabelF1(labels, average="none"),
         "micro_f1": LabelF1(labels, average="micro"),
         "auroc": auroc(),
-        "exact_match": MultilabelExactMatch(labels),
+        "exact_match": MultilabelExactMatch(labels, validate_args=False),
     }
     return MetricCollection(metrics, prefix=prefix)
 

@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
-from tl_lightning.core.private import BatchNorm
+from tl_lightning.core.private import BatchNorm, synchronizes_batch_norm
 from tl_lightning.data.base import TransferDataModule
 from tl_lightning.errors import UserError
 from tl_lightning.finetuning.phases import Phase
@@ -33,7 +33,7 @@ def check_single_images(
     rows, part = len(data.training_rows) // trainer.world_size, data.loaded_batch_size
     first = min(rows, part)
     last = rows % part or part if rows < data.batch_size else part  # larger epochs come in whole batches only
-    if min(first, last) != 1 or getattr(trainer.strategy, "_layer_sync", None):
+    if min(first, last) != 1 or synchronizes_batch_norm(trainer):
         return
     pixels = None
     for phase in phases:
