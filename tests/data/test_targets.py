@@ -139,6 +139,12 @@ def test_nothing_to_learn_is_said(table: Callable[..., str], rows: list[str], pr
     assert message in refused(table(*rows), problem_type=problem_type)
 
 
+def test_a_target_without_any_value_is_said(table: Callable[..., str]) -> None:
+    source = table("a,", "b,", header="kind,size")
+    message = refused(source, problem_type={"size": "regression", "kind": "multiclass"})
+    assert "no image has a value of 'size'; there is nothing to learn" in message
+
+
 def test_elpv_has_a_probability_and_ordered_levels() -> None:
     samples = read_source("elpv", problem_type="regression", target="probability")
     assert sorted(set(np.round(samples.labels[:, 0].astype(float), 4).tolist())) == [0.0, 0.3333, 0.6667, 1.0]

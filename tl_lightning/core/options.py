@@ -12,7 +12,7 @@ from tl_lightning.errors import UserError, nearest
 # The options of tl fit without a dot, which some commands take beside their own; a test holds them to the real ones.
 OF_FIT = frozenset(
     "--config --print_config --seed_everything --trainer --model --data --early_stopping --checkpoint --forgetting "
-    "--run_dir --phases --cache --global_batch --lr_scaling --lr_scaling_batch "
+    "--run_dir --phases --cache --engine --global_batch --lr_scaling --lr_scaling_batch "
     "--compile --ema --soup --wise_ft --save_every --test --silence".split()
 )
 

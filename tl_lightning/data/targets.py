@@ -79,7 +79,9 @@ def make_samples(
         place = listing.place(int(np.argmin(samples.labelled)))
         what = "no target" if len(listing.targets) > 1 else f"the column {next(iter(listing.targets))!r} is empty"
         raise UserError(f"{place}: {what}; --data.unlabelled keep keeps such rows")
-    for target in targets.values():
+    for name, target in targets.items():
+        if classes is None and not target.present.any():
+            raise UserError(f"{listing.source}: no image has a value of {name!r}; there is nothing to learn")
         own_split = samples.split is not None or evaluating
         check_counts(target, listing.source, own_classes=classes is None, own_split=own_split)
     return samples
