@@ -8,6 +8,7 @@ import yaml
 from tiny import BACKBONE, SMALL, write_images
 
 from tl_lightning.cli import COMMANDS, main
+from tl_lightning.core.yaml_files import parse_yaml
 
 
 @pytest.fixture
@@ -122,9 +123,41 @@ def test_what_is_missing_is_named(here, capsys):
     assert "data.source is missing; give it in the configuration" in fails(capsys, "fit", *BACKBONE)
 
 
-def test_yaml_that_is_none_is_one_line(here, capsys):
-    Path("wrong.yaml").write_text("model: {lr: 0.1\n")
-    assert "Problems parsing config" in fails(capsys, "fit", "--config", "wrong.yaml")
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("model: {lr: 0.1\n", "is no valid YAML: line 2, column 1"),
+        ("- model", "holds a list; it must be a mapping"),
+        ("data: []", "data is []; it must be a mapping"),
+        ("trainer: 3", "trainer is 3; it must be a mapping"),
+        ("model:\n  lr: 0.1\n  lr: 0.2", "the key 'lr' is there twice, in lines 2 and 3; keep one of them"),
+        ("data: {classes: [1.0, 2]}", "data.classes: 1.0 is no text to YAML; put it in quotes, as '1.0'"),
+        ("data: {classes: [true, no]}", "data.classes: true is no text to YAML; put it in quotes, as 'true'"),
+        ("data: {batch_size: 3}\ntest: maybe", "test: 'maybe' does not fit; expected true or false"),
+        ("phases: [{train: head, schedule: {class_path: torch.optim.lr_scheduler.StepLR}}]\ndata:\n", "data.source"),
+    ],
+)
+def test_a_file_that_says_something_else_is_one_line(here, capsys, text, words):
+    Path("wrong.yaml").write_text(text)
+    assert words in fails(capsys, "fit", "--config", "wrong.yaml")
+
+
+def test_a_file_that_is_no_text_and_arguments_with_a_key_twice_are_one_line(here, capsys):
+    Path("latin.yaml").write_bytes(b"model: \xe4\n")
+    assert "latin.yaml is no text in UTF-8" in fails(capsys, "fit", "--config", "latin.yaml")
+    said = "the key 'train' is there twice, in line 1; keep one of them"
+    assert said in fails(capsys, "fit", "--phases", "[{train: head, train: all}]")
+
+
+def test_words_that_other_readers_take_for_booleans_are_names(here, capsys):
+    Path("a.yaml").write_text("cache: off\ntest: no\nseed_everything: 012\ndata: {classes: [no, off, 012, 1:30]}\n")
+    with pytest.raises(SystemExit):
+        main(["fit", *BACKBONE, "--data.source", "images", "--config", "a.yaml", "--print_config"])
+    printed = capsys.readouterr().out
+    for read in (yaml.safe_load, parse_yaml):
+        content = read(printed)
+        assert (content["cache"], content["test"], content["seed_everything"]) == ("off", False, 12)
+        assert content["data"]["init_args"]["classes"] == ["no", "off", "012", "1:30"]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """``tl``: a table of commands, each imported when it is called, so that ``tl --help`` answers at once."""
 
+import errno
 import importlib
-import os
 import signal
 import sys
 from dataclasses import dataclass
@@ -10,7 +10,14 @@ from types import ModuleType
 from tl_lightning.core.interruption import STOPS, end_with_launcher, exit_code, signals_interrupt
 from tl_lightning.core.packaged import find_configs
 from tl_lightning.core.processes import ProcessLost, check_environment
-from tl_lightning.errors import UserError, nearest
+from tl_lightning.core.screen import Screen, close_streams, open_streams, showing
+from tl_lightning.errors import UserError, nearest, shown
+
+SHOWS = {"configs", "cache", "-h", "--help", "--print_config", "--dry_run"}  # where what is shown is all there is
+OF_THE_MACHINE = (  # what people can mend, wherever it happens
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENXIO),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ESTALE),
+)
 
 
 @dataclass(frozen=True)
@@ -103,16 +110,27 @@ def main(args: list[str] | None = None) -> int:
 
     Returns:
         0 when all went well, 2 after a user's mistake (one line says which), 130 when interrupted, 138 by SIGUSR1, 143
-        by SIGTERM, 1 when another process of the run was lost; otherwise what the command gives: of ``tl compare`` 1
-        when a run failed, and 3 when transfer was negative and that was to be reported by
-        ``--fail_on_negative_transfer``.
+        by SIGTERM, 1 when another process of the run was lost, or all that a command does could not be shown; otherwise
+        what the command gives: of ``tl compare`` 1 when a run failed, and 3 when transfer was negative and that was to
+        be reported by ``--fail_on_negative_transfer``.
     """
-    with signals_interrupt():  # before the imports that take seconds
-        return _main(args)
-
-
-def _main(args: list[str] | None) -> int:
     args = sys.argv[1:] if args is None else args
+    with signals_interrupt(), showing() as screen:  # before the imports that take seconds
+        try:
+            code = _main(args)
+        except SystemExit as stop:  # of --help and --print_config
+            screen.flush()
+            if screen.lost is None or stop.code:
+                raise
+            code = 0
+    if screen.lost is None or code or not (SHOWS.intersection(args) or not args):
+        return code
+    if not isinstance(screen.lost, BrokenPipeError):  # what reads our output, such as `head`, has had enough
+        _say(f"tl: the output cannot be written: {getattr(screen.lost, 'strerror', None) or screen.lost}")
+    return 1
+
+
+def _main(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(usage())
         return 0
@@ -127,23 +145,35 @@ def _main(args: list[str] | None) -> int:
         code: int | None = getattr(_load(command.module), command.function)(rest)
     except BaseException as stop:
         interrupted = exit_code(stop)
-        if interrupted is None and isinstance(stop, UserError | ProcessLost):
-            print(f"tl {name}: {stop}", file=sys.stderr)
+        if interrupted is not None:
+            return interrupted
+        if isinstance(stop, UserError | ProcessLost):
+            _say(f"tl {name}: {stop}")
             return 2 if isinstance(stop, UserError) else 1
-        if interrupted is None:
-            raise
-        return interrupted
+        if isinstance(stop, BrokenPipeError):  # what reads a result, such as `head`, has had enough
+            return 1
+        if isinstance(stop, OSError) and stop.errno in OF_THE_MACHINE:
+            where = "" if stop.filename is None else f"{shown(stop.filename)}: "
+            _say(f"tl {name}: {where}{stop.strerror}")
+            return 2
+        raise
     return code or 0
+
+
+def _say(line: str) -> None:
+    screen = Screen(sys.stderr)
+    screen.write(f"{line}\n")
+    screen.flush()
 
 
 def entry_point() -> None:
     """What the ``tl`` script calls."""
+    open_streams()
     try:
-        code = main()
-        if code in STOPS:  # srun ends the others as soon as one has ended, and their exit code would hide this one
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        sys.stdout.flush()
-    except BrokenPipeError:  # what reads our output, such as `head`, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
+        code: int | str | None = main()
+    except SystemExit as stop:
+        code = stop.code
+    if code in STOPS:  # srun ends the others as soon as one has ended, and their exit code would hide this one
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    close_streams()
     sys.exit(code)

@@ -3,7 +3,7 @@ import types
 
 import pytest
 
-from tl_lightning.core.class_path import resolve
+from tl_lightning.core.class_path import check_switches, resolve
 from tl_lightning.errors import UserError
 
 
@@ -34,3 +34,13 @@ def test_a_path_that_leads_nowhere_is_one_line(path, message, monkeypatch):
     with pytest.raises(UserError) as caught:
         resolve(path, "model.class_path")
     assert str(caught.value).startswith(message)
+
+
+def test_a_word_for_a_switch_is_refused_as_text_counts_as_true():
+    def switched(keep=False, name="no"):
+        pass
+
+    check_switches(switched, {"keep": True, "name": "off", "other": "no"}, "init_args")
+    with pytest.raises(UserError, match=r"init_args\.keep is 'no'; write true or false"):
+        check_switches(switched, {"keep": "no"}, "init_args")
+    check_switches(min, {"key": "no"}, "init_args")  # says nothing of its arguments

@@ -11,6 +11,7 @@ from tl_lightning.backbones.packages import PREFIX, offline_choices, package_fil
 from tl_lightning.backbones.run_folders import best_checkpoint, read_run
 from tl_lightning.backbones.state_dicts import match, tensors_in
 from tl_lightning.core.checkpoint_files import read_checkpoint
+from tl_lightning.core.files import user_path
 from tl_lightning.errors import UserError, nearest
 
 VALID_WEIGHTS = "pretrained, none, package:NAME, a file, or the folder of an earlier run"
@@ -68,7 +69,7 @@ def source_classifier(model: nn.Module) -> nn.Linear | None:
 
 def run_folder(weights: str) -> Path | None:
     """The folder of an earlier run of ours, if that is what `weights` names."""
-    folder = Path(weights).expanduser()
+    folder = user_path(weights)
     return folder if best_checkpoint(folder).is_file() else None
 
 
@@ -137,7 +138,7 @@ def weight_file(weights: str) -> Path:
     """
     if weights.startswith(PREFIX):
         return package_file(weights)
-    path = Path(weights).expanduser()
+    path = user_path(weights)
     if path.is_file():
         if path.parent == best_checkpoint(path.parent.parent).parent and run_folder(str(path.parent.parent)):
             raise _checkpoint_of_run(weights)

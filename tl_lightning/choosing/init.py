@@ -16,7 +16,7 @@ import numpy as np
 from tl_lightning.choosing.advising.reasons import Reason
 from tl_lightning.choosing.advising.recipe import recipe
 from tl_lightning.core.console import console
-from tl_lightning.core.files import write_new
+from tl_lightning.core.files import user_path, write_new
 from tl_lightning.core.options import OptionParser
 from tl_lightning.data.listing import Listing
 from tl_lightning.data.samples import SPLITS, ProblemType, Samples, are_numbers
@@ -248,7 +248,7 @@ def _length(look: Look) -> Reason:
 
 def _new_file(name: str) -> Path:
     """Where the configuration goes; it overwrites nothing."""
-    file = Path(name.removesuffix(".yaml") + ".yaml")
+    file = user_path(name.removesuffix(".yaml") + ".yaml")
     if not re.fullmatch(r"\w[\w.+-]*", file.name):
         raise UserError(f"{name!r} cannot be a name; use letters, digits, and _ . + -")
     if os.path.lexists(file):

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tl_lightning.core.files import make_folder
+from tl_lightning.core.files import make_folder, user_path
 from tl_lightning.core.locks import Hold, is_locked, take_lock
 
 KINDS = ("images", "activations")
@@ -58,7 +58,7 @@ class Entry:
 def cache_dir() -> Path:
     """The folder of all caches: ``TL_CACHE_DIR``, else ``tl_lightning`` under the user's cache folder."""
     if chosen := os.environ.get("TL_CACHE_DIR"):
-        return Path(chosen).expanduser()
+        return user_path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tl_lightning"
 
 

@@ -1,5 +1,7 @@
 """From an import path such as ``torch.optim.SGD`` to what stands there."""
 
+import inspect
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -30,6 +32,27 @@ def resolve(path: object, where: str, *, example: str = "my_package.MyClass") ->
         hint = nearest(name, dir(module)) or "; correct the name"
         raise UserError(f"{where} is {path!r}, but {module_name} has no {name!r}{hint}")
     return getattr(module, name)
+
+
+def check_switches(found: Any, arguments: Mapping[str, object], where: str) -> None:  # noqa: ANN401
+    """Refuses ``no`` and ``off`` for an argument that is true or false: they are text, which Python counts as true.
+
+    Args:
+        found: A class or function.
+        arguments: What a configuration gives it.
+        where: What an error calls the arguments.
+
+    Raises:
+        UserError: If one is such.
+    """
+    try:
+        parameters = inspect.signature(found).parameters
+    except (TypeError, ValueError):  # one written in C says nothing
+        return
+    for name, value in arguments.items():
+        switch = name in parameters and isinstance(parameters[name].default, bool)
+        if switch and isinstance(value, str) and value.lower() in ("no", "off", "yes", "on", "n", "y"):
+            raise UserError(f"{where}.{name} is {value!r}; write true or false")
 
 
 def one_line(error: Exception) -> str:

@@ -1,16 +1,26 @@
 """The one terminal that every part of the package writes to."""
 
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-# A folder or a phase may have square brackets in its name, which rich would take for a style.
-console = Console(highlight=False, soft_wrap=True, markup=False)
+from tl_lightning.core.screen import SCREEN
 
 T = TypeVar("T")
+
+
+class _Console(Console):
+    def status(self, status: RenderableType, **options: Any) -> Any:  # noqa: ANN401 - the signature is rich's
+        if self.options.ascii_only:
+            options.setdefault("spinner", "line")
+        return super().status(status, **options)
+
+
+# A folder or a phase may have square brackets in its name, which rich would take for a style.
+console = _Console(file=SCREEN, highlight=False, soft_wrap=True, markup=False)  # type: ignore[arg-type]
 
 
 def progress_bar() -> Progress:

@@ -1,13 +1,18 @@
 """Options of the commands that need no experiment parser, with mistakes said in one line."""
 
 import argparse
+import errno
+import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tl_lightning.errors import UserError, nearest
+from tl_lightning.core.files import is_written_into, open_file_of, replacing, user_path
+from tl_lightning.core.screen import show_on_stderr
+from tl_lightning.errors import UserError, nearest, shown
 
 # The options of tl fit without a dot, which some commands take beside their own; a test holds them to the real ones.
 OF_FIT = frozenset(
@@ -17,18 +22,51 @@ OF_FIT = frozenset(
 )
 
 
-def writable(path: str) -> Path:
+def writable(path: str, *, suffix: str = "") -> Path:
     """Checks, before anything is computed, that a file can be written where the user wants it.
 
+    What the command shows goes to standard error from then on, where the file is standard output.
+
+    Args:
+        path: A file, a link to one, or what can be written into, such as ``/dev/stdout`` or a pipe.
+        suffix: Added to the name of a file, and to nothing else.
+
     Raises:
-        UserError: If its folder does not exist, or it is a folder itself.
+        UserError: If it cannot be written, its folder does not exist, or it is a folder or a disk itself.
     """
-    file = Path(path)
-    if not file.absolute().parent.is_dir():
-        raise UserError(f"--output {path}: there is no folder {file.parent}; make it, or name another")
-    if file.is_dir():
-        raise UserError(f"--output {path} is a folder; name a file")
+    try:
+        into = is_written_into(user_path(path))
+        file = user_path(path if into else f"{path.removesuffix(suffix)}{suffix}")
+        if not into:
+            _check_file(file, path)
+        elif file.is_block_device():  # all that is on it would be lost
+            raise UserError(f"--output {shown(path)} is a disk; name a file")
+        elif not os.access(file, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except (OSError, ValueError) as error:  # a null byte in the name
+        said = getattr(error, "strerror", None) or error
+        raise UserError(f"--output {shown(path)} cannot be written: {said}") from error
+    if into and open_file_of(file) == 1:
+        show_on_stderr()
     return file
+
+
+def _check_file(file: Path, given: str) -> None:
+    target = Path(os.path.realpath(file))
+    if target.is_dir():
+        raise UserError(f"--output {shown(given)} is a folder; name a file")
+    if not target.parent.is_dir():
+        folder = file.parent if target == file.absolute() else target.parent
+        raise UserError(f"--output {shown(given)}: there is no folder {shown(folder)}; make it, or name another")
+    if target.exists() and not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, "the file is protected")
+    with suppress(_Tried), replacing(target) as temporary:
+        temporary.touch()
+        raise _Tried
+
+
+class _Tried(Exception):
+    """Ends a trial that leaves everything as it was."""
 
 
 class OptionParser(argparse.ArgumentParser):

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from tl_lightning.core.files import read_text, user_path
 from tl_lightning.errors import UserError, nearest
 
 Kind = Literal["configs", "sweeps"]
@@ -41,8 +42,8 @@ def find(kind: Kind, name: str) -> str | None:
     Returns:
         The path of a file that exists, relative where it lies below the working folder; `None` where there is none.
     """
-    if Path(name).is_file():
-        return name
+    if user_path(name).is_file():
+        return str(user_path(name)) if name.startswith("~") else name
     path = packaged(kind).get(name)
     if path is None:
         return None
@@ -55,7 +56,7 @@ def hint(kind: Kind, name: str) -> str:
     stem = name.removeprefix(f"{kind}/").removesuffix(".yaml").removesuffix(".yml")
     if stem in known:
         return f"; did you mean the packaged {stem}?"
-    parent = Path(name).parent
+    parent = user_path(name).parent
     files = nearest(name, map(str, parent.glob("*.yaml"))) if parent.is_dir() else ""
     last = {known_name.rpartition("/")[2]: known_name for known_name in reversed(known)}
     close = [last[word] for word in last if word == stem.rpartition("/")[2]]
@@ -69,7 +70,7 @@ def find_configs(args: list[str]) -> list[str]:
         args: Command-line arguments; a mapping in JSON is a configuration too, and stays.
 
     Raises:
-        UserError: If a configuration does not exist.
+        UserError: If a configuration does not exist, or cannot be read.
     """
     found: list[str] = []
     for word in args:
@@ -90,4 +91,5 @@ def _config(option: str, value: str) -> str:
     if path is None:
         listed = "" if value.endswith((".yaml", ".yml")) else " and no packaged configuration (tl configs lists them)"
         raise UserError(f"{option} {value}: there is no such file{listed}{hint('configs', value)}")
+    read_text(path)  # or what cannot be read is said by a traceback
     return path

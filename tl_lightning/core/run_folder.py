@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tl_lightning.core.claims import CLAIM, Claim, claim
-from tl_lightning.core.files import make_folder, numbered, write_new, write_text
+from tl_lightning.core.files import make_folder, numbered, user_path, write_new, write_text
 from tl_lightning.errors import UserError
 
 
@@ -23,7 +23,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = user_path(path)
         self._claim: Claim | None = None
         self._made: list[Path] = []  # folders that were made for it, itself first
 
@@ -39,7 +39,7 @@ class RunFolder:
         Raises:
             UserError: If the user's folder holds something already, another run has it, or it cannot be made.
         """
-        where = parent if run_dir is None else Path(run_dir)
+        where = parent if run_dir is None else user_path(run_dir)
         made = [path for path in (where, *where.parents) if not os.path.lexists(path)]
         try:
             make_folder(where)
@@ -241,7 +241,7 @@ def open_folder(
         write_text(made.path / f"{command}.yaml", recipe)
         made.release()
         return made.path
-    folder = Path(run_dir)
+    folder = user_path(run_dir)
     kept = folder / f"{command}.yaml"
     try:
         make_folder(folder)

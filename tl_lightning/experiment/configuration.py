@@ -13,6 +13,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from tl_lightning.backbones import preprocess_of
 from tl_lightning.core.class_path import resolve
+from tl_lightning.core.files import user_path
 from tl_lightning.core.precision import fast_precision, possible_precision
 from tl_lightning.core.processes import process_rank
 from tl_lightning.core.run_folder import RunFolder, run_name
@@ -204,7 +205,10 @@ class Configuration(LightningCLI):
         config.trainer.default_root_dir = str(self.folder.path)
         config.checkpoint.dirpath = str(self.folder.checkpoints)
         for logger in loggers:
-            if logger.init_args.get("save_dir", "elsewhere") in (None, "."):
+            where = logger.init_args.get("save_dir", "elsewhere")
+            if isinstance(where, str) and where.startswith("~"):
+                logger.init_args.save_dir = str(user_path(where))
+            if where in (None, "."):
                 # Absolute, as W&B writes from a process of its own, which stays where the first run of this one was.
                 logger.init_args.save_dir = str(self.folder.path.absolute())
         identify(loggers, self.folder)

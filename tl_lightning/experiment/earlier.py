@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from tl_lightning.core.run_folder import RunFolder
+from tl_lightning.core.yaml_files import mapping_in, read_mapping, to_yaml
 
 
 def precision_of(checkpoint: Mapping[str, Any]) -> list[str]:
@@ -23,8 +22,8 @@ def configuration_of(folder: RunFolder) -> list[str]:
     Args:
         folder: A run folder with a ``config.yaml``.
     """
-    content: dict[str, Any] = yaml.safe_load(folder.config.read_text())
-    data = content.get("data", {}).get("init_args", {})
+    content = read_mapping(folder.config)
+    data = mapping_in(mapping_in(content, "data", folder.config), "init_args", folder.config)
     if data.pop("answers", None) is None:  # it came from the task, as `problem_type` does now
         return ["--config", str(folder.config)]
-    return ["--config", yaml.safe_dump(content)]
+    return ["--config", to_yaml(content)]

@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor
 from tl_lightning.backbones.engines import pick_engine
 from tl_lightning.core.checkpoint_files import load_checkpoint
 from tl_lightning.core.console import console
-from tl_lightning.core.files import write_text
+from tl_lightning.core.files import user_path, write_text
 from tl_lightning.core.options import OptionParser, writable
 from tl_lightning.core.quiet import quiet
 from tl_lightning.core.run_folder import RunFolder
@@ -203,7 +202,7 @@ def evaluate(split: str, args: list[str]) -> dict[str, float]:
     if known.ckpt_path is None:
         raise UserError("name what to evaluate: --run_dir RUN, or --config FILE --ckpt_path FILE")
     quiet()
-    checkpoint = load_checkpoint(Path(known.ckpt_path))
+    checkpoint = load_checkpoint(user_path(known.ckpt_path))
     if "run" not in checkpoint and known.run_dir is not None:  # of version 0.1
         checkpoint["run"] = {"split_digest": folder.summary["data"]["split_digest"]}
     configuration = Configuration([*configured, *precision_of(checkpoint), *rest], checkpoint=checkpoint)

@@ -6,28 +6,30 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import set_dumper
+from jsonargparse import set_dumper, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 
+from tl_lightning.core.yaml_files import mapping_in, parse_mapping, parse_yaml, to_yaml
 from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.errors import UserError, nearest
 from tl_lightning.tasks import TASKS, ClassificationTask
 
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes the text ``1e-3``, which is no number to PyYAML but one to jsonargparse, by which it is read again."""
+GROUPS = ("model", "data", "trainer", "early_stopping", "checkpoint", "forgetting")
 
 
-_Dumper.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d[\d_]*(\.[\d_]*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+def _load(text: str, path: object = None) -> Any:  # noqa: ANN401 - whatever stands there
+    """Reads a file, whose path jsonargparse names where it is a configuration, or an argument."""
+    if not path:
+        return parse_yaml(text)
+    content = parse_mapping(text, path)
+    for group in (name for name in GROUPS if not isinstance(content.get(name, {}), str)):  # the name of a class
+        if not mapping_in(content, group, path):
+            content.pop(group, None)  # nothing below it, as where all its lines are comments
+    return content
 
 
-def _as_yaml(tree: Any) -> str:  # noqa: ANN401 - whatever jsonargparse dumps
-    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, default_flow_style=False, allow_unicode=True)
-
-
-set_dumper("yaml", _as_yaml)
+set_loader("yaml", _load, exceptions=(yaml.YAMLError,))
+set_dumper("yaml", to_yaml)
 
 
 class ExperimentParser(LightningArgumentParser):
@@ -100,6 +102,9 @@ def one_line(message: str, keys: list[str]) -> str:
         key = ".".join(dict.fromkeys(part for name in groups for part in name.split(".")))
         if reason := re.search(r"No module named '[^']+'", message):
             return f"{key}: {value[1]!r} cannot be imported ({reason[0]})"
+        if "Expected a <class 'str'>" in message and (plain := re.fullmatch(r"[\w.+-]+", value[1])):
+            word = plain[0].lower() if plain[0] in ("True", "False") else "null" if plain[0] == "None" else plain[0]
+            return f"{key}: {word} is no text to YAML; put it in quotes, as '{word}'"
         return f"{key}: {value[1]!r} does not fit{_expected(message, nested=len(groups) > 1)}"
     return " ".join(message.split())
 

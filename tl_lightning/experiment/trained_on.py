@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tl_lightning.core.console import console
+from tl_lightning.core.files import user_path
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.data.base import TransferDataModule
 from tl_lightning.data.contents import contents, places
@@ -189,4 +190,4 @@ def check_same_split(folder: RunFolder, data: TransferDataModule) -> None:
 
 def _place(source: str) -> str:
     """Where a source lies, however that is spelled; the name of one that is known by name is only itself."""
-    return os.path.realpath(os.path.expanduser(source))
+    return os.path.realpath(user_path(source))

@@ -9,7 +9,7 @@ from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from torch.optim.swa_utils import SWALR
 
-from tl_lightning.core.class_path import one_line, resolve
+from tl_lightning.core.class_path import check_switches, one_line, resolve
 from tl_lightning.errors import UserError, nearest
 
 Mode = Literal["min", "max"]
@@ -94,6 +94,7 @@ def check_arguments(scheduler_class: type[LRScheduler], arguments: Mapping[str, 
                 f"{where}.init_args: {scheduler_class.__name__} has no argument {name!r}{nearest(name, parameters)} "
                 f"(arguments: {', '.join(parameters)})"
             )
+    check_switches(scheduler_class, arguments, f"{where}.init_args")
     known = {*arguments, *_fill(scheduler_class, {}, learning_rates=[1.0], length=1, mode="min")}
     for name, parameter in parameters.items():
         variadic = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)

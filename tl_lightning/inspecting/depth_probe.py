@@ -144,7 +144,7 @@ def probe_command(args: list[str]) -> None:
         "--output", default="probe", metavar="NAME", help="writes NAME.csv and, with matplotlib, NAME.png"
     )
     options, rest = parser.parse_known_args(args)
-    table, image = writable(f"{options.output}.csv"), writable(f"{options.output}.png")
+    table, image = (writable(options.output, suffix=suffix) for suffix in (".csv", ".png"))
     refuse_run_dir(rest, "probe")
     configuration = assemble(rest, command="probe")
     task, data = configuration.model, configuration.datamodule

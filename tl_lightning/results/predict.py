@@ -5,27 +5,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
 from lightning.pytorch import Trainer
 
 from tl_lightning.backbones.engines import EngineChoice, pick_engine
 from tl_lightning.core.checkpoint_files import load_checkpoint
 from tl_lightning.core.console import console
-from tl_lightning.core.files import write_csv
+from tl_lightning.core.files import user_path, write_csv
 from tl_lightning.core.options import OptionParser, writable
 from tl_lightning.core.quiet import quiet
 from tl_lightning.core.run_folder import RunFolder
+from tl_lightning.core.yaml_files import mapping_in, read_mapping
+from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.data.prediction import FilesToPredict
 from tl_lightning.data.samples import name_some
 from tl_lightning.data.sources.columns import Columns
 from tl_lightning.data.sources.read import find_files
-from tl_lightning.errors import UserError, shown
+from tl_lightning.errors import UserError, nearest, shown
+from tl_lightning.experiment.parser import arguments_of
 from tl_lightning.preprocess import Preprocess
 from tl_lightning.results.settings import Settings
 from tl_lightning.tasks import TransferTask
 from tl_lightning.tasks.loading import task_of
 from tl_lightning.training.preemption import leave_signals_to_us
 from tl_lightning.training.progress import StepBar
+
+READ = ("source", "target", "image_column", "label_column")  # of a configuration
 
 
 @dataclass(frozen=True)
@@ -123,13 +127,14 @@ def predict_command(args: list[str]) -> None:
         raise UserError("name what predicts: --run_dir RUN or --ckpt_path FILE")
     if (known.input is None) == (known.config is None):
         raise UserError("name what to predict: --input IMAGE_OR_FOLDER_OR_TABLE, or --config FILE for its data.source")
-    path = Path(known.ckpt_path) if known.ckpt_path else RunFolder.open(known.run_dir).best_checkpoint
+    path = user_path(known.ckpt_path) if known.ckpt_path else RunFolder.open(known.run_dir).best_checkpoint
     folder = RunFolder(path.parent.parent) if known.run_dir is None else RunFolder.open(known.run_dir)
     checkpoint = load_checkpoint(path)
     settings = Settings.of(
         folder, precision=checkpoint.get("precision"), batch_size=known.batch_size, engine=known.engine
     )
-    paths = settings.data.find_files(Path(known.input)) if known.input is not None else _files_of(Path(known.config))
+    named = user_path(known.config if known.input is None else known.input)
+    paths = settings.data.find_files(named) if known.input is not None else _files_of(named)
     task = task_of(checkpoint, config=folder.config)
     predictions = predict(task, paths, settings=settings, on_error=known.on_error)
     write_predictions(known.output, predictions)
@@ -138,9 +143,14 @@ def predict_command(args: list[str]) -> None:
 
 def _files_of(config: Path) -> list[Path]:
     """All files of a configuration's data source, whatever their split."""
-    content = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
-    data = content.get("data", {})
-    data = data.get("init_args", data)
+    data = mapping_in(read_mapping(config), "data", config)
+    data = {**data, **mapping_in(data, "init_args", config)}
+    known = arguments_of(ImageDataModule)
+    for name, value in data.items():
+        if data.get("class_path") is None and name not in (*known, "class_path", "init_args"):
+            raise UserError(f"{config}: unknown key 'data.{name}'{nearest(name, known)}")
+        if name in READ and not (isinstance(value, str) or name == "label_column"):
+            raise UserError(f"{config}: data.{name} is {value!r}; it must be text, in quotes where it looks otherwise")
     if "source" not in data:
         raise UserError(f"{config} names no data.source")
     columns = {name: data[f"{name}_column"] for name in ("image", "label") if f"{name}_column" in data}

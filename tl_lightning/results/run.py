@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 
 from tl_lightning import experiment
+from tl_lightning.core.files import user_path
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.errors import UserError
 from tl_lightning.results.predict import Prediction, predict
@@ -69,7 +70,7 @@ class Run:
             raise UserError(f"predict takes paths of files, but was given {wrong[0]}; save it as a file, and name that")
         settings = Settings.of(self.folder, precision=self.task.trained_in, batch_size=batch_size)
         with torch.random.fork_rng(devices=[]):  # the caller's own draws go on as if there had been no prediction
-            return predict(self.task, [Path(image) for image in given], settings=settings, on_error=on_error)
+            return predict(self.task, [user_path(image) for image in given], settings=settings, on_error=on_error)
 
 
 def fit(config: str | Path | Mapping[str, Any], /, **overrides: Any) -> Run:  # noqa: ANN401 - values of any key

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from tl_lightning.backbones.engines import EngineChoice
 from tl_lightning.core.class_path import resolve
 from tl_lightning.core.precision import fast_precision, possible_precision
 from tl_lightning.core.run_folder import RunFolder
+from tl_lightning.core.yaml_files import mapping_in, read_mapping
 from tl_lightning.data.base import TransferDataModule
 from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.errors import UserError
@@ -54,14 +53,12 @@ class Settings:
         Raises:
             UserError: If the batch has no sample, or the data module's class cannot be imported.
         """
-        content: dict[str, Any] = {}
-        if folder.config.is_file():
-            content = yaml.safe_load(folder.config.read_text(encoding="utf-8")) or {}
-        precision = possible_precision(
-            precision or str(content.get("trainer", {}).get("precision") or fast_precision())
-        )
-        configured = content.get("data", {})
-        data = configured.get("init_args", {})
+        file = folder.config
+        content = read_mapping(file) if file.is_file() else {}
+        trained = mapping_in(content, "trainer", file).get("precision")
+        precision = possible_precision(precision or str(trained or fast_precision()))
+        configured = mapping_in(content, "data", file)
+        data = mapping_in(configured, "init_args", file)
         kind: Any = resolve(configured.get("class_path", DEFAULT), "data.class_path")
         own = data.get("micro_batch_size")
         size = batch_size if batch_size is not None else own if isinstance(own, int) else data.get("batch_size")

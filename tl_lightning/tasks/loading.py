@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tl_lightning.core.checkpoint_files import load_checkpoint
 from tl_lightning.core.class_path import resolve
+from tl_lightning.core.yaml_files import read_mapping
 from tl_lightning.errors import UserError
 from tl_lightning.tasks import TASKS, ClassificationTask, TransferTask
 
@@ -66,7 +65,7 @@ def described_task(
 
 
 def _configured(config: Path | None) -> Any:  # noqa: ANN401 - whatever it names
-    model = yaml.safe_load(config.read_text()).get("model") if config is not None and config.is_file() else None
+    model = read_mapping(config).get("model") if config is not None and config.is_file() else None
     if not isinstance(model, dict) or "class_path" not in model:
         raise UserError("the checkpoint is of a task of your own, whose class it does not name: give its run folder")
     return resolve(model["class_path"], "model.class_path")

@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -20,6 +19,7 @@ from tl_lightning.core.class_path import resolve
 from tl_lightning.core.files import write_text
 from tl_lightning.core.options import OptionParser
 from tl_lightning.core.run_folder import RunFolder, run_name
+from tl_lightning.core.yaml_files import parse_yaml
 from tl_lightning.errors import UserError
 from tl_lightning.metrics.words import TABLES
 
@@ -146,7 +146,7 @@ class WandbRun:
             ) from error
         # What is there already is a sweep's, which locks it, or of the run that goes on.
         there = {name for name, _ in _flat(dict(run.config))}
-        run.config.update({name: value for name, value in _flat(yaml.safe_load(resolved)) if name not in there})
+        run.config.update({name: value for name, value in _flat(parse_yaml(resolved)) if name not in there})
         self._trainer.callbacks.append(PhaseCurve(self._logger, phase))  # type: ignore[attr-defined]
 
     def end(self, code: int) -> None:

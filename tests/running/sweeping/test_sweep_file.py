@@ -303,14 +303,14 @@ def test_a_command_that_would_lose_the_parameters_or_their_types_is_refused(word
 
 def test_a_file_that_is_not_there_or_holds_no_sweep_is_said(here):
     read()
-    for content, said in (("a: [", "is no valid YAML"), ("- 1", "holds no sweep"), ("", "holds no sweep")):
+    for content, said in (("a: [", "is no valid YAML"), ("- 1", "holds a list"), ("", "holds no sweep")):
         Path("broken.yaml").write_text(content)
         with pytest.raises(UserError, match=f"broken.yaml {said}"):
             read_sweep("broken.yaml")
     with pytest.raises(UserError, match=r"swep\.yaml: there is no such sweep file; did you mean sweep\.yaml"):
         read_sweep("swep.yaml")
     Path("latin.yaml").write_bytes(b"name: \xe4\n")
-    with pytest.raises(UserError, match=r"latin\.yaml cannot be read"):
+    with pytest.raises(UserError, match=r"latin\.yaml is no text in UTF-8"):
         read_sweep("latin.yaml")
 
 

@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import yaml
-
 from tl_lightning.choosing.advising.advice_report import (
     candidate_table,
     decision_tree,
@@ -28,6 +26,7 @@ from tl_lightning.choosing.ranking.candidates import available, configured, name
 from tl_lightning.core.console import console, duration
 from tl_lightning.core.files import write_text
 from tl_lightning.core.options import OptionParser
+from tl_lightning.core.yaml_files import parse_yaml
 from tl_lightning.data.images.module import ImageDataModule
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration
@@ -85,7 +84,7 @@ def advise_command(args: list[str]) -> None:
     if options.explain:
         console.print(decision_tree(advice.path), soft_wrap=False)  # or long questions are cut off
     text = text_of(looked.configuration, facts, advice, own)
-    assemble(["--config", json.dumps(yaml.safe_load(text))], command="advise", status="reading the advice back")
+    assemble(["--config", json.dumps(parse_yaml(text))], command="advise", status="reading the advice back")
     write_text(file, text)
     if advice.seconds is not None:
         console.print(estimate_line(advice.plan, advice.seconds, budget=budget, fits=advice.fits))

@@ -1,11 +1,9 @@
 """Which settings a user has made, in files and as flags, apart from the defaults that fill up a configuration."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import yaml
-
+from tl_lightning.core.yaml_files import parse_mapping, parse_yaml, read_mapping
 from tl_lightning.experiment.configuration import Configuration
 
 CLASSES = ("model", "data")  # whose settings may stand under init_args
@@ -23,7 +21,7 @@ def own_settings(args: Sequence[str], configuration: Configuration) -> dict[str,
         Values by dotted key of one or two parts, such as ``phases`` or ``data.source``, without ``init_args``. The
         class of a model or data module is under ``model.class_path`` and ``data.class_path``.
     """
-    resolved: dict[str, Any] = yaml.safe_load(configuration.resolved)
+    resolved: dict[str, Any] = parse_yaml(configuration.resolved)
     for name in CLASSES:
         part = resolved[name]
         resolved[name] = {"class_path": part["class_path"], **(part.get("init_args") or {})}
@@ -55,10 +53,9 @@ def given_keys(args: Sequence[str]) -> Iterator[str]:
             value = rest.pop(0)
         key = flag.lstrip("-").rstrip("+")
         if key in ("config", "c"):
-            text = value if value.startswith("{") else Path(value).read_text(encoding="utf-8")
-            yield from _keys_in(yaml.safe_load(text) or {})
+            yield from _keys_in(parse_mapping(value, flag) if value.startswith("{") else read_mapping(value))
         elif key in CLASSES and value.startswith("{"):
-            yield from _keys_in({key: yaml.safe_load(value)})
+            yield from _keys_in({key: parse_yaml(value)})
         elif key in CLASSES:
             yield f"{key}.class_path"
         else:

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tl_lightning.choosing.advising.reasons import OWN, Reason
+from tl_lightning.core.files import is_written_into
 from tl_lightning.core.options import writable
+from tl_lightning.core.yaml_files import to_yaml
 from tl_lightning.errors import UserError
 
 MARK = "# Written by tl advise"
@@ -28,7 +28,7 @@ def check_output(name: str | None, *, default: str) -> Path:
             written here, or, under the default name, any.
     """
     file = writable(default if name is None else name)
-    if not file.exists():
+    if is_written_into(file) or not file.exists():
         return file
     try:
         ours = file.read_text(encoding="utf-8", errors="replace").startswith(MARK)
@@ -106,5 +106,5 @@ def _dumped(name: str, value: Any) -> list[str]:  # noqa: ANN401 - any value of 
 
 
 def _in_flow(value: Any) -> str:  # noqa: ANN401
-    text = yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False, allow_unicode=True)
+    text = to_yaml(value, flow=True)
     return text.removesuffix("\n").removesuffix("\n...").removesuffix("\n")

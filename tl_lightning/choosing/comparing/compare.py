@@ -1,7 +1,6 @@
 """``tl compare``: strategies side by side on the same images, and whether transfer helped."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tl_lightning.choosing.comparing.growth import grow
@@ -18,6 +17,7 @@ from tl_lightning.choosing.comparing.strategies import (
 )
 from tl_lightning.core.claims import claimed
 from tl_lightning.core.console import console
+from tl_lightning.core.files import user_path
 from tl_lightning.core.options import OptionParser
 from tl_lightning.core.run_folder import open_folder
 
@@ -117,7 +117,7 @@ def compare(
     check_arguments(args, shares, more=more)
     plan = make_plan(args, chosen, shares, seeds=seeds, reference=reference)
     measure = choose_measure(plan, metric)
-    plan.check_made(None if run_dir is None else Path(run_dir))
+    plan.check_made(None if run_dir is None else user_path(run_dir))
     folder = open_folder(
         run_dir,
         command="compare",

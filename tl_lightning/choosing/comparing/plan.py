@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tl_lightning.choosing.comparing.strategies import Job, Strategy, list_jobs
 from tl_lightning.core.run_folder import RunFolder
+from tl_lightning.core.yaml_files import parse_yaml, read_mapping
 from tl_lightning.errors import UserError
 from tl_lightning.experiment.configuration import Configuration
 from tl_lightning.experiment.preamble import assemble, refuse
@@ -91,7 +92,7 @@ class Plan:
     @property
     def recipe(self) -> str:
         """What all runs share, as YAML: with more strategies, shares or seeds it stays the same comparison."""
-        shared: dict[str, Any] = yaml.safe_load(self.base.resolved)
+        shared: dict[str, Any] = parse_yaml(self.base.resolved)
         for key in ("seed_everything", "phases"):
             del shared[key]
         for key in ("seed", "labelled_fraction"):
@@ -113,7 +114,7 @@ class Plan:
                 break
             path = RunFolder(folder / job.name)
             if path.config.is_file():
-                made, wanted = yaml.safe_load(path.config.read_text(encoding="utf-8")), self._settings_of(job)
+                made, wanted = read_mapping(path.config), self._settings_of(job)
                 if made != wanted:
                     raise UserError(
                         f"{path.path} was run with other options ({_first_difference(made, wanted)}): remove it, or "
@@ -129,7 +130,7 @@ class Plan:
             )
 
     def _settings_of(self, job: Job) -> dict[str, Any]:
-        settings: dict[str, Any] = yaml.safe_load(self.settings[job.strategy.name])
+        settings: dict[str, Any] = parse_yaml(self.settings[job.strategy.name])
         data = settings["data"]["init_args"]
         settings["seed_everything"] = job.seed
         if "seed" in data:

@@ -1,16 +1,13 @@
 """Which backbones are ranked: those that the user names, or whatever this machine has or can fetch."""
 
-import json
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from tl_lightning.backbones import hub, preprocess_of, timm_models, weights_problem
 from tl_lightning.backbones.packages import KNOWN, PREFIX, is_installed
+from tl_lightning.core.yaml_files import parse_mapping, read_mapping
 from tl_lightning.errors import UserError
 
 ANSWER_S = 2.0  # to wait for the hub, once for all models
@@ -157,11 +154,10 @@ def _options(args: Sequence[str]) -> Iterator[tuple[str, str]]:
 def _model_of(config: str) -> dict[str, Any]:
     """The ``model`` of a configuration, as far as it can be read; what is wrong with it is said when it is parsed."""
     try:
-        text = config if config.startswith("{") else Path(config).read_text(encoding="utf-8")
-        content = json.loads(text) if text.startswith("{") else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError):
+        content = parse_mapping(config, "--config") if config.startswith("{") else read_mapping(config)
+    except UserError:
         return {}
-    model = content.get("model") if isinstance(content, dict) else None
+    model = content.get("model")
     if not isinstance(model, dict):
         return {}
     own = model.get("init_args")

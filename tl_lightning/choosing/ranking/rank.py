@@ -41,7 +41,7 @@ def rank_command(args: list[str]) -> None:
     )
     parser.add_argument("--output", default="rank", metavar="NAME", help="writes NAME.csv and NAME.html")
     options, rest = parser.parse_known_args(args)
-    table, html = writable(f"{options.output}.csv"), writable(f"{options.output}.html")
+    table, html = (writable(options.output, suffix=suffix) for suffix in (".csv", ".html"))
     refuse_run_dir(rest, "rank")
     with console.status("looking for backbones"):
         candidates, asked_for = _candidates(options.backbones, rest)

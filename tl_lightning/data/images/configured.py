@@ -8,7 +8,7 @@ import torch
 from jsonargparse import Namespace
 from torch import Tensor
 
-from tl_lightning.core.class_path import one_line, resolve
+from tl_lightning.core.class_path import check_switches, one_line, resolve
 from tl_lightning.core.randomness import seeded
 from tl_lightning.data.dataset import Sample
 from tl_lightning.data.images.following import followers
@@ -156,6 +156,7 @@ def _made(configured: Mapping[str, Any], where: str) -> Any:  # noqa: ANN401 - w
         raise UserError(
             f"{where}.class_path is {path!r}, which is no class; name a class, or a function that makes one"
         )
+    check_switches(found, arguments, f"{where}.init_args")
     filled = {name: _filled(value, f"{where}.init_args.{name}") for name, value in arguments.items()}
     try:
         return found(**filled)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tl_lightning.core.console import console
+from tl_lightning.core.files import user_path
 from tl_lightning.data.samples import split_of
 from tl_lightning.data.sources.columns import Columns, Table
 from tl_lightning.data.sources.exports import Content, open_export
@@ -41,7 +42,7 @@ def read_hub(name: str, columns: Columns) -> tuple[Table, Columns]:
     path, _, config = name.partition(":")
     if not path:
         raise UserError(f"data.source {PREFIX}{name} names no data set; datasets/NAME or datasets/FOLDER is expected")
-    folder = Path(path).expanduser()
+    folder = user_path(path)
     source = f"{PREFIX}{name}"
     state = _state(folder.absolute()) if folder.is_dir() else ()
     table = open_export(
@@ -73,7 +74,7 @@ def _content(source: str, path: str, config: str | None, image: str) -> Content:
         raise UserError(
             f"data.source {source} needs a package that is missing: pip install 'tl_lightning[datasets]'"
         ) from error
-    folder = Path(path).expanduser()
+    folder = user_path(path)
     with _one_line(source, "" if folder.is_dir() else f"; nor is there a folder {source} or {path}"):
         saved = any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
         loaded = datasets.load_from_disk(str(folder)) if saved else datasets.load_dataset(

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tl_lightning.core.files import user_path
 from tl_lightning.data.listing import Listing
 from tl_lightning.data.samples import ProblemType, Samples
 from tl_lightning.data.sources.columns import Columns, list_table
@@ -150,4 +151,4 @@ def find_files(source: str, columns: Columns | None = None) -> list[Path]:
 def _is_name(source: str) -> bool:
     """Whether a source is the name of a library's set rather than a path."""
     named = source.startswith((TORCHVISION, HUB)) and not source.lower().endswith(ENDINGS)
-    return named and not Path(source).expanduser().exists()
+    return named and not user_path(source).exists()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from tl_lightning.core.files import user_path
 from tl_lightning.data.archives.files import folders_of
 from tl_lightning.data.samples import name_some, split_of
 from tl_lightning.errors import UserError
@@ -27,13 +28,13 @@ def files_of(source: str, *, setting: str = "data.source") -> list[Path]:
     Raises:
         UserError: If a file is missing, none fits, or they are of several kinds.
     """
-    path = Path(source).expanduser()
+    path = user_path(source)
     if os.path.lexists(path):
         return _shards_in(path, setting) if path.is_dir() else [path]
     if not any(sign in source for sign in "{*?["):
         return [path]
     found = []
-    for name in _expanded(os.path.expanduser(source), f"{setting} {source}"):
+    for name in _expanded(str(path), f"{setting} {source}"):
         if fitting := sorted(glob.glob(name)):
             found += fitting
         else:

@@ -14,6 +14,7 @@ from typing import Any
 from PIL import Image
 
 from tl_lightning.core.cache_folder import cache_dir
+from tl_lightning.core.files import user_path
 from tl_lightning.data.sources.columns import Table
 from tl_lightning.data.sources.exports import Content, open_export
 from tl_lightning.errors import UserError, nearest
@@ -40,7 +41,7 @@ def read_torchvision(name: str) -> Table:
         UserError: If there is no such set, it needs more than a folder, it is no classification set, or it cannot be
             downloaded.
     """
-    root = Path(os.environ.get("TL_DATA_DIR") or cache_dir() / "torchvision").expanduser().absolute()
+    root = user_path(os.environ.get("TL_DATA_DIR") or cache_dir() / "torchvision").absolute()
     source = f"{PREFIX}{name}"
     return open_export(source, (source, str(root)), lambda: _content(name, root))
 

@@ -182,7 +182,7 @@ def show_data_command(args: list[str]) -> None:
     parser.add_argument("--output", default="data", metavar="NAME", help="writes NAME.html (default: %(default)s)")
     parser.add_argument("--per_class", type=int, default=4, help="images of each class (default: %(default)s)")
     options, rest = parser.parse_known_args(args)
-    file = writable(f"{options.output.removesuffix('.html')}.html")
+    file = writable(options.output, suffix=".html")
     if not 1 <= options.per_class <= MOST_PER_CLASS:
         raise UserError(f"--per_class is {options.per_class}; it must be from 1 to {MOST_PER_CLASS}")
     refuse_run_dir(rest, "show_data")

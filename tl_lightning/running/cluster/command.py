@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tl_lightning.core.console import console
-from tl_lightning.core.files import make_folder, numbered, write_text
+from tl_lightning.core.files import make_folder, numbered, user_path, write_text
 from tl_lightning.core.options import OptionParser
 from tl_lightning.errors import UserError, shown
 from tl_lightning.running.cluster.resources import Resources, add_options, read_resources
@@ -94,7 +94,7 @@ def _batch(options: Namespace, work: Work, typed: str) -> Batch:
         typed=typed,
         cwd=Path.cwd(),
         python=sys.executable,
-        logs=Path(options.logs),
+        logs=user_path(options.logs),
         setup=tuple(setup),
         requeues=options.requeues,
         at_once=options.at_once,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tl_lightning.core.files import user_path
 from tl_lightning.core.options import OptionParser
 from tl_lightning.core.run_folder import RunFolder, run_name
 from tl_lightning.errors import UserError, nearest
@@ -138,7 +139,7 @@ def _folder(run_dir: str | None, name: str, *, keep: bool) -> Path:
         folder = RunFolder.create(run_dir, name=name)
         folder.release()  # it is the job that will work there
         return folder.path
-    return Path(run_dir) if run_dir is not None else RunFolder.next_free(name).path
+    return user_path(run_dir) if run_dir is not None else RunFolder.next_free(name).path
 
 
 def _numbers(seeds: str) -> list[int]:
@@ -242,9 +243,9 @@ def _sweep(args: Sequence[str], resources: Resources, *, keep: bool) -> Work:
     plan(asked, known.run_cap)
     name = re.sub(r"[^\w.-]+", "-", asked.name).strip(".-") or "sweep"
     if known.storage is not None:
-        journal = Path(known.storage)
+        journal = user_path(known.storage)
     elif known.run_dir is not None:
-        journal = Path(known.run_dir) / "journal.log"
+        journal = user_path(known.run_dir) / "journal.log"
     else:
         journal = _folder(None, f"{name}-sweep", keep=keep) / "journal.log"
     cap = [] if known.run_cap is None else ["--run_cap", str(known.run_cap)]

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
+from tl_lightning.core.yaml_files import parse_mapping, read_mapping
 from tl_lightning.errors import UserError
 
 
@@ -48,17 +48,6 @@ def configuration(text: str) -> dict[str, Any]:
         text: A file's name, or YAML that begins with a brace.
 
     Raises:
-        UserError: If the file cannot be read.
+        UserError: If the file cannot be read, or holds something else.
     """
-    from jsonargparse import get_loader  # reads 1e-4 as a number, which YAML 1.1 does not
-
-    path = Path(text)
-    try:
-        tree = get_loader("yaml")(text if text.startswith("{") else path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--config {text}: {error.strerror}") from error
-    except Exception as error:
-        if not isinstance(error, ValueError) and "yaml" not in type(error).__module__:
-            raise
-        raise UserError(f"--config {text}: {' '.join(str(error).split())}") from error
-    return tree if isinstance(tree, dict) else {}
+    return parse_mapping(text, "--config") if text.startswith("{") else read_mapping(text)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.live import Live
 
 from tl_lightning.core.console import console
+from tl_lightning.core.files import user_path
 from tl_lightning.core.options import OptionParser
 from tl_lightning.core.processes import work_alone
 from tl_lightning.core.run_folder import RunFolder, open_folder
@@ -147,13 +148,13 @@ def _open(asked: SweepFile, *, run_dir: str | None, storage: str | None, seed: i
     """Makes the sweep's folder, or finds it; gives the journal's path."""
     if storage is not None and run_dir is not None:
         raise UserError("--storage and --run_dir both name the sweep's folder; give one of them")
-    if storage is not None and (Path(storage).is_dir() or storage.endswith("/")):
+    if storage is not None and (user_path(storage).is_dir() or storage.endswith("/")):
         raise UserError(
             f"--storage {storage} is a folder; name the journal in it, such as {storage.rstrip('/')}/journal.log"
         )
-    name = "journal.log" if storage is None else Path(storage).name
+    name = "journal.log" if storage is None else user_path(storage).name
     folder = open_folder(
-        run_dir if storage is None else str(Path(storage).parent),
+        run_dir if storage is None else str(user_path(storage).parent),
         command="sweep",
         what="sweep",
         recipe=f"{asked.text.rstrip()}\n# --seed {seed}\n" + "".join(map(_digest, asked.configurations)),

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
-
+from tl_lightning.core.files import read_text, user_path
 from tl_lightning.core.options import OF_FIT
 from tl_lightning.core.packaged import find, hint
+from tl_lightning.core.yaml_files import parse_mapping
 from tl_lightning.errors import UserError, nearest
 from tl_lightning.running.sweeping.command import read_command
 from tl_lightning.running.sweeping.distributions import check_keys, exact, number, read_parameter
@@ -65,7 +65,7 @@ class SweepFile:
     def configurations(self) -> list[Path]:
         """The files that the command names."""
         given = [text for name, text in options(self.fit_args) if name in ("config", "c")]
-        return [Path(text) for text in given if not text.startswith("{")]
+        return [user_path(text) for text in given if not text.startswith("{")]
 
 
 Name = TypeVar("Name", bound=str)
@@ -94,13 +94,10 @@ def read_sweep(path: str | Path) -> SweepFile:
     Raises:
         UserError: If there is no such file, W&B would refuse it, or it asks for what a sweep here cannot do.
     """
-    path = Path(find("sweeps", str(path)) or path)
+    path = Path(find("sweeps", str(path)) or user_path(path))
     text = _text(path)
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict) or not content:
+    content = parse_mapping(text, path, old=True)
+    if not content:
         raise UserError(f"{path} holds no sweep; it needs method, metric, parameters and command")
     if elsewhere := next((key for key in content if key in ELSEWHERE), None):
         raise UserError(f"{path}: {elsewhere} is not supported: {ELSEWHERE[elsewhere]}")
@@ -124,10 +121,7 @@ def read_sweep(path: str | Path) -> SweepFile:
 def _text(path: Path) -> str:
     if not path.is_file():
         raise UserError(f"{path}: there is no such sweep file{hint('sweeps', str(path))}")
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    return read_text(path)
 
 
 def _one_of(value: Any, known: tuple[Name, ...], where: str) -> Name:  # noqa: ANN401 - whatever the file says

@@ -2,12 +2,12 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from tl_lightning.backbones import load_source_model
+from tl_lightning.core.files import user_path
 from tl_lightning.core.randomness import seeded
 from tl_lightning.core.run_folder import RunFolder
 from tl_lightning.data.images.containers import look_into
@@ -66,12 +66,12 @@ def open_source(folder: str, *, backbone: str, weights: str, num_features: int, 
     Raises:
         UserError: If the weights have no head on these features, or the folder is not what it has to be.
     """
-    if not Path(folder).is_dir():
+    if not user_path(folder).is_dir():
         raise UserError(f"{KEY} is {folder!r}: there is no such folder; it needs one sub-folder per source class")
     with seeded(0):
         head, names, known = _head(backbone, weights, num_features)
     try:
-        listing = read_folder(Path(folder))
+        listing = read_folder(user_path(folder))
     except UserError as error:
         raise UserError(f"{KEY}: {str(error).removeprefix('data.source ')}") from error
     classes = {name: _number(name, names, known, folder) for name in dict.fromkeys(listing.targets[FOLDER])}
@@ -90,7 +90,7 @@ def open_source(folder: str, *, backbone: str, weights: str, num_features: int, 
 
 def _head(backbone: str, weights: str, num_features: int) -> tuple[nn.Module, Numbers, Collection[str]]:
     """The head, the numbers of its classes, and the names among which a wrong one may have its like."""
-    run = RunFolder(Path(weights).expanduser())
+    run = RunFolder(user_path(weights))
     if (run.checkpoints / "best.ckpt").is_file():
         task = load_task(run.best_checkpoint)
         if not isinstance(task, ClassificationTask):
