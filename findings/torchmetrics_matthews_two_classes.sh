@@ -7,10 +7,10 @@
 # class, the higher a figure that is meant to be blind to it.
 #
 # Expected: 0 from all of them, as a constant prediction correlates with nothing.
-# Seen:
+# Seen: for the four images,
 #   all 0: three classes 0.000, two classes 0.577, binary 0.577, scikit-learn 0.000
 #   all 1: three classes 0.000, two classes -0.577, binary -0.577, scikit-learn 0.000
-# Here: tl_lightning/metrics/defined.py computes the value itself.
+# Here: metrics/defined.py computes the value itself.
 set -euo pipefail
 
 work=$(mktemp -d)

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tl_lightning.preprocess.frames import PLANES
+from tl_lightning.core.frames import PLANES
 
 _PART = re.compile(rf"(.+)#(?:({'|'.join(PLANES)}):)?(\d+)", re.DOTALL)
 

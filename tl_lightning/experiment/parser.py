@@ -20,7 +20,10 @@ GROUPS = ("model", "data", "trainer", "early_stopping", "checkpoint", "forgettin
 def _load(text: str, path: object = None) -> Any:  # noqa: ANN401 - whatever stands there
     """Reads a file, whose path jsonargparse names where it is a configuration, or an argument."""
     if not path:
-        return parse_yaml(text)
+        content = parse_yaml(text)
+        # A text with a colon at its end, such as layers:-20:, is no mapping.
+        is_text = isinstance(content, dict) and content == {text.strip().removesuffix(":"): None}
+        return text if is_text else content
     content = parse_mapping(text, path)
     for group in (name for name in GROUPS if not isinstance(content.get(name, {}), str)):  # the name of a class
         if not mapping_in(content, group, path):

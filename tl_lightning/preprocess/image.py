@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from tl_lightning.core.frames import Frames
 from tl_lightning.errors import UserError
-from tl_lightning.preprocess.frames import Frames
 from tl_lightning.preprocess.protocol import Preprocess
 
 SETTINGS = ("image_size", "channels", "pixel_range", "interpolation", "frames")
@@ -31,7 +31,7 @@ class ImagePreprocess:
         std: Divided by per channel, after the subtraction.
         pixel_range: The numbers in a file that become 0 and 255; `None` goes by their type, see
             `tl_lightning.data.images.pixels.to_bytes`.
-        frames: Which images of a file with several are looked at, see `tl_lightning.preprocess.frames.Frames`.
+        frames: Which images of a file with several are looked at, see `tl_lightning.core.frames.Frames`.
     """
 
     kind: ClassVar[str] = "image"

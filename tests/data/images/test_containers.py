@@ -11,6 +11,7 @@ from tiny import TINY, write_tiny
 
 from tl_lightning import load
 from tl_lightning.cli import main
+from tl_lightning.core.frames import Frames
 from tl_lightning.data.images.containers import look_into
 from tl_lightning.data.images.image_files import read_image
 from tl_lightning.data.images.module import ImageDataModule
@@ -18,7 +19,6 @@ from tl_lightning.data.images.store import ImageStore
 from tl_lightning.data.leaks.duplicates import find_duplicates
 from tl_lightning.data.parts import Part, file_of, split_part, with_part
 from tl_lightning.errors import UserError
-from tl_lightning.preprocess.frames import Frames
 from tl_lightning.preprocess.image import ImagePreprocess
 
 RNG = np.random.default_rng(0)

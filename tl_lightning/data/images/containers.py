@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_lightning.core.console import track
+from tl_lightning.core.frames import Frames
 from tl_lightning.data.archives.files import is_file, open_file
 from tl_lightning.data.images import dicom, nifti, tiff
 from tl_lightning.data.images.dicom import Whose
@@ -20,7 +21,6 @@ from tl_lightning.data.parts import file_of, split_part, with_part
 from tl_lightning.data.samples import Samples
 from tl_lightning.data.workers import usable_cores
 from tl_lightning.errors import UserError, shown
-from tl_lightning.preprocess.frames import Frames
 from tl_lightning.preprocess.image import ImagePreprocess
 
 
