@@ -228,8 +228,10 @@ def test_a_checkpoint_says_which_task_it_is_of(here):
     args = ["--config", "plain.yaml", "--ckpt_path", "run/checkpoints/best.ckpt", "--output", "again.json"]
     assert main(["test", *args, "--trainer.precision", "32-true"]) == 0
     assert json.loads(Path("again.json").read_text())["test"] == pytest.approx(summary()["test"])
-    plain.write_text("{data: {source: table.csv}}")
-    assert main(["predict", "--run_dir", "run", "--config", "plain.yaml", "--output", "answers.csv"]) == 2
+    plain.write_text("{data: {source: table.csv}}")  # without labels
+    assert (
+        main(["predict", "--run_dir", "run", "--config", "plain.yaml", "--output", "answers.csv"]) == 0
+    )  # without labels
     plain.write_text("{data: {source: table.csv, label_column: ordinal}}")
     assert main(["predict", "--run_dir", "run", "--config", "plain.yaml", "--output", "answers.csv"]) == 0
     assert len(Path("answers.csv").read_text().splitlines()) == 25

@@ -100,7 +100,7 @@ def test_a_second_look_computes_nothing_and_gives_the_same(here, monkeypatch):
     [
         (["--run_dir", "run"], "--run_dir has no effect here"),
         (["--run_dir=run"], "--run_dir has no effect here"),
-        (["--output", "nowhere/probe"], "--output nowhere/probe.csv: there is no folder nowhere"),
+        (["--output", "nowhere/probe"], "--output nowhere/probe: there is no folder nowhere"),
         (["--model.backbone", "timm/test_efficientne"], "did you mean"),
     ],
 )

@@ -206,7 +206,7 @@ def test_the_models_size_stands_between_smaller_and_larger_images():
     ("options", "words"),
     [
         (["--run_dir", "run"], "--run_dir has no effect here"),
-        (["--output", "nowhere/data"], "--output nowhere/data.html: there is no folder nowhere"),
+        (["--output", "nowhere/data"], "--output nowhere/data: there is no folder nowhere"),
         (["--per_class", "0"], "--per_class is 0; it must be from 1 to 30"),
         (["--data.augmentation", "flip"], "did you mean"),
         (["--data.source", "nowhere"], "nowhere"),

@@ -149,11 +149,11 @@ def _files_of(config: Path) -> list[Path]:
     for name, value in data.items():
         if data.get("class_path") is None and name not in (*known, "class_path", "init_args"):
             raise UserError(f"{config}: unknown key 'data.{name}'{nearest(name, known)}")
-        if name in READ and not (isinstance(value, str) or name == "label_column"):
+        if name in READ and not (isinstance(value, str | None) or name == "label_column"):
             raise UserError(f"{config}: data.{name} is {value!r}; it must be text, in quotes where it looks otherwise")
     if "source" not in data:
         raise UserError(f"{config} names no data.source")
-    columns = {name: data[f"{name}_column"] for name in ("image", "label") if f"{name}_column" in data}
+    columns = {name: data[f"{name}_column"] for name in ("image", "label") if data.get(f"{name}_column")}
     return find_files(data["source"], Columns(**columns))
 
 

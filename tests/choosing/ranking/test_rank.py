@@ -92,7 +92,7 @@ def test_what_does_not_take_the_images_is_left_out_unless_it_was_named(here, cap
     ("options", "words"),
     [
         ([*TWO, "--run_dir", "run"], "--run_dir has no effect here"),
-        ([*TWO, "--output", "nowhere/rank"], "--output nowhere/rank.csv: there is no folder nowhere"),
+        ([*TWO, "--output", "nowhere/rank"], "--output nowhere/rank: there is no folder nowhere"),
         (["--backbones", "timm/test_vi=none"], "did you mean"),
         (["--backbones", "timm/test_vit=none"], "is what others are compared with; name another, too"),
     ],

@@ -212,7 +212,7 @@ def test_each_worker_of_a_sweep_is_a_task(here, capsys):
         ("slurm -- compare --strategies full", "--reference scratch is not among the strategies (--strategies: full)"),
         ("slurm -- compare --phases full", "--phases has no effect here: the strategies say what trains"),
         ("slurm -- compare --more 0", "--more is 0; it must be 1 or more labels"),
-        ("slurm -- fit --config syntax-error.yaml", "--config syntax-error.yaml: while parsing a flow"),
+        ("slurm -- fit --config syntax-error.yaml", "syntax-error.yaml is no valid YAML: line 2, column 1"),
         ("slurm -- compare --seed_everything x", "seed_everything is x; it must be a whole number, 0 or more"),
         ("slurm --seeds 1,2 -- compare", "--seeds makes a tl fit for each seed; tl compare takes none: leave it out"),
     ],

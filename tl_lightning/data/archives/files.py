@@ -105,10 +105,17 @@ def folders_of(path: Path) -> list[Path]:
     found = _folder_in(path)
     if found is None:
         with os.scandir(path) as inside:  # which knows the kind of most without asking again
-            return [path / entry.name for entry in inside if entry.is_dir()]
+            return [path / entry.name for entry in inside if _is_folder(entry)]
     members, top = found
     inner = {name: f"{top}/{name}" if top else name for name in members.folders[top]}
     return [path / name for name, whole in inner.items() if whole in members.folders]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads nowhere, or round in a circle
+        return False
 
 
 def walk(path: Path, onerror: Callable[[OSError], object]) -> Iterator[tuple[str, list[str], list[str]]]:
