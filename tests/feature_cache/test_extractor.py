@@ -92,6 +92,19 @@ def test_an_engine_computes_them_alike_and_has_a_store_of_its_own(configured, ca
     assert again.computed == 0 and "engine" not in capsys.readouterr().out  # nothing is built for nothing
 
 
+def test_an_engine_is_compared_on_the_same_samples_whatever_the_split(configured, monkeypatch):
+    seen = []
+    real = extraction.build_engine
+    monkeypatch.setattr(
+        extraction, "build_engine", lambda *args, **options: seen.append(args[2][0]) or real(*args, **options)
+    )
+    monkeypatch.setattr(ActivationStore, "missing", lambda self, indices: indices)  # as if nothing were there yet
+    for seed in ("0", "1"):
+        task, data, extractor = configured("--data.split_seed", seed)
+        extract(task, data, Extractor(task, data, extractor._trainer, "openvino"), data.splits["train"])
+    assert len(seen) == 2 and torch.equal(*seen)
+
+
 def test_an_engine_that_computes_something_else_leaves_the_work_to_eager(configured, monkeypatch, capsys):
     monkeypatch.setitem(engines.ROUNDING, torch.float32, -1.0)  # nothing is near enough
     task, data, extractor = configured()

@@ -162,6 +162,11 @@ class Extractor:
         view = self._data.plain_view
         return self._inputs(next(iter(self._data.view_loader(view, self._data.splits["train"][:count], count))))
 
+    def _compared_rows(self) -> list[Tensor]:
+        """The first readable samples, whatever the split: all that fill a store build the same engine."""
+        rows = np.setdiff1d(np.arange(len(self._data.samples)), list(self._data.store.broken))[:ROWS]
+        return self._inputs(next(iter(self._data.view_loader(self._data.plain_view, rows, ROWS))))
+
     def _inputs(self, batch: Any) -> list[Tensor]:  # noqa: ANN401 - of a loader
         return self._task.inputs_of(self._data.normalized(move_data_to_device(batch, self._task.device)))
 
@@ -244,7 +249,7 @@ class Extractor:
         reason, runner = Refused("another process could not"), None
         try:
             with self.computing():
-                runner = build_engine(engine, part.run, self.first_rows(ROWS), say=self._trainer.is_global_zero)
+                runner = build_engine(engine, part.run, self._compared_rows(), say=self._trainer.is_global_zero)
         except Refused as error:
             reason = error
         everywhere = self._trainer.strategy.reduce_boolean_decision(runner is not None, all=True)
